@@ -1,0 +1,231 @@
+"""ServingConfig: one complete way of serving a model, as frozen parts that compare and hash by value."""
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args
+
+from search_spaces.errors import UnknownNameError
+
+Weights = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "mxfp4_mxfp8", "fp8_mxfp4"]
+KvCache = Literal["bf16", "fp8"]
+Method = Literal["none", "mtp", "eagle3", "ngram"]
+EngineName = Literal["trtllm", "vllm", "sglang"]
+
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+METHODS: tuple[Method, ...] = get_args(Method)
+MAX_DRAFT_LENGTH = 8
+
+
+def _require(law: str, *, holds: bool, found: str) -> None:
+    if not holds:
+        raise ValueError(f"`{law}` must hold, but got {found}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """An inference engine at one release."""
+
+    name: EngineName
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How one worker is spread over GPUs, and how many identical workers there are.
+
+    A worker holds tensor x pipeline x attention_dp GPUs. In its mixture-of-experts layers the
+    tensor x attention_dp GPUs of a pipeline stage are regrouped: `expert` of them hold different
+    experts, the rest (`moe_tensor`) split each expert.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    attention_dp: int = 1
+    expert: int = 1
+    replicas: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            _require(f"{field.name} >= 1", holds=value >= 1, found=str(value))
+
+    @property
+    def gpus_per_worker(self) -> int:
+        return self.tensor * self.pipeline * self.attention_dp
+
+    @property
+    def gpus(self) -> int:
+        return self.gpus_per_worker * self.replicas
+
+    @property
+    def schedulers(self) -> int:
+        """Independent continuous batches: one for each attention-DP rank, pipeline stage and replica."""
+        return self.attention_dp * self.pipeline * self.replicas
+
+    @property
+    def moe_tensor(self) -> int:
+        """Ways in which each expert is split; whole only where `expert` divides (see fit)."""
+        return self.tensor * self.attention_dp // self.expert
+
+    def __str__(self) -> str:
+        sizes = {
+            "tp": self.tensor,
+            "pp": self.pipeline,
+            "dp": self.attention_dp,
+            "ep": self.expert,
+        }
+        parts = [f"{name}{size}" for name, size in sizes.items() if size > 1] or ["tp1"]
+        return "·".join(parts) + (f" x{self.replicas}" if self.replicas > 1 else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Limits of one scheduler's iteration: sequences running at once, tokens in one forward pass."""
+
+    max_sequences: int = 256
+    max_batched_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        _require("max_sequences >= 1", holds=self.max_sequences >= 1, found=str(self.max_sequences))
+        _require(
+            "max_batched_tokens >= max_sequences",
+            holds=self.max_batched_tokens >= self.max_sequences,
+            found=f"{self.max_batched_tokens} < {self.max_sequences}",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """Number formats: a recipe for the weights (dense layers and experts), and the KV cache's.
+
+    mxfp4 keeps dense layers in bf16 and experts in MXFP4 with 16-bit activations; mxfp4_mxfp8 feeds
+    the same experts MXFP8 activations; fp8_mxfp4 has block-scaled FP8 dense layers and MXFP4 experts.
+    """
+
+    weights: Weights = "bf16"
+    kv_cache: KvCache = "bf16"
+
+    def __str__(self) -> str:
+        return f"{self.weights}/kv-{self.kv_cache}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speculation:
+    """Speculative decoding: who drafts, and how many tokens before each verification."""
+
+    method: Method = "none"
+    draft_length: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            f"1 <= draft_length <= {MAX_DRAFT_LENGTH}, or 0 with method none",
+            holds=(self.draft_length == 0)
+            if self.method == "none"
+            else 1 <= self.draft_length <= MAX_DRAFT_LENGTH,
+            found=f"method {self.method} with draft_length {self.draft_length}",
+        )
+
+    def __str__(self) -> str:
+        return "" if self.method == "none" else f"{self.method}:{self.draft_length}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disaggregation:
+    """The prefill workers of a disaggregated deployment; the config's own layout then decodes (xPyD)."""
+
+    prefill_layout: Layout = Layout()
+    prefill_batching: Batching = Batching()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """Everything that an operator chooses. Aggregated where `disaggregation` is None."""
+
+    engine: Engine
+    layout: Layout = Layout()
+    batching: Batching = Batching()
+    precision: Precision = Precision()
+    speculation: Speculation = Speculation()
+    disaggregation: Disaggregation | None = None
+
+    @property
+    def gpus(self) -> int:
+        prefill = self.disaggregation.prefill_layout.gpus if self.disaggregation else 0
+        return self.layout.gpus + prefill
+
+    @property
+    def mode(self) -> Literal["aggregated", "disaggregated"]:
+        return "disaggregated" if self.disaggregation else "aggregated"
+
+    @property
+    def workers(self) -> str:
+        """`3P5D` for three prefill and five decode workers; `8x` for eight aggregated ones."""
+        if self.disaggregation is None:
+            return f"{self.layout.replicas}x"
+        return f"{self.disaggregation.prefill_layout.replicas}P{self.layout.replicas}D"
+
+    def __str__(self) -> str:
+        if self.disaggregation is None:
+            where = str(self.layout)
+        else:
+            where = f"{self.workers} {_worker(self.disaggregation.prefill_layout)} > {_worker(self.layout)}"
+        parts = [where, str(self.precision), f"b{self.batching.max_sequences}", str(self.speculation)]
+        return " ".join(part for part in parts if part)
+
+
+def _worker(layout: Layout) -> str:
+    return str(layout).split(" ", maxsplit=1)[0]
+
+
+def flatten(config: ServingConfig) -> dict[str, Any]:
+    """`{"layout.tensor": 4, ...}` in declaration order; `disaggregation` is absent when aggregated."""
+    return dict(_leaves(config, prefix=""))
+
+
+def _leaves(part: Any, prefix: str) -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for field in fields(part):
+        value = getattr(part, field.name)
+        key = f"{prefix}{field.name}"
+        if is_dataclass(value):
+            leaves += _leaves(value, f"{key}.")
+        elif value is not None:
+            leaves.append((key, value))
+    return leaves
+
+
+def unflatten(values: dict[str, Any]) -> ServingConfig:
+    """The inverse of `flatten`; absent leaves take their defaults.
+
+    Raises UnknownNameError for a key that is no leaf of a ServingConfig, ValueError for a value that breaks a
+    part's law.
+    """
+    for key in values:
+        if key not in KNOBS:
+            raise UnknownNameError("setting", key, KNOBS)
+    disaggregated = any(key.startswith("disaggregation.") for key in values)
+    return ServingConfig(
+        engine=Engine(**_under("engine.", values)),
+        layout=Layout(**_under("layout.", values)),
+        batching=Batching(**_under("batching.", values)),
+        precision=Precision(**_under("precision.", values)),
+        speculation=Speculation(**_under("speculation.", values)),
+        disaggregation=Disaggregation(
+            prefill_layout=Layout(**_under("disaggregation.prefill_layout.", values)),
+            prefill_batching=Batching(**_under("disaggregation.prefill_batching.", values)),
+        )
+        if disaggregated
+        else None,
+    )
+
+
+def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+KNOBS: tuple[str, ...] = tuple(
+    flatten(ServingConfig(engine=Engine(name="vllm", version=""), disaggregation=Disaggregation()))
+)
+"""Every setting of a ServingConfig by its dotted name."""

@@ -1,0 +1,55 @@
+"""EngineFacts: how each engine schedules and what it does when nobody tunes it."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from search_spaces.config import Engine, EngineName, Method
+from search_spaces.errors import UnknownNameError
+from search_spaces.tables import read_yaml
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """An engine's documented defaults and scheduling policy.
+
+    `admission`: `reserve` admits a request when its whole length fits the KV cache; `preempt` when its prompt does,
+    and evicts the newest when the cache is full. `mixes_prefill`: prompts ride in the same iterations as decoding.
+    """
+
+    name: EngineName
+    title: str
+    versions: tuple[str, ...]
+    default_max_sequences: int
+    default_max_batched_tokens: int
+    memory_fraction: float
+    memory_fraction_of: Literal["free", "total"]
+    admission: Literal["reserve", "preempt"]
+    mixes_prefill: bool
+    methods: tuple[Method, ...]
+    source: str
+
+
+@cache
+def engines() -> dict[str, EngineFacts]:
+    """Every engine that servetune knows, by name."""
+    return {name: _facts(name, facts) for name, facts in read_yaml("engines.yaml").items()}
+
+
+def find_engine(text: str) -> Engine:
+    """`vllm`, or `vllm@0.27.0` for a release other than the default.
+
+    Raises UnknownNameError for an engine or a release without data.
+    """
+    name, _, version = text.partition("@")
+    if name not in engines():
+        raise UnknownNameError("engine", name, engines())
+    facts = engines()[name]
+    if version and version not in facts.versions:
+        raise UnknownNameError(f"{name} version", version, facts.versions)
+    return Engine(name=facts.name, version=version or facts.versions[0])
+
+
+def _facts(name: str, facts: dict[str, Any]) -> EngineFacts:
+    tuples = {key: tuple(facts.pop(key)) for key in ("versions", "methods")}
+    return EngineFacts(name=name, **tuples, **facts)  # type: ignore[arg-type]

@@ -1,0 +1,38 @@
+"""Errors that a user can act on: each says what was found, what holds, and what is valid."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """Something that the user gave cannot be used; the message says where, what was found and what is valid."""
+
+
+class UnknownNameError(InputError):
+    """A name that is not known; the message lists the valid ones, the nearest first."""
+
+    def __init__(self, what: str, found: object, valid: Iterable[object]) -> None:
+        choices = nearest_first(str(found), [str(choice) for choice in valid])
+        super().__init__(f"unknown {what} {str(found)!r}; valid: {', '.join(choices)}")
+
+
+class InfeasibleError(Exception):
+    """This configuration cannot be served, which is known without running it.
+
+    `cause` is a short class of reasons to count by (memory, divisibility, ...); the message gives the case.
+    """
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+
+
+def nearest_first(found: str, valid: list[str]) -> list[str]:
+    """`valid`, ordered by likeness to `found`; names that begin with it come first."""
+
+    def unlikeness(name: str) -> tuple[bool, float]:
+        likeness = difflib.SequenceMatcher(None, found.lower(), name.lower()).ratio()
+        return not name.lower().startswith(found.lower()), -likeness
+
+    return sorted(valid, key=unlikeness)

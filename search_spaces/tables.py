@@ -1,0 +1,20 @@
+"""Tables of facts that ship inside this package, read safely."""
+
+from importlib.resources import files
+from typing import Any, cast
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """A mapping from a YAML file of this package."""
+    from ruamel.yaml import YAML
+
+    text = files("search_spaces").joinpath(name).read_text(encoding="utf-8")
+    return cast("dict[str, Any]", YAML(typ="safe", pure=True).load(text))
+
+
+def read_csv(name: str) -> list[dict[str, str]]:
+    """Rows of a CSV file of this package."""
+    import csv
+
+    with files("search_spaces").joinpath(name).open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
