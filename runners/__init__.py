@@ -1,0 +1,1 @@
+"""What happened when it was served: measurements of a configuration under a workload."""
