@@ -171,7 +171,8 @@ class ServingConfig:
             where = str(self.layout)
         else:
             where = f"{self.workers} {_worker(self.disaggregation.prefill_layout)} > {_worker(self.layout)}"
-        parts = [where, str(self.precision), f"b{self.batching.max_sequences}", str(self.speculation)]
+        limits = f"b{self.batching.max_sequences}/{self.batching.max_batched_tokens}"
+        parts = [where, str(self.precision), limits, str(self.speculation)]
         return " ".join(part for part in parts if part)
 
 

@@ -1,0 +1,1 @@
+"""Which to serve: the cheapest configuration that keeps its latency promise."""

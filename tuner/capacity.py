@@ -1,0 +1,93 @@
+"""The highest load that keeps the SLA, for one server that is up."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runners.measurement import Measurement
+from runners.runner import Measure
+from runners.workload import Workload
+from tuner.sla import Sla
+
+MOST_LEVELS = 7
+PRECISION = 1.03
+"""The search ends when the highest load kept and the lowest missed are within this ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRange:
+    """Where to look: loads that make sense, a first guess, and the unit that loads come in (0: any real number).
+
+    In a closed loop a unit is one request for each scheduler, so that all get the same.
+    """
+
+    lowest: float
+    highest: float
+    guess: float
+    unit: float = 0.0
+
+    def snap(self, load: float) -> float:
+        load = min(max(load, self.lowest), self.highest)
+        return max(round(load / self.unit), 1) * self.unit if self.unit else load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The levels measured, in order, and which of them counts (see `Trial`).
+
+    Not `exact` where the search ended before the highest load that keeps the SLA was found.
+    """
+
+    levels: tuple[Measurement, ...]
+    chosen: int
+    exact: bool = True
+
+
+def find_capacity(
+    measure: Measure,
+    workload: Workload,
+    sla: Sla,
+    loads: LoadRange,
+    *,
+    hopeless: Callable[[Measurement], bool] = lambda _level: False,
+) -> Capacity:
+    """Bisects the load, on a logarithmic scale, from a guess outwards: at most MOST_LEVELS runs.
+
+    For one server, cost falls and latency rises with load, so the highest load that keeps the SLA is the cheapest,
+    and no load that keeps it is cheaper than one that misses it. `hopeless` says of a level that misses the SLA that
+    even its cost is too high: then any level that keeps the SLA will do, and the capacity is not made exact.
+    """
+    levels: list[Measurement] = []
+    kept, missed = 0.0, math.inf
+    beaten = False
+    load = loads.snap(loads.guess)
+    stride = 1.25
+    while len(levels) < MOST_LEVELS:
+        level = measure(workload.at(load))
+        levels.append(level)
+        if sla.kept_by(level):
+            kept = load
+        else:
+            missed = load
+            beaten = beaten or hopeless(level)
+        if beaten and kept:
+            break
+        following = loads.snap(_next_load(kept, missed, load, stride))
+        stride *= stride
+        if following in {level.load for level in levels} or missed <= kept * PRECISION:
+            break
+        load = following
+    return Capacity(levels=tuple(levels), chosen=_chosen(levels, sla), exact=not beaten)
+
+
+def _next_load(kept: float, missed: float, load: float, stride: float) -> float:
+    if kept and missed < math.inf:
+        return math.sqrt(kept * missed)
+    return load * stride if kept else load / stride
+
+
+def _chosen(levels: list[Measurement], sla: Sla) -> int:
+    kept = [index for index, level in enumerate(levels) if sla.kept_by(level)]
+    if kept:
+        return max(kept, key=lambda index: levels[index].output_rate)
+    return min(range(len(levels)), key=lambda index: max(sla.excess(levels[index]).values()))

@@ -1,0 +1,77 @@
+"""What servetune knows, as tables for `servetune list`."""
+
+from collections.abc import Callable, Mapping
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from search_spaces.engine import engines
+from search_spaces.hardware import list_price, systems
+from search_spaces.model import models
+from tuner.experiment import list_experiments, read_experiment
+from tuner.wording import METHODS
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def model_table() -> Table:
+    table = _table("Models", "name", "checkpoint", "parameters", "weights", "speculation (draft lengths)")
+    for model in models().values():
+        total = model.dense_parameters + model.expert_parameters + model.embedding_parameters
+        drafts = [f"{METHODS[name]} (1 to {len(draft.tokens_per_step)})" for name, draft in model.drafts.items()]
+        table.add_row(
+            model.name,
+            model.checkpoint,
+            f"{total / 1e9:,.1f} B",
+            ", ".join(model.weights),
+            ", ".join(drafts) or "none measured",
+        )
+    return table
+
+
+def system_table() -> Table:
+    table = _table("Systems", "name", "system", "GPUs", "NVLink domain", "memory", "hyperscaler price", "all-in power")
+    for system in systems().values():
+        price = list_price(system, "hyperscaler")
+        table.add_row(
+            system.name,
+            system.title,
+            str(system.max_gpus),
+            str(system.nvlink_gpus),
+            f"{system.gpu.memory_bytes / 2**30:.0f} GiB",
+            f"${price.usd_per_gpu_hour:.2f}/GPU-hour",
+            f"{price.all_in_watts_per_gpu:,.0f} W/GPU",
+        )
+    return table
+
+
+def engine_table() -> Table:
+    table = _table("Engines", "name", "engine", "releases (first: default)", "speculation")
+    for facts in engines().values():
+        methods = [METHODS[name] for name in facts.methods if name != "none"]
+        table.add_row(facts.name, facts.title, ", ".join(facts.versions), ", ".join(methods))
+    return table
+
+
+def experiment_table() -> Table:
+    table = _table("Experiments", "name", "model", "system", "GPUs", "engines", "SLA", "file")
+    for name, path in list_experiments().items():
+        question = read_experiment(path)
+        sla = ", ".join(f"{key}: {limit:g}" for key, limit in question.sla.items())
+        table.add_row(
+            name, question.model, question.system, str(question.gpus), ", ".join(question.engines), sla, str(path)
+        )
+    return table
+
+
+CATALOGUES: Mapping[str, Callable[[], Table]] = {
+    "models": model_table,
+    "systems": system_table,
+    "engines": engine_table,
+    "experiments": experiment_table,
+}

@@ -1,0 +1,168 @@
+"""The servetune command: reads what the user typed, composes the parts, and shows what came of it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_USAGE = 2
+EXIT_SLA_MISSED = 3
+EXIT_INTERRUPTED = 130
+
+STUDIES = Path("studies")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Finds the cheapest way to serve a language model that keeps its latency promise.
+
+Start here:
+
+- `servetune list experiments` shows the questions that ship with it
+
+- `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
+
+- `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
+
+Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the SLA, 130 interrupted.
+""",
+)
+
+ExperimentArgument = Annotated[
+    str,
+    typer.Argument(metavar="EXPERIMENT", help="A YAML file, or the name of one that ships with servetune."),
+]
+
+
+def main() -> None:
+    """The console script: input errors are told on one line each and exit with 2, without a traceback."""
+    try:
+        app()
+    except InputError as error:
+        _stop(str(error), EXIT_USAGE)
+    except KeyboardInterrupt:
+        _stop("interrupted", EXIT_INTERRUPTED)
+
+
+def _stop(message: str, code: int) -> None:
+    sys.stderr.write(f"servetune: {message}\n")
+    sys.exit(code)
+
+
+@app.command()
+def tune(
+    experiment: ExperimentArgument,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials in the study, finished ones included; overrides budget.trials."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of the study to begin or resume; by default made from the experiment."),
+    ] = None,
+    studies: Annotated[Path, typer.Option(help="Folder of the study files.")] = STUDIES,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            help="MLflow store; by default $MLFLOW_TRACKING_URI, else sqlite:///mlflow.db.",
+            envvar="MLFLOW_TRACKING_URI",
+            show_envvar=False,
+        ),
+    ] = None,
+    track: Annotated[bool, typer.Option(help="Log every trial as an MLflow run.")] = True,
+) -> None:
+    """Search for the cheapest configuration that keeps the SLA.
+
+    Every finished trial is kept in the study file at once: Ctrl-C loses nothing, and the same command goes on where
+    it stopped. Change the experiment file and a new study begins.
+
+        servetune tune experiments/gpt-oss-120b-b200-chat.yaml --trials 100
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from tuner.experiment import find_experiment, read_experiment
+    from tuner.console import show_next
+    from tuner.session import Session, Where, tune as run
+
+    session = Session(question=read_experiment(find_experiment(experiment)))
+    where = Where(
+        studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri
+    )
+    console = _console()
+    outcome = run(session, where, trials=trials, console=console)
+    show_next(console, outcome, question=experiment, where=where)
+    if outcome.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not outcome.answer.keeps_sla:
+        raise typer.Exit(EXIT_SLA_MISSED)
+
+
+@app.command()
+def simulate(
+    experiment: ExperimentArgument,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one setting, such as layout.tensor=4; may be given many times.",
+        ),
+    ] = None,
+    load: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Load to simulate (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
+        ),
+    ] = None,
+) -> None:
+    """Predict one configuration: the engine's default on this experiment's GPUs, with your settings changed.
+
+        servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4 --set batching.max_sequences=256
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from runners.runner import RunFailedError
+    from tuner.console import show_measurement, show_question
+    from tuner.experiment import find_experiment, parse_settings, read_experiment
+    from tuner.session import Session
+
+    session = Session(question=read_experiment(find_experiment(experiment)))
+    scenario = session.scenario
+    untuned = session.default_trial(scenario.space.engines[0]).config
+    assert untuned is not None
+    config = parse_settings(settings or [], untuned)
+    console = _console()
+    show_question(console, scenario)
+    try:
+        level = session.measure(config, load)
+    except (InfeasibleError, RunFailedError) as error:
+        raise InputError(f"{config} cannot be served: {error}") from None
+    show_measurement(console, scenario, config, level)
+    if not scenario.sla.kept_by(level):
+        raise typer.Exit(EXIT_SLA_MISSED)
+
+
+@app.command(name="list")
+def list_known(
+    what: Annotated[str, typer.Argument(metavar="models|systems|engines|experiments")],
+) -> None:
+    """Show what is known: models, systems, engines or experiments."""
+    from tuner.catalogue import CATALOGUES
+
+    if what not in CATALOGUES:
+        raise UnknownNameError("list", what, CATALOGUES)
+    _console().print(CATALOGUES[what]())
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False)

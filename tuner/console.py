@@ -1,0 +1,277 @@
+"""A finished search on the terminal: the verdict first, then the evidence, then what to do next."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+commands = lambda *a: ()
+from runners.measurement import Measurement
+from search_spaces.config import ServingConfig, flatten
+from tuner.answer import Answer, Point
+from tuner.cost import Cost, cost
+from tuner.scenario import Scenario
+from tuner.trial import Trial
+from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds, plural, rate
+
+if TYPE_CHECKING:
+    from tuner.session import Outcome, Where
+
+RUNNERS_UP = 5
+PARETO_ROWS = 8
+
+PREDICTION = {
+    "simulated": (
+        "Prediction, not a measurement. Step times: AIConfigurator 0.12.0, whose own estimate is off by 25 % on TPOT, "
+        "50 % on TTFT and 23 % on throughput (median, on 3,337 measured Blackwell rows)."
+    ),
+    "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
+}
+
+
+def show_question(console: Console, scenario: Scenario) -> None:
+    """What is being asked, in three lines."""
+    workload = scenario.workload
+    lengths = f"{workload.input_tokens} input and {workload.output_tokens} output tokens"
+    if workload.trace is not None:
+        lengths = f"{len(workload.trace.arrival)} requests of {workload.trace.path}"
+    price = scenario.price
+    console.print(
+        f"[bold]{scenario.model.name}[/] on {plural(scenario.gpus, 'GPU')} of {scenario.system.title}, "
+        f"{lengths}, {workload.shape.replace('_', ' ')}"
+    )
+    console.print(f"Promise: {scenario.sla}")
+    energy = f" + ${price.usd_per_kwh:g}/kWh" if price.usd_per_kwh else ""
+    console.print(
+        f"Minimise {OBJECTIVES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
+        f"[dim]({price.source})[/]"
+    )
+
+
+def show_answer(console: Console, answer: Answer) -> None:
+    """The whole answer."""
+    best = answer.best
+    if best is None:
+        console.print(Panel("No configuration could be served.", title="Verdict", border_style="red"))
+        console.print(_counts("Why candidates fell out", answer.fell_out() | answer.ended()))
+        return
+    assert best.config is not None
+    console.print(_verdict(answer, best, best.config))
+    console.print(_promises(answer.scenario, best.measurement))
+    console.print(_figures(answer, best))
+    console.print(_flags(answer.scenario, best.config))
+    console.print(_runners_up(answer))
+    console.print(_pareto(answer))
+    console.print(_counts(f"Why {_combinations(answer)} fell out", answer.fell_out()))
+    console.print(_counts(f"How {plural(len(answer.trials), 'trial')} ended", answer.ended()))
+    note = PREDICTION.get(best.measurement.source)
+    if note:
+        console.print(Text(note, style="dim"))
+
+
+def show_measurement(console: Console, scenario: Scenario, config: ServingConfig, level: Measurement) -> None:
+    """One configuration at one load."""
+    console.print(in_words(config))
+    console.print(_promises(scenario, level))
+    console.print(_cost_table([("value", cost(level, scenario.price), level)], scenario))
+    note = PREDICTION.get(level.source)
+    if note:
+        console.print(Text(note, style="dim"))
+
+
+def _combinations(answer: Answer) -> str:
+    ranking = answer.ranking
+    kept = sum(not candidate.binding for candidate in ranking.candidates)
+    return f"{ranking.combinations - kept:,} of {ranking.combinations:,} combinations"
+
+
+def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
+    scenario = answer.scenario
+    figure = dollars(answer.cost(best).objective(scenario.objective))
+    words = in_words(config)
+    if answer.keeps_sla:
+        lines = [f"[bold green]{figure}[/] for a million {_tokens(scenario)} tokens: {words}."]
+        if answer.saving is not None:
+            lines.append(_saving(answer.saving))
+        elif answer.baseline is not None:
+            missed = ", ".join(answer.missed(answer.baseline))
+            lines.append(f"The engine's default configuration breaks the promise ({missed}).")
+        return Panel("\n".join(lines), title="Verdict: the promise can be kept", border_style="green")
+    binding = answer.binding()
+    limit = f"{binding} binds" if binding else "the server cannot keep up"
+    lines = [f"[bold red]No configuration keeps the promise: {limit}.[/]", f"Nearest: {words}."]
+    lines.append(f"This SLA could be kept: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
+    return Panel("\n".join(lines), title="Verdict: the promise cannot be kept", border_style="red")
+
+
+def _tokens(scenario: Scenario) -> str:
+    return "output" if scenario.objective == "usd_per_million_output_tokens" else "input and output"
+
+
+def _saving(saving: float) -> str:
+    if saving <= 0:
+        return f"The engine's default configuration is not dearer on the same GPUs ({-saving:.0%} cheaper)."
+    return f"[bold]{saving:.0%} cheaper[/] than the engine's default configuration on the same GPUs."
+
+
+def _nearest_sla(scenario: Scenario, level: Measurement) -> str:
+    """Each promise, loosened to what was observed where it was missed, rounded up to a whole millisecond."""
+    parts = []
+    for promise in scenario.sla.promises:
+        observed = promise.observed(level)
+        limit = promise.limit_s * 1000 if observed <= promise.limit_s else float(int(observed * 1000) + 1)
+        parts.append(f"{promise.key}: {limit:g}")
+    return ", ".join(parts)
+
+
+def _promises(scenario: Scenario, level: Measurement) -> Table:
+    table = Table(title="Promises", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("promise", "limit", "predicted" if level.source in PREDICTION else "measured", "room"):
+        table.add_column(name, justify="left" if name == "promise" else "right")
+    for promise in scenario.sla.promises:
+        excess = promise.excess(level)
+        style = "green" if excess <= 0 else "red"
+        table.add_row(
+            f"{promise.metric.upper()} {promise.statistic}",
+            milliseconds(promise.limit_s),
+            milliseconds(promise.observed(level)),
+            f"[{style}]{-excess:+.0%}[/]",
+        )
+    for metric in ("ttft", "tpot"):
+        spread = level.latency(metric)
+        shown = ", ".join(f"p{p:g} {milliseconds(spread.at(p))}" for p in (50, 90, 99))
+        table.add_row(f"[dim]{metric.upper()}[/]", "", f"[dim]{shown}[/]", "")
+    if not level.kept_up:
+        table.add_row("keeps up with arrivals", "", "[red]no[/]", "")
+    return table
+
+
+def _figures(answer: Answer, best: Trial) -> Table:
+    columns = [("best", answer.cost(best), best.measurement)]
+    if answer.baseline is not None:
+        baseline = answer.baseline
+        columns.append((f"default ({baseline.config})", answer.cost(baseline), baseline.measurement))
+    return _cost_table(columns, answer.scenario)
+
+
+def _cost_table(columns: Sequence[tuple[str, Cost, Measurement]], scenario: Scenario) -> Table:
+    table = Table(title="Figures", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("")
+    for name, _, _ in columns:
+        table.add_column(name, justify="right")
+    costs = [figures for _, figures, _ in columns]
+    levels = [level for _, _, level in columns]
+    table.add_row("$/M output tokens", *(dollars(c.usd_per_million_output_tokens) for c in costs))
+    table.add_row("$/M total tokens", *(dollars(c.usd_per_million_total_tokens) for c in costs))
+    table.add_row("output tokens/s/GPU", *(rate(c.output_tokens_per_s_per_gpu) for c in costs))
+    table.add_row("tokens/s/user", *(rate(c.tokens_per_s_per_user) for c in costs))
+    table.add_row("output tokens/s/MW", *(rate(c.tokens_per_s_per_mw) for c in costs))
+    table.add_row("GPUs", *(str(level.gpus) for level in levels))
+    table.add_row(f"load ({scenario.workload.load_unit})", *(f"{level.load:,.4g}" for level in levels))
+    return table
+
+
+def _flags(scenario: Scenario, config: ServingConfig) -> RenderableType:
+    lines: list[RenderableType] = []
+    for command in commands(scenario.model, config):
+        lines.append(Text(f"# {command.role}: {command.copies} x {plural(command.gpus, 'GPU')}", style="dim"))
+        lines.append(Text(command.shell, overflow="fold"))
+        lines += [Text(f"# {name}\n{text.rstrip()}", style="cyan") for name, text in command.files.items()]
+        if command.note:
+            lines.append(Text(f"# {command.note}", style="dim"))
+    return Panel(Group(*lines), title="Start it", title_align="left")
+
+
+def _runners_up(answer: Answer) -> Table:
+    scenario = answer.scenario
+    table = Table(title="Runners-up", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("#", justify="right")
+    table.add_column("configuration", overflow="fold")
+    table.add_column(OBJECTIVES[scenario.objective], justify="right")
+    table.add_column("against best", justify="right")
+    for promise in scenario.sla.promises:
+        table.add_column(f"{promise.metric.upper()} {promise.statistic}", justify="right")
+    first, *others = answer.ranked
+    reference = answer.cost(first).objective(scenario.objective)
+    for trial in others[:RUNNERS_UP]:
+        value = answer.cost(trial).objective(scenario.objective)
+        observed = (milliseconds(promise.observed(trial.measurement)) for promise in scenario.sla.promises)
+        table.add_row(
+            str(trial.number),
+            str(trial.config),
+            dollars(value) if trial.exact else f"<= {dollars(value)}",
+            f"{value / reference - 1:+.1%}",
+            *observed,
+        )
+    return table
+
+
+def _pareto(answer: Answer) -> Table:
+    scenario = answer.scenario
+    table = Table(title="Cost against interactivity (no other load tried is better in both)", title_justify="left", box=SIMPLE_HEAD)
+    for name in (OBJECTIVES[scenario.objective], "tokens/s/user", "tokens/s/GPU", "load"):
+        table.add_column(name, justify="right")
+    table.add_column("SLA")
+    table.add_column("configuration", overflow="fold")
+    for point in _spread(answer.pareto(), PARETO_ROWS):
+        table.add_row(
+            dollars(point.cost.objective(scenario.objective)),
+            rate(point.cost.tokens_per_s_per_user),
+            rate(point.cost.output_tokens_per_s_per_gpu),
+            f"{point.measurement.load:,.4g}",
+            "[green]kept[/]" if point.keeps_sla else "[red]missed[/]",
+            str(point.config),
+        )
+    return table
+
+
+def _spread(items: Sequence[Point], most: int) -> list[Point]:
+    """At most `most` of the items, evenly spread, both ends included."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
+
+
+def _counts(title: str, counts: Mapping[str, int]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("cause")
+    table.add_column("count", justify="right")
+    for cause, count in counts.items():
+        table.add_row(cause, f"{count:,}")
+    return table
+
+
+def show_next(console: Console, outcome: "Outcome", *, question: str, where: "Where") -> None:
+    """Where everything is, and the next command to try."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("Study", f"{where.studies / where.study}.journal")
+    if where.track:
+        from tuner.mlflow_tracker import default_tracking_uri, open_command, runs_location
+
+        uri = where.tracking_uri or default_tracking_uri()
+        table.add_row("MLflow runs", runs_location(uri, outcome.answer.scenario))
+        table.add_row("Open them", open_command(uri))
+    if outcome.interrupted:
+        table.add_row("Go on", f"servetune tune {question} --study {where.study}")
+    best = outcome.answer.best
+    if best is not None and best.config is not None:
+        table.add_row("Next, try a change", _simulate_command(question, outcome.answer, best.config))
+    console.print(table)
+    if outcome.problem:
+        console.print(outcome.problem, style="yellow", markup=False)
+
+
+def _simulate_command(question: str, answer: Answer, config: ServingConfig) -> str:
+    """Evaluates the best again; `simulate` begins at the untuned configuration of the experiment's first engine."""
+    settings = flatten(config)
+    baseline = answer.baseline.config if answer.baseline else None
+    if baseline is not None and baseline.engine == answer.scenario.space.engines[0]:
+        same = flatten(baseline).items()
+        settings = {key: value for key, value in settings.items() if (key, value) not in same}
+    return " ".join([f"servetune simulate {question}", *(f"--set {key}={value}" for key, value in settings.items())])

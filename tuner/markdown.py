@@ -1,0 +1,34 @@
+"""An answer as Markdown: the description of a study's run in MLflow."""
+
+from tuner.answer import Answer
+from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds
+
+
+def to_markdown(answer: Answer) -> str:
+    """Question, verdict and figures."""
+    scenario = answer.scenario
+    lines = [
+        f"**Question.** The cheapest way to serve {scenario.model.name} on {scenario.gpus} GPUs of "
+        f"{scenario.system.title}, keeping {scenario.sla}.",
+        "",
+    ]
+    best = answer.best
+    if best is None or best.config is None:
+        return "\n".join([*lines, "**Verdict.** No configuration could be served."])
+    figure = dollars(answer.cost(best).objective(scenario.objective))
+    kept = "keeps the SLA" if answer.keeps_sla else "comes nearest, but no configuration keeps the SLA"
+    lines += [
+        f"**Verdict.** {figure} ({OBJECTIVES[scenario.objective]}), trial {best.number}, {kept}: "
+        f"{in_words(best.config)}.",
+        "",
+        "| promise | limit | value |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {promise.metric.upper()} {promise.statistic} | {milliseconds(promise.limit_s)} | "
+        f"{milliseconds(promise.observed(best.measurement))} |"
+        for promise in scenario.sla.promises
+    ]
+    if answer.saving is not None:
+        lines += ["", f"{answer.saving:.0%} cheaper than the engine's default configuration."]
+    return "\n".join(lines)

@@ -1,0 +1,271 @@
+"""What the closed-form model already knows of a scenario: every legal combination, predicted and ranked."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from runners.silicon import Silicon
+from runners.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState
+from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
+from search_spaces.errors import InfeasibleError
+from search_spaces.fit import check
+from search_spaces.space import PREFILL, Params, Value
+from tuner.capacity import LoadRange
+from tuner.cost import dollars_per_million
+from tuner.scenario import Scenario
+from tuner.sla import Promise
+
+BATCHING = "batching."
+USUAL_BATCHED_TOKENS = 8192
+PREFILL_POOLS = 3
+"""Kinds of prefill worker that are tried beside each decode worker: those with the most requests/s per GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A configuration's parameters with its predicted objective ($) and excess over the SLA (0 when kept).
+
+    `binding` is the promise that it misses most, empty when all are kept.
+    """
+
+    params: Params
+    objective: float
+    excess: float
+    binding: str = ""
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """SLA-keeping ones first, by cost; then the others, by how near they come."""
+        return (self.excess, self.objective)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Candidates, best first, and why the other combinations of the space fell out, counted by cause.
+
+    A combination is everything but the batch limits and, when disaggregated, the prefill workers.
+    """
+
+    candidates: tuple[Candidate, ...]
+    fell_out: Mapping[str, int]
+
+    @property
+    def combinations(self) -> int:
+        return len(self.candidates) + sum(self.fell_out.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PrefillPool:
+    """A kind of prefill worker: its parameters, GPUs, and the requests/s that keep its queue short."""
+
+    params: Params
+    gpus: int
+    request_rate: float
+    ttft: float
+
+
+class Prior:
+    """Predicts the configurations of one scenario with SteadyState, without simulating or measuring any."""
+
+    def __init__(self, scenario: Scenario, silicon: Silicon) -> None:
+        self.scenario = scenario
+        self.silicon = silicon
+        self._pools: dict[tuple[Value, ...], Sequence[_PrefillPool]] = {}
+
+    def rank(self) -> Ranking:
+        """Every combination of the space, predicted."""
+        candidates: list[Candidate] = []
+        fell_out: Counter[str] = Counter()
+        for params in self._combinations():
+            try:
+                candidates.append(self._best_batching(params))
+            except InfeasibleError as error:
+                fell_out[error.cause] += 1
+        return Ranking(candidates=tuple(sorted(candidates, key=lambda c: c.rank)), fell_out=dict(fell_out))
+
+    def predict(self, params: Params) -> Candidate:
+        """The candidate that parameters stand for. Raises InfeasibleError."""
+        config = self.scenario.space.config(params)
+        self.check(config)
+        return self._candidate(params, config, self._best_point(config))
+
+    def check(self, config: ServingConfig) -> None:
+        """Raises InfeasibleError for a configuration that is known to be impossible."""
+        scenario = self.scenario
+        check(
+            scenario.model,
+            scenario.system,
+            config,
+            gpus=scenario.gpus,
+            max_request_tokens=scenario.workload.max_request_tokens,
+        )
+
+    def load_range(self, config: ServingConfig) -> LoadRange:
+        """Where the capacity of a legal configuration may lie, the predicted one as the first guess."""
+        workload = self.scenario.workload
+        point = self._best_point(config)
+        if workload.shape == "closed_loop":
+            unit = config.layout.schedulers
+            most = config.batching.max_sequences * unit
+            return LoadRange(lowest=unit, highest=most, guess=point.concurrency, unit=unit)
+        pace = workload.trace.rate if workload.trace else 1.0
+        steady = SteadyState(silicon=self.silicon, config=config, workload=workload)
+        most_rate = 2 * steady.at(steady.most_sequences).request_rate / pace
+        return LoadRange(lowest=most_rate / 1000, highest=most_rate, guess=0.9 * point.request_rate / pace)
+
+    # Combinations
+
+    def _combinations(self) -> Iterator[Params]:
+        dimensions = {
+            name: values
+            for name, values in self.scenario.space.dimensions.items()
+            if not name.startswith((BATCHING, PREFILL))
+        }
+        for values in itertools.product(*dimensions.values()):
+            yield dict(zip(dimensions, values, strict=True))
+
+    def _best_batching(self, params: Params) -> Candidate:
+        """The combination with batch limits that do not bind and, disaggregated, matched prefill workers."""
+        dimensions = self.scenario.space.dimensions
+        tokens = _at_least(dimensions["batching.max_batched_tokens"], USUAL_BATCHED_TOKENS)
+        queries = int(str(params["speculation"]).partition(":")[2] or 0) + 1
+        seats = [n for n in dimensions["batching.max_sequences"] if int(n) * queries <= tokens]
+        if not seats:
+            raise InfeasibleError("batching", f"no max_sequences x {queries} tokens fits {tokens}")
+        params = params | {"batching.max_sequences": seats[-1], "batching.max_batched_tokens": tokens}
+        if params["mode"] == "disaggregated":
+            params = self._with_prefill(params)
+        config = self.scenario.space.config(params)
+        self.check(config)
+        point = self._best_point(config)
+        # Open-loop arrivals crowd at times: leave seats for half as many again.
+        crowd = 1.0 if self.scenario.workload.shape == "closed_loop" else 1.5
+        params["batching.max_sequences"] = _at_least(seats, point.sequences * crowd)
+        return self._candidate(params, config, point)
+
+    def _candidate(self, params: Params, config: ServingConfig, point: SteadyPoint) -> Candidate:
+        excess = self._excess(point)
+        binding = max(excess, key=lambda key: excess[key])
+        missed = max(excess[binding], 0.0)
+        return Candidate(
+            params=params,
+            objective=self._objective(config, point),
+            excess=missed,
+            binding=binding if missed else "",
+        )
+
+    def _best_point(self, config: ServingConfig) -> SteadyPoint:
+        """The highest load predicted to keep the SLA, or the lowest load where none does."""
+        steady = SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload)
+        best: SteadyPoint | None = None
+        for point in steady.levels():
+            if self._keeps(point):
+                best = point
+            else:
+                return self._refined(steady, best, point.sequences) if best else point
+        assert best is not None
+        return best
+
+    def _refined(self, steady: SteadyState, kept: SteadyPoint, missed: int) -> SteadyPoint:
+        while missed - kept.sequences > max(1, kept.sequences // 16):
+            middle = steady.at((kept.sequences + missed) // 2)
+            if self._keeps(middle):
+                kept = middle
+            else:
+                missed = middle.sequences
+        return kept
+
+    def _keeps(self, point: SteadyPoint) -> bool:
+        return all(excess <= 0 for excess in self._excess(point).values())
+
+    def _excess(self, point: SteadyPoint) -> dict[str, float]:
+        promises = self.scenario.sla.promises
+        return {promise.key: _predicted(promise, point) / promise.limit_s - 1 for promise in promises}
+
+    def _objective(self, config: ServingConfig, point: SteadyPoint) -> float:
+        workload = self.scenario.workload
+        tokens = workload.mean_output_tokens
+        if self.scenario.objective == "usd_per_million_total_tokens":
+            tokens += workload.mean_input_tokens
+        return dollars_per_million(point.request_rate * tokens, config.gpus, self.scenario.price)
+
+    # Disaggregation
+
+    def _with_prefill(self, params: Params) -> Params:
+        """With the kind and number of prefill workers that leave the fewest GPUs waiting (rate matching).
+
+        x prefill workers offer x times one worker's requests/s; the decode workers that fill the rest of the GPUs
+        take theirs; the smaller of both is served, and all GPUs are paid for.
+        """
+        aggregated = self.scenario.space.config(params | {"mode": "aggregated"})
+        layout = replace(aggregated.layout, replicas=1)
+        decode_rate = self._decode_rate(replace(aggregated, layout=layout))
+        best: tuple[float, Params] | None = None
+        for pool in self._prefill_pools(params, aggregated):
+            for workers in map(int, self.scenario.space.dimensions["prefill.workers"]):
+                held = workers * pool.gpus
+                decoders = (self.scenario.gpus - held) // layout.gpus
+                if decoders < 1:
+                    break
+                rate = min(workers * pool.request_rate, decoders * decode_rate)
+                gpus_per_rate = (held + decoders * layout.gpus) / rate
+                if best is None or gpus_per_rate < best[0]:
+                    best = gpus_per_rate, params | pool.params | {"prefill.workers": workers}
+        if best is None:
+            raise InfeasibleError("GPUs", f"no prefill worker fits beside {layout}")
+        return best[1]
+
+    def _decode_rate(self, worker: ServingConfig) -> float:
+        """Requests/s of one decode worker whose prompts are always ready."""
+        self.check(worker)
+        plenty = Disaggregation(prefill_layout=replace(worker.layout, replicas=1_000_000))
+        return self._best_point(replace(worker, disaggregation=plenty)).request_rate
+
+    def _prefill_pools(self, params: Params, like: ServingConfig) -> Sequence[_PrefillPool]:
+        key = tuple(params[name] for name in ("engine", "precision.weights", "precision.kv_cache"))
+        if key not in self._pools:
+            pools = list(self._possible_pools(like))
+            quick = [pool for pool in pools if self._keeps_ttft(pool)] or pools
+            quick.sort(key=lambda pool: -pool.request_rate / pool.gpus)
+            self._pools[key] = quick[:PREFILL_POOLS]
+        return self._pools[key]
+
+    def _keeps_ttft(self, pool: _PrefillPool) -> bool:
+        promises = self.scenario.sla.promises
+        return all(pool.ttft <= promise.limit_s for promise in promises if promise.metric == "ttft")
+
+    def _possible_pools(self, like: ServingConfig) -> Iterator[_PrefillPool]:
+        dimensions = self.scenario.space.dimensions
+        names = ("tensor", "pipeline", "attention_dp", "expert")
+        tokens = int(
+            _at_least(dimensions["prefill.max_batched_tokens"], self.scenario.workload.mean_input_tokens)
+        )
+        batching = Batching(max_sequences=min(like.batching.max_sequences, tokens), max_batched_tokens=tokens)
+        for sizes in itertools.product(*(dimensions[PREFILL + name] for name in names)):
+            layout = Layout(**{name: int(size) for name, size in zip(names, sizes, strict=True)})
+            worker = replace(like, layout=layout, batching=batching)
+            try:
+                self.check(worker)
+                steady = SteadyState(silicon=self.silicon, config=worker, workload=self.scenario.workload)
+                seconds = steady.prompt_seconds()
+            except InfeasibleError:
+                continue
+            waiting = PREFILL_UTILIZATION / (2 * (1 - PREFILL_UTILIZATION))
+            params: Params = {PREFILL + name: size for name, size in zip(names, sizes, strict=True)}
+            yield _PrefillPool(
+                params=params | {"prefill.max_batched_tokens": tokens},
+                gpus=layout.gpus,
+                request_rate=layout.schedulers * PREFILL_UTILIZATION / seconds,
+                ttft=seconds * (1 + waiting),
+            )
+
+
+def _at_least(values: Sequence[Value], wanted: float) -> Value:
+    """The smallest value that is not below `wanted`, or the largest there is."""
+    return next((value for value in values if int(value) >= wanted), values[-1])
+
+
+def _predicted(promise: Promise, point: SteadyPoint) -> float:
+    """The mean that stands for a promised statistic: the closed form knows no percentiles."""
+    return {"ttft": point.ttft, "tpot": point.tpot, "itl": point.tpot, "e2e": point.e2e}[promise.metric]

@@ -1,0 +1,114 @@
+"""Samplers: how the search proposes the next configuration to an Optuna study."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import TrialState
+
+from search_spaces.errors import InfeasibleError
+from search_spaces.space import Params
+from tuner.prior import Candidate, Prior, Ranking
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+NEIGHBOURHOOD_EVERY = 2
+"""After the opening, every second proposal is a neighbour of the best trial so far, the others follow the ranking."""
+
+OPENING = 8
+"""Proposals that follow the ranking before neighbours are tried."""
+
+
+class RankedSampler(BaseSampler):
+    """Follows the prior's ranking and searches around the best trial; never proposes the same twice.
+
+    Its state is the study itself, so an interrupted search goes on where it stopped.
+    """
+
+    def __init__(self, prior: Prior, ranking: Ranking, *, seed: int) -> None:
+        self._prior = prior
+        self._ranking = ranking
+        self._fallback = RandomSampler(seed=seed)
+
+    def infer_relative_search_space(
+        self, study: "Study", trial: "FrozenTrial"
+    ) -> dict[str, BaseDistribution]:
+        dimensions = self._prior.scenario.space.dimensions
+        return {name: CategoricalDistribution(values) for name, values in dimensions.items()}
+
+    def sample_relative(
+        self, study: "Study", trial: "FrozenTrial", search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposal = self.propose(study.get_trials(deepcopy=False))
+        return dict(proposal) if proposal else {}
+
+    def sample_independent(
+        self,
+        study: "Study",
+        trial: "FrozenTrial",
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._fallback.sample_independent(study, trial, param_name, param_distribution)
+
+    def propose(self, trials: Sequence["FrozenTrial"]) -> Params | None:
+        """The most promising untried parameters, or None when all were tried."""
+        tried = {_key(trial.params) for trial in trials if trial.params}
+        turn = len(tried)
+        around_best = turn >= OPENING and turn % NEIGHBOURHOOD_EVERY == 0
+        sources = [self._ranked(), self._neighbours(trials)]
+        for source in reversed(sources) if around_best else sources:
+            for params in source:
+                if _key(params) not in tried:
+                    return params
+        return None
+
+    def _ranked(self) -> Iterator[Params]:
+        return (candidate.params for candidate in self._ranking.candidates)
+
+    def _neighbours(self, trials: Sequence["FrozenTrial"]) -> Iterator[Params]:
+        """One step from the best trial in one dimension, the best predicted first."""
+        best = best_of(trials)
+        if best is None:
+            return iter(())
+        candidates = [self._predicted(params) for params in self._one_step(best.params)]
+        legal = [candidate for candidate in candidates if candidate is not None]
+        return (candidate.params for candidate in sorted(legal, key=lambda candidate: candidate.rank))
+
+    def _one_step(self, params: Mapping[str, Any]) -> Iterator[Params]:
+        for name, values in self._prior.scenario.space.dimensions.items():
+            if name in params:
+                at = values.index(params[name])
+                for value in _beside(values, at):
+                    yield {**params, name: value}
+
+    def _predicted(self, params: Params) -> Candidate | None:
+        try:
+            return self._prior.predict(params)
+        except (InfeasibleError, KeyError):  # KeyError: the step to disaggregated leaves the prefill pool open
+            return None
+
+
+def best_of(trials: Iterable["FrozenTrial"]) -> "FrozenTrial | None":
+    """The cheapest trial that keeps every constraint or, if none does, the one that misses them least."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return min(complete, key=lambda trial: (missed_by(trial), trial.value), default=None)
+
+
+def missed_by(trial: "FrozenTrial") -> float:
+    """The largest excess over a promise; 0 when all are kept."""
+    return max([0.0, *trial.constraints.values()])
+
+
+def _beside(values: tuple[Any, ...], at: int) -> tuple[Any, ...]:
+    """The neighbours of a number in its ordered list; every other choice of a name."""
+    if isinstance(values[at], int):
+        return values[max(at - 1, 0) : at] + values[at + 1 : at + 2]
+    return values[:at] + values[at + 1 :]
+
+
+def _key(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset(params.items())

@@ -1,0 +1,25 @@
+"""Scenario: the question a search answers."""
+
+from dataclasses import dataclass
+
+from runners.workload import Workload
+from search_spaces.hardware import Price, System
+from search_spaces.model import Model
+from search_spaces.space import SearchSpace
+from tuner.cost import Objective
+from tuner.sla import Sla
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`?"""
+
+    name: str
+    model: Model
+    system: System
+    gpus: int
+    workload: Workload
+    sla: Sla
+    price: Price
+    objective: Objective
+    space: SearchSpace

@@ -1,0 +1,206 @@
+"""Search: ask, serve, tell, until the budget is spent."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from runners.measurement import Measurement
+from runners.runner import RunFailedError, Runner
+from search_spaces.config import ServingConfig
+from search_spaces.errors import InfeasibleError
+from tuner.capacity import find_capacity
+from tuner.cost import cost
+from tuner.prior import Prior
+from tuner.sampler import RankedSampler
+from tuner.scenario import Scenario
+from tuner.tracking import Tracker
+from tuner.trial import Trial, trial_from_json, trial_to_json
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+RECORD = "servetune"
+"""User attribute of an Optuna trial that holds the whole Trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When to stop: with so many finished trials in the study, or after so many seconds of this run."""
+
+    trials: int
+    wall_clock_s: float = float("inf")
+
+
+class Progress(Protocol):
+    """Told how many trials have finished, and the best so far."""
+
+    def __call__(self, done: int, best: Trial | None) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One search of one scenario. `interrupted` says that Ctrl-C ended it."""
+
+    prior: Prior
+    runner: Runner
+    study: "optuna.Study"
+    sampler: RankedSampler
+    tracker: Tracker
+    budget: Budget
+    progress: Progress
+    clock: Callable[[], float] = time.monotonic
+    interrupted: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Tries configurations until the budget or the space is spent; goes on with a study that has some already.
+
+        What the study has is logged again, which a tracker ignores where it has it already: a killed process may have
+        told the study but not the tracker.
+        """
+        self._adopt_interrupted()
+        for trial in self.trials():
+            self.tracker.log(trial)
+        began = self.clock()
+        self._tell_progress()
+        while self._trials_left() and self.clock() - began < self.budget.wall_clock_s:
+            asked = self.study.ask()
+            try:
+                trial = self.attempt(asked)
+            except KeyboardInterrupt:
+                self._finish(asked, _interrupted(asked.number))
+                self.interrupted = True
+                return
+            self._finish(asked, trial)
+            self.tracker.log(trial)
+            self._tell_progress()
+
+    def attempt(self, asked: "optuna.Trial") -> Trial:
+        """One turn, to one of its three endings."""
+        began = self.clock()
+        config: ServingConfig | None = None
+        try:
+            config = self.scenario.space.draw(asked)
+            trial = measure_capacity(
+                config, self.prior, self.runner, number=asked.number, to_beat=self._to_beat()
+            )
+        except InfeasibleError as error:
+            trial = _without_measurement(asked.number, "infeasible", config, error)
+        except RunFailedError as error:
+            trial = _without_measurement(asked.number, "failed", config, error)
+        return replace(trial, seconds=self.clock() - began)
+
+    def trials(self) -> list[Trial]:
+        """Every finished trial, in order."""
+        return finished_trials(self.study)
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.prior.scenario
+
+    def _to_beat(self) -> float:
+        """The objective of the best trial that keeps the SLA."""
+        best = best_trial(self.scenario, self.trials())
+        if best is None or not self.scenario.sla.kept_by(best.measurement):
+            return float("inf")
+        return objective(self.scenario, best)
+
+    def _tell_progress(self) -> None:
+        trials = self.trials()
+        self.progress(len(trials), best_trial(self.scenario, trials))
+
+    def _trials_left(self) -> bool:
+        trials = self.study.get_trials(deepcopy=False)
+        ended = sum(trial.state.is_finished() and RECORD in trial.user_attrs for trial in trials)
+        waiting = any(trial.state.name == "WAITING" for trial in trials)
+        return ended < self.budget.trials and (waiting or self.sampler.propose(trials) is not None)
+
+    def _finish(self, asked: "optuna.Trial", trial: Trial) -> None:
+        from optuna.trial import TrialState
+
+        if trial.cause != INTERRUPTED:
+            asked.set_user_attr(RECORD, trial_to_json(trial))
+        if trial.ending != "measured":
+            state = TrialState.PRUNED if trial.ending == "infeasible" else TrialState.FAIL
+            self.study.tell(asked, state=state)
+            return
+        for name, excess in self.scenario.sla.excess(trial.measurement).items():
+            asked.set_constraint(name, excess)
+        self.study.tell(asked, objective(self.scenario, trial))
+
+    def _adopt_interrupted(self) -> None:
+        """Trials that a killed process left running are failed and their parameters asked again first."""
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                self.study.enqueue_trial(trial.params)
+
+
+INTERRUPTED = "interrupted"
+
+
+def measure_capacity(
+    config: ServingConfig, prior: Prior, runner: Runner, *, number: int, to_beat: float = float("inf")
+) -> Trial:
+    """Serves one configuration at changing loads, to find the highest that keeps the SLA.
+
+    Does not look for the exact capacity once it is clear that the objective cannot fall below `to_beat`.
+
+    Raises InfeasibleError or RunFailedError.
+    """
+    scenario = prior.scenario
+
+    def hopeless(level: Measurement) -> bool:
+        return cost(level, scenario.price).objective(scenario.objective) > to_beat
+
+    prior.check(config)
+    with runner.serve(config) as measure:
+        loads = prior.load_range(config)
+        capacity = find_capacity(measure, scenario.workload, scenario.sla, loads, hopeless=hopeless)
+    return Trial(
+        number=number,
+        ending="measured",
+        config=config,
+        levels=capacity.levels,
+        chosen=capacity.chosen,
+        exact=capacity.exact,
+    )
+
+
+def finished_trials(study: "optuna.Study") -> list[Trial]:
+    """The trials of a study that ended by themselves, in order."""
+    records = (trial.user_attrs.get(RECORD) for trial in study.get_trials(deepcopy=False))
+    return [trial_from_json(record) for record in records if record]
+
+
+def objective(scenario: Scenario, trial: Trial) -> float:
+    """Dollars per million tokens of a measured trial, as the scenario counts them."""
+    return cost(trial.measurement, scenario.price).objective(scenario.objective)
+
+
+def ranked_trials(scenario: Scenario, trials: Sequence[Trial]) -> list[Trial]:
+    """Measured trials, best first: those that keep the SLA by cost, then the others by how little they miss it."""
+
+    def rank(trial: Trial) -> tuple[float, float]:
+        missed = max(scenario.sla.excess(trial.measurement).values())
+        return max(missed, 0.0), objective(scenario, trial)
+
+    return sorted((trial for trial in trials if trial.ending == "measured"), key=rank)
+
+
+def best_trial(scenario: Scenario, trials: Sequence[Trial]) -> Trial | None:
+    """The cheapest trial that keeps the SLA or, if none does, the one that misses it least."""
+    return next(iter(ranked_trials(scenario, trials)), None)
+
+
+def _without_measurement(
+    number: int, ending: str, config: ServingConfig | None, error: InfeasibleError | RunFailedError
+) -> Trial:
+    return Trial(number=number, ending=ending, config=config, cause=error.cause, detail=error.detail)  # type: ignore[arg-type]
+
+
+def _interrupted(number: int) -> Trial:
+    return Trial(number=number, ending="failed", cause=INTERRUPTED)

@@ -1,0 +1,218 @@
+"""A session: the parts of one search put together, run with progress on a terminal, and summed up."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from runners.estimated import Estimated
+from runners.measurement import Measurement
+from runners.runner import RunFailedError, Runner
+from runners.silicon import Silicon
+from runners.simulated import Simulated
+from search_spaces.config import Engine, ServingConfig
+from search_spaces.default import default_configs
+from search_spaces.errors import InfeasibleError, InputError
+from tuner.answer import Answer
+from tuner.console import show_answer, show_question
+from tuner.experiment import Experiment
+from tuner.markdown import to_markdown
+from tuner.prior import Prior, Ranking
+from tuner.sampler import RankedSampler
+from tuner.scenario import Scenario
+from tuner.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.study_file import open_study
+from tuner.tracking import Untracked
+from tuner.trial import Trial
+from tuner.wording import dollars
+
+if TYPE_CHECKING:
+    from tuner.mlflow_tracker import MlflowTracker
+
+RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulated": Simulated, "estimated": Estimated}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """An experiment's parts, made when they are first asked for."""
+
+    question: Experiment
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """Raises InputError."""
+        return self.question.scenario()
+
+    @cached_property
+    def silicon(self) -> Silicon:
+        scenario = self.scenario
+        longest = scenario.workload.max_request_tokens
+        return Silicon(scenario.model, scenario.system, longest_context=longest)
+
+    @cached_property
+    def prior(self) -> Prior:
+        return Prior(self.scenario, self.silicon)
+
+    @cached_property
+    def runner(self) -> Runner:
+        return RUNNERS[self.question.runner](self.silicon)
+
+    @property
+    def study_name(self) -> str:
+        """The experiment's name and a hash of what it asks: another question is another study."""
+        asked = self.question.model_dump(mode="json", exclude={"budget"}, warnings=False)
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return f"{self.question.name}-{digest[:8]}"
+
+    def default_trial(self, engine: Engine) -> Trial:
+        """An engine's untuned configuration at the highest load that keeps the SLA.
+
+        Raises InputError where nothing of it can be served.
+        """
+        reason: Exception | None = None
+        for config in default_configs(self.scenario.model, engine, self.scenario.gpus):
+            try:
+                return measure_capacity(config, self.prior, self.runner, number=0)
+            except (InfeasibleError, RunFailedError) as error:
+                reason = error
+        raise InputError(f"{engine} cannot serve this untuned: {reason}")
+
+    def measure(self, config: ServingConfig, load: float | None) -> Measurement:
+        """One configuration at a load, or at the highest load that keeps the SLA.
+
+        Raises InfeasibleError or RunFailedError.
+        """
+        if load is None:
+            return measure_capacity(config, self.prior, self.runner, number=0).measurement
+        self.prior.check(config)
+        with self.runner.serve(config) as measure:
+            return measure(self.scenario.workload.at(load))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where a search keeps its study and its MLflow runs (nowhere when `track` is False)."""
+
+    studies: Path
+    study: str
+    track: bool = True
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a search came to. `problem` says what of it is not in MLflow, and why."""
+
+    answer: Answer
+    interrupted: bool
+    problem: str | None
+
+
+def tune(session: Session, where: Where, *, trials: int | None, console: Console) -> Outcome:
+    """Searches with a progress bar, shows the answer, and writes what is left to MLflow."""
+    show_question(console, session.scenario)
+    with _mlflow(session, where, console) as tracker:
+        ranking = _rank(session, console)
+        sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
+        with open_study(where.studies, where.study, sampler) as study, _progress(console) as bar:
+            budget = _budget(session.question, trials)
+            search = Search(
+                prior=session.prior,
+                runner=session.runner,
+                study=study,
+                sampler=sampler,
+                tracker=tracker or Untracked(),
+                budget=budget,
+                progress=_Told(bar, session.scenario, budget),
+            )
+            search.run()
+            answer = _answer(session, search.trials(), ranking)
+        if tracker:
+            best = answer.best
+            tracker.summarize(best.number if best else None, to_markdown(answer))
+        show_answer(console, answer)
+    return Outcome(
+        answer=answer,
+        interrupted=search.interrupted,
+        problem=tracker.problem if tracker else None,
+    )
+
+
+def _rank(session: Session, console: Console) -> Ranking:
+    with console.status("Reading kernel times and ranking every combination"):
+        return session.prior.rank()
+
+
+def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answer:
+    best = best_trial(session.scenario, trials)
+    baseline = None
+    if best is not None and best.config is not None:
+        with suppress(InputError):
+            baseline = session.default_trial(best.config.engine)
+    return Answer(scenario=session.scenario, trials=trials, ranking=ranking, baseline=baseline)
+
+
+def _budget(question: Experiment, trials: int | None) -> Budget:
+    seconds = question.budget.wall_clock_s
+    return Budget(
+        trials=trials or question.budget.trials,
+        wall_clock_s=float("inf") if seconds is None else seconds,
+    )
+
+
+@contextmanager
+def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[MlflowTracker | None]":
+    if not where.track:
+        yield None
+        return
+    from tuner.mlflow_tracker import MlflowTracker
+
+    path = session.question.path
+    with _progress(console) as bar:
+        task = bar.add_task("Writing to MLflow", total=None, visible=False, best="")
+        with MlflowTracker(
+            session.scenario,
+            study=where.study,
+            tracking_uri=where.tracking_uri,
+            experiment_text=path.read_text(encoding="utf-8"),
+            experiment_path=path,
+            on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        ) as tracker:
+            yield tracker
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[best]}"),
+        console=console,
+        transient=True,
+    )
+
+
+class _Told:
+    """Shows finished trials and the best cost so far on a progress bar."""
+
+    def __init__(self, bar: Progress, scenario: Scenario, budget: Budget) -> None:
+        self._bar = bar
+        self._scenario = scenario
+        self._task = bar.add_task("Searching", total=budget.trials, best="")
+
+    def __call__(self, done: int, best: Trial | None) -> None:
+        shown = ""
+        if best is not None:
+            figure = dollars(objective(self._scenario, best))
+            kept = "best" if self._scenario.sla.kept_by(best.measurement) else "nearest, SLA missed"
+            shown = f"{kept} {figure} {best.config}"
+        self._bar.update(self._task, completed=done, best=shown)

@@ -1,0 +1,55 @@
+"""Trial: how one configuration's turn ended: infeasible, failed or measured."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from runners.measurement import Measurement
+from search_spaces.config import ServingConfig
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Ending = Literal["infeasible", "failed", "measured"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A finished trial.
+
+    `levels` are the loads tried, in order; `chosen` indexes the one that counts: the highest that keeps the SLA or,
+    if none does, the one nearest to it. Not `exact` where a higher load may keep it too, but not at a lower cost than
+    another trial had already. `cause` and `detail` say why there was no measurement. `config` is absent
+    where the draw itself was illegal.
+    """
+
+    number: int
+    ending: Ending
+    config: ServingConfig | None = None
+    cause: str = ""
+    detail: str = ""
+    levels: tuple[Measurement, ...] = ()
+    chosen: int = 0
+    exact: bool = True
+    seconds: float = 0.0
+
+    @property
+    def measurement(self) -> Measurement:
+        """The measurement that counts; only a measured trial has one."""
+        return self.levels[self.chosen]
+
+
+@cache
+def _adapter() -> "TypeAdapter[Trial]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Trial)
+
+
+def trial_to_json(trial: Trial) -> str:
+    return _adapter().dump_json(trial, exclude_defaults=True).decode()
+
+
+def trial_from_json(text: str) -> Trial:
+    """Raises ValueError for text that is no trial."""
+    return _adapter().validate_json(text)
