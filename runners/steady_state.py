@@ -25,6 +25,12 @@ class SteadyPoint:
     tpot: float
     e2e: float
 
+    def load(self, workload: Workload) -> float:
+        """In the workload's own unit: requests in flight, requests/s, or pace of its trace."""
+        if workload.shape == "closed_loop":
+            return self.concurrency
+        return self.request_rate / (workload.trace.rate if workload.trace else 1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyState:

@@ -29,13 +29,15 @@ class Answer:
     """The cheapest way found, what it was compared with, and why the others fell out.
 
     `best` misses the SLA when every trial did. `baseline` is the engine's default configuration at the highest load
-    at which it keeps the SLA (or the one where it comes nearest), on the same GPUs.
+    at which it keeps the SLA (or the one where it comes nearest), on the same GPUs. `frontier` holds loads beyond
+    the SLA's reach, measured only to show the whole range from cheap to quick.
     """
 
     scenario: Scenario
     trials: Sequence[Trial]
     ranking: Ranking
     baseline: Trial | None
+    frontier: Sequence[tuple[ServingConfig, Measurement]] = ()
 
     @property
     def ranked(self) -> list[Trial]:
@@ -77,27 +79,26 @@ class Answer:
         return next((promise for promise in self.scenario.sla.promises if promise.key in missed[:1]), None)
 
     def pareto(self) -> list[Point]:
-        """Loads of all trials that no other beats in both cost and tokens/s for each user, cheapest first.
+        """Loads that no other beats in both cost and tokens/s for each user, cheapest first.
 
         Loads that a server did not keep up with are left out: they are no state to serve in.
         """
-        points = [
-            Point(
-                config=trial.config,
-                measurement=level,
-                cost=cost(level, self.scenario.price),
-                keeps_sla=self.scenario.sla.kept_by(level),
-            )
-            for trial in self.trials
-            for level in trial.levels
-            if trial.config is not None and level.kept_up
-        ]
+        tried = [(trial.config, level) for trial in self.trials for level in trial.levels if trial.config]
+        points = [self._point(config, level) for config, level in (*tried, *self.frontier) if level.kept_up]
         points.sort(key=lambda point: (self._objective(point), -point.cost.tokens_per_s_per_user))
         front: list[Point] = []
         for point in points:
             if not front or point.cost.tokens_per_s_per_user > front[-1].cost.tokens_per_s_per_user:
                 front.append(point)
         return front
+
+    def _point(self, config: ServingConfig, level: Measurement) -> Point:
+        return Point(
+            config=config,
+            measurement=level,
+            cost=cost(level, self.scenario.price),
+            keeps_sla=self.scenario.sla.kept_by(level),
+        )
 
     def _objective(self, point: Point) -> float:
         return point.cost.objective(self.scenario.objective)

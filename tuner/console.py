@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tuner.session import Outcome, Where
 
 RUNNERS_UP = 5
-PARETO_ROWS = 8
+PARETO_STEP = 1.1
 
 PREDICTION = {
     "simulated": (
@@ -217,7 +217,7 @@ def _pareto(answer: Answer) -> Table:
         table.add_column(name, justify="right")
     table.add_column("SLA")
     table.add_column("configuration", overflow="fold")
-    for point in _spread(answer.pareto(), PARETO_ROWS):
+    for point in _apart(answer.pareto()):
         table.add_row(
             dollars(point.cost.objective(scenario.objective)),
             rate(point.cost.tokens_per_s_per_user),
@@ -229,11 +229,13 @@ def _pareto(answer: Answer) -> Table:
     return table
 
 
-def _spread(items: Sequence[Point], most: int) -> list[Point]:
-    """At most `most` of the items, evenly spread, both ends included."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
+def _apart(points: Sequence[Point]) -> list[Point]:
+    """Without points that are hardly quicker than the one before."""
+    shown: list[Point] = []
+    for point in points:
+        if not shown or point.cost.tokens_per_s_per_user > shown[-1].cost.tokens_per_s_per_user * PARETO_STEP:
+            shown.append(point)
+    return shown
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> Table:

@@ -18,6 +18,9 @@ from tuner.sla import Promise
 
 BATCHING = "batching."
 USUAL_BATCHED_TOKENS = 8192
+FRONTIER_STEP = 0.95
+"""The next point of a frontier has at most this share of the TPOT of the one before."""
+
 PREFILL_POOLS = 3
 """Kinds of prefill worker that are tried beside each decode worker: those with the most requests/s per GPU."""
 
@@ -108,11 +111,40 @@ class Prior:
         if workload.shape == "closed_loop":
             unit = config.layout.schedulers
             most = config.batching.max_sequences * unit
-            return LoadRange(lowest=unit, highest=most, guess=point.concurrency, unit=unit)
-        pace = workload.trace.rate if workload.trace else 1.0
+            return LoadRange(lowest=unit, highest=most, guess=point.load(workload), unit=unit)
         steady = SteadyState(silicon=self.silicon, config=config, workload=workload)
-        most_rate = 2 * steady.at(steady.most_sequences).request_rate / pace
-        return LoadRange(lowest=most_rate / 1000, highest=most_rate, guess=0.9 * point.request_rate / pace)
+        most = 2 * steady.at(steady.most_sequences).load(workload)
+        return LoadRange(lowest=most / 1000, highest=most, guess=0.9 * point.load(workload))
+
+    def frontier(self, ranking: Ranking, *, most: int) -> list[tuple[ServingConfig, SteadyPoint]]:
+        """Configurations and loads that no other is predicted to beat in both cost and tokens/s for each user.
+
+        At most `most`, from the cheapest to the quickest, with about equal steps in tokens/s for each user.
+        """
+        points = [
+            (self._objective(config, point), point.tpot, config, point)
+            for config in self._layout_leaders(ranking)
+            for point in SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload).levels()
+        ]
+        front: list[tuple[ServingConfig, SteadyPoint]] = []
+        for _, tpot, config, point in sorted(points, key=lambda item: item[:2]):
+            if not front or tpot < front[-1][1].tpot * FRONTIER_STEP:
+                front.append((config, point))
+        keep = {round(index * (len(front) - 1) / (most - 1)) for index in range(most)}
+        return [item for index, item in enumerate(front) if index in keep]
+
+    def _layout_leaders(self, ranking: Ranking) -> Iterator[ServingConfig]:
+        """The best candidate of each mode, engine, layout and speculation."""
+        seen: set[tuple[Value, ...]] = set()
+        for candidate in ranking.candidates:
+            kind = tuple(
+                value
+                for name, value in candidate.params.items()
+                if name in ("mode", "engine", "speculation") or name.startswith("layout.")
+            )
+            if kind not in seen:
+                seen.add(kind)
+                yield self.scenario.space.config(candidate.params)
 
     # Combinations
 

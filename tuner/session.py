@@ -36,6 +36,8 @@ from tuner.wording import dollars
 if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
 
+FRONTIER_POINTS = 10
+
 RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulated": Simulated, "estimated": Estimated}
 
 
@@ -72,17 +74,23 @@ class Session:
         return f"{self.question.name}-{digest[:8]}"
 
     def default_trial(self, engine: Engine) -> Trial:
-        """An engine's untuned configuration at the highest load that keeps the SLA.
+        """The best of an engine's untuned configurations, at the highest load that keeps the SLA.
 
         Raises InputError where nothing of it can be served.
         """
-        reason: Exception | None = None
-        for config in default_configs(self.scenario.model, engine, self.scenario.gpus):
-            try:
+        scenario = self.scenario
+        sizes = default_configs(scenario.model, engine, scenario.gpus)
+        trials = [trial for size in sizes if (trial := self._first_served(size))]
+        best = best_trial(scenario, trials)
+        if best is None:
+            raise InputError(f"{engine} cannot serve {scenario.model.name} here untuned")
+        return best
+
+    def _first_served(self, configs: Iterator[ServingConfig]) -> Trial | None:
+        for config in configs:
+            with suppress(InfeasibleError, RunFailedError):
                 return measure_capacity(config, self.prior, self.runner, number=0)
-            except (InfeasibleError, RunFailedError) as error:
-                reason = error
-        raise InputError(f"{engine} cannot serve this untuned: {reason}")
+        return None
 
     def measure(self, config: ServingConfig, load: float | None) -> Measurement:
         """One configuration at a load, or at the highest load that keeps the SLA.
@@ -156,7 +164,22 @@ def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answ
     if best is not None and best.config is not None:
         with suppress(InputError):
             baseline = session.default_trial(best.config.engine)
-    return Answer(scenario=session.scenario, trials=trials, ranking=ranking, baseline=baseline)
+    return Answer(
+        scenario=session.scenario,
+        trials=trials,
+        ranking=ranking,
+        baseline=baseline,
+        frontier=list(_frontier(session, ranking)),
+    )
+
+
+def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfig, Measurement]]:
+    """The predicted frontier, each point run once."""
+    workload = session.scenario.workload
+    for config, point in session.prior.frontier(ranking, most=FRONTIER_POINTS):
+        load = point.load(workload)
+        with suppress(InfeasibleError, RunFailedError), session.runner.serve(config) as measure:
+            yield config, measure(workload.at(load))
 
 
 def _budget(question: Experiment, trials: int | None) -> Budget:

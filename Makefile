@@ -1,0 +1,38 @@
+# Everything that a fresh machine needs: `make tune` answers the first question, `make test` proves the code.
+
+PYTHON ?= python3
+EXPERIMENT ?= experiments/gpt-oss-120b-b200-chat.yaml
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: tune test check benchmarks clean
+
+## Find the cheapest way to answer $(EXPERIMENT), on simulated hardware.
+tune: $(INSTALLED)
+	$(BIN)/servetune tune $(EXPERIMENT)
+
+## Run the tests.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+## Run the linters, the type checker and the architecture's contract.
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+## Reproduce the figures of the documentation (several minutes).
+benchmarks: $(INSTALLED)
+	$(BIN)/python benchmarks/first_light.py
+	$(BIN)/python benchmarks/simulation_speed.py
+	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/tracking.py
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,742 @@
+"""Experiment: reads experiments/*.yaml strictly and turns each into the Scenario that it asks about."""
+
+import datetime as dt
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from runners.workload import Lengths, Shape, Trace, Workload
+from search_spaces.config import KNOBS, MAX_DRAFT_LENGTH, Method, ServingConfig, flatten, unflatten
+from search_spaces.engine import engines, find_engine
+from search_spaces.errors import InputError, UnknownNameError, nearest_first
+from search_spaces.hardware import PRICE_LISTS, Price, PriceList, System, find_system, list_price, systems
+from search_spaces.model import Draft, Model, find_model, models
+from search_spaces.space import SearchSpace, Value, full_space
+from tuner.cost import OBJECTIVES, Objective
+from tuner.scenario import Scenario
+from tuner.sla import PROMISES, Sla, read_promise
+
+RunnerName = Literal["simulated", "estimated"]
+RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+SUFFIX = ".yaml"
+
+MOST_TOKENS = 10_000_000
+MOST_REQUESTS = 1_000_000
+LARGEST_SEED = 2**32 - 1  # numpy's and Optuna's
+SHOWN = 60
+"""Characters of a value that a message shows."""
+
+# The file, as pydantic sees it
+
+
+def _shown(value: object) -> str:
+    """A value as a message shows it: short, whatever it is."""
+    if isinstance(value, (dict, set)):
+        return f"a mapping of {len(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 2 * SHOWN:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (str, bytes)):
+        value = value[:SHOWN]
+    return "nothing" if value is None else repr(value)
+
+
+def _known(what: str, names: Callable[[], Iterable[str]]) -> BeforeValidator:
+    """Accepts one of the names; the others learn what is valid, the nearest first."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str):
+            raise _broken(f"must be one of {', '.join(names())}, but got {_shown(value)}")
+        if value not in (valid := list(names())):
+            raise _broken(str(UnknownNameError(what, value[:SHOWN], valid)))
+        return value
+
+    return BeforeValidator(check)
+
+
+def _broken(text: str) -> PydanticCustomError:
+    return PydanticCustomError("broken_law", "{text}", {"text": text})
+
+
+def _enum(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:
+    """Completion for editors; read when the schema is made, not at import."""
+
+    def extend(schema: dict[str, Any]) -> None:
+        schema["enum"] = list(names())
+
+    return extend
+
+
+def _properties(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:
+    """Completion of a mapping's keys."""
+
+    def extend(schema: dict[str, Any]) -> None:
+        values = schema.pop("additionalProperties")
+        schema.pop("propertyNames", None)
+        schema |= {"properties": dict.fromkeys(names(), values), "additionalProperties": False}
+
+    return extend
+
+
+def _engine_names() -> list[str]:
+    return [
+        name
+        for engine, facts in engines().items()
+        for name in (engine, *(f"{engine}@{version}" for version in facts.versions))
+    ]
+
+
+def _dimension_names() -> Iterable[str]:
+    return full_space(next(iter(models().values())), next(iter(systems().values())), (), gpus=2).dimensions
+
+
+def _engine(value: object) -> object:
+    if not isinstance(value, str):
+        raise _broken(f"must be one of {', '.join(_engine_names())}, but got {_shown(value)}")
+    try:
+        find_engine(value[:SHOWN])
+    except InputError as error:
+        raise _broken(str(error)) from None
+    return value
+
+
+def _each_engine_once(names: list[str]) -> list[str]:
+    found = [name.partition("@")[0] for name in names]
+    for name in found:
+        if found.count(name) > 1:
+            raise _broken(f"each engine must be listed once, but got {name} {found.count(name)} times")
+    return names
+
+
+def _space_value(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise _broken(f"must be a whole number or a name, but got {_shown(value)}")
+    return value if isinstance(value, int) else value[:SHOWN]
+
+
+def _tokens_per_step(values: list[float]) -> list[float]:
+    for length, value in enumerate(values, start=1):
+        if not 1 <= value <= length + 1:
+            raise _broken(
+                f"`1 <= tokens per step <= {length + 1}` must hold at draft length {length}, "
+                f"but got {_shown(value)}"
+            )
+    return values
+
+
+class _Part(BaseModel):
+    # A misspelt key that silently meant its default would make the answer to another question.
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: ClassVar[str] = ""
+    """What tells this part from the others that may stand in its place."""
+
+
+class LengthRange(_Part):
+    """Token counts, uniform from low to high, both included."""
+
+    low: int = Field(ge=1, le=MOST_TOKENS, description="the shortest, in tokens")
+    high: int = Field(ge=1, le=MOST_TOKENS, description="the longest, in tokens")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LengthRange":
+        if self.low > self.high:
+            raise _broken(f"`low <= high` must hold, but got {self.low} and {self.high}")
+        return self
+
+    @property
+    def lengths(self) -> Lengths:
+        return Lengths(low=self.low, high=self.high)
+
+
+def _length_range(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MOST_TOKENS:
+            raise _broken(f"`1 <= tokens <= {MOST_TOKENS}` must hold, but got {_shown(value)}")
+        return {"low": value, "high": value}
+    if isinstance(value, dict):
+        return value
+    raise _broken(f"must be a whole number, or a mapping with `low` and `high`, but got {_shown(value)}")
+
+
+TokenCounts = Annotated[
+    LengthRange,
+    BeforeValidator(
+        _length_range, json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_TOKENS)] | LengthRange
+    ),
+]
+Drafter = Literal["mtp", "eagle3", "ngram"]
+DRAFTERS: tuple[Drafter, ...] = get_args(Drafter)
+TokensPerStep = Annotated[
+    list[float], Field(min_length=1, max_length=MAX_DRAFT_LENGTH), AfterValidator(_tokens_per_step)
+]
+Acceptance = Annotated[
+    dict[Annotated[Drafter, _known("speculation method", lambda: DRAFTERS)], TokensPerStep],
+    Field(
+        json_schema_extra=_properties(lambda: DRAFTERS),
+        description="mean tokens for each step at draft lengths 1, 2, ..., measured on this workload's data",
+    ),
+]
+RequestCount = Annotated[
+    int, Field(ge=50, le=MOST_REQUESTS, description="requests measured at each load, after the warm-up")
+]
+SharedPrefix = Annotated[
+    int, Field(ge=0, le=MOST_TOKENS, description="tokens that open every prompt, found in the prefix cache")
+]
+
+
+class SyntheticWorkload(_Part):
+    """Lengths drawn at random, arriving in a closed loop or as a Poisson process."""
+
+    kind: ClassVar[str] = "arrivals: closed_loop or poisson"
+
+    arrivals: Annotated[Literal["closed_loop", "poisson"], _known("arrivals", lambda: SHAPES)] = Field(
+        description="closed_loop, poisson or trace"
+    )
+    input_tokens: TokenCounts = Field(description="prompt length: a number, or low and high")
+    output_tokens: TokenCounts = Field(description="answer length: a number, or low and high")
+    requests: RequestCount = 400
+    shared_prefix_tokens: SharedPrefix = 0
+    acceptance: Acceptance = Field(default_factory=dict)
+
+    def workload(self, directory: Path, seed: int) -> Workload:  # noqa: ARG002 a trace needs its directory
+        return Workload(
+            shape=self.arrivals,
+            input_tokens=self.input_tokens.lengths,
+            output_tokens=self.output_tokens.lengths,
+            requests=self.requests,
+            shared_prefix_tokens=self.shared_prefix_tokens,
+            seed=seed,
+        )
+
+
+class RecordedWorkload(_Part):
+    """Arrivals and lengths of a recorded trace."""
+
+    kind: ClassVar[str] = "arrivals: trace"
+
+    arrivals: Literal["trace"]
+    trace: str = Field(
+        min_length=1, description="CSV of TIMESTAMP, ContextTokens, GeneratedTokens, relative to this file"
+    )
+    requests: RequestCount = 400
+    shared_prefix_tokens: SharedPrefix = 0
+    acceptance: Acceptance = Field(default_factory=dict)
+
+    def workload(self, directory: Path, seed: int) -> Workload:
+        """Raises InputError for a trace that is missing or has a broken line."""
+        path = directory / self.trace
+        if not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises for names that no file can have
+            raise InputError(f"no such file: {_shown(str(path)[-SHOWN:])}")
+        trace = Trace.read(path)
+        return Workload(
+            shape="trace",
+            input_tokens=Lengths(low=int(trace.input_tokens.min()), high=int(trace.input_tokens.max())),
+            output_tokens=Lengths(low=int(trace.output_tokens.min()), high=int(trace.output_tokens.max())),
+            trace=trace,
+            requests=self.requests,
+            shared_prefix_tokens=self.shared_prefix_tokens,
+            seed=seed,
+        )
+
+
+class ListPrice(_Part):
+    """A published price by list and date."""
+
+    kind: ClassVar[str] = "list"
+
+    price_list: Annotated[PriceList, _known("price list", lambda: PRICE_LISTS)] = Field(
+        alias="list", description=f"{', '.join(PRICE_LISTS)}; or give `usd_per_gpu_hour` instead"
+    )
+    date: dt.date | None = Field(default=None, description="prices in force on this day; else the latest")
+    usd_per_kwh: float = Field(default=0, ge=0, description="energy where it is charged apart")
+
+    def price(self, system: System) -> Price:
+        """Raises InputError where the table has no such price."""
+        return replace(list_price(system, self.price_list, self.date), usd_per_kwh=self.usd_per_kwh)
+
+
+class OwnPrice(_Part):
+    """A price of one's own."""
+
+    kind: ClassVar[str] = "usd_per_gpu_hour"
+
+    usd_per_gpu_hour: float = Field(gt=0)
+    all_in_watts_per_gpu: float | None = Field(
+        default=None, gt=0, description="power with cooling and losses; else the price table's latest"
+    )
+    usd_per_kwh: float = Field(default=0, ge=0, description="energy where it is charged apart")
+
+    def price(self, system: System) -> Price:
+        """Raises InputError where the power is left to a table that has none."""
+        watts = self.all_in_watts_per_gpu or list_price(system, "hyperscaler").all_in_watts_per_gpu
+        return Price(
+            usd_per_gpu_hour=self.usd_per_gpu_hour,
+            all_in_watts_per_gpu=watts,
+            usd_per_kwh=self.usd_per_kwh,
+            source="given in the experiment",
+        )
+
+
+class Budget(_Part):
+    """When the search stops: whichever comes first."""
+
+    trials: int = Field(default=48, ge=1, le=MOST_REQUESTS, description="configurations tried")
+    wall_clock_min: float | None = Field(default=None, gt=0, description="minutes")
+
+    @property
+    def wall_clock_s(self) -> float | None:
+        return None if self.wall_clock_min is None else self.wall_clock_min * 60
+
+
+def _workload_tag(value: object) -> str:
+    if isinstance(value, dict):
+        return "<recorded>" if value.get("arrivals") == "trace" else "<synthetic>"
+    return "<recorded>" if isinstance(value, RecordedWorkload) else "<synthetic>"
+
+
+def _price_tag(value: object) -> str:
+    if isinstance(value, dict):
+        return "<own>" if "usd_per_gpu_hour" in value and "list" not in value else "<list>"
+    return "<own>" if isinstance(value, OwnPrice) else "<list>"
+
+
+class Experiment(_Part):
+    """A question in a file: which way of serving this model, with these promises, is cheapest."""
+
+    model: Annotated[str, _known("model", models)] = Field(
+        json_schema_extra=_enum(models), description="`servetune list models` shows them"
+    )
+    system: Annotated[str, _known("system", systems)] = Field(
+        json_schema_extra=_enum(systems), description="`servetune list systems` shows them"
+    )
+    gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged when held")
+    engines: Annotated[
+        list[Annotated[str, BeforeValidator(_engine), Field(json_schema_extra=_enum(_engine_names))]],
+        AfterValidator(_each_engine_once),
+    ] = Field(min_length=1, description="engines to choose from, each by name or name@release")
+    workload: Annotated[
+        Annotated[SyntheticWorkload, Tag("<synthetic>")] | Annotated[RecordedWorkload, Tag("<recorded>")],
+        Discriminator(_workload_tag),
+    ] = Field(description="what is asked of the server, a mapping")
+    sla: dict[Annotated[str, _known("promise", lambda: PROMISES)], Annotated[float, Field(ge=0.001)]] = Field(
+        min_length=1,
+        json_schema_extra=_properties(lambda: PROMISES),
+        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000",
+    )
+    price: Annotated[
+        Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(_price_tag)
+    ] = Field(description="what a GPU-hour costs, a mapping")
+    objective: Annotated[Objective, _known("objective", lambda: OBJECTIVES)] = Field(
+        description="the cost to minimise"
+    )
+    space: dict[
+        str, list[Annotated[Value, PlainValidator(_space_value, json_schema_input_type=int | str)]]
+    ] = Field(
+        default_factory=dict,
+        json_schema_extra=_properties(_dimension_names),
+        description="dimensions of the search, each with the values left to choose from; else all",
+    )
+    runner: Annotated[RunnerName, _known("runner", lambda: RUNNERS)] = Field(
+        default="simulated", description="simulated (request by request) or estimated (steady state)"
+    )
+    budget: Budget = Budget()
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+
+    _path: Path = Path()
+
+    def model_post_init(self, context: Any) -> None:
+        self._path = Path(context["path"]) if context else Path()
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def name(self) -> str:
+        return self._path.stem
+
+    def scenario(self) -> Scenario:
+        """The question asked. Raises InputError with every law that the file breaks, one in each line."""
+        model, system = self._model(), find_system(self.system)
+        problems = _Problems(self.path)
+        problems.require(
+            "gpus",
+            holds=self.gpus <= system.max_gpus,
+            law=f"`gpus <= {system.max_gpus}` must hold on {system.name}, but got {self.gpus}",
+        )
+        space = self._space(model, system, problems)
+        workload = price = None
+        with problems.at("price"):
+            price = self.price.price(system)
+        with problems.at("workload.trace"):
+            workload = self.workload.workload(self.path.parent, self.seed)
+            self._check_lengths(workload, model, problems)
+        if problems.lines or workload is None or price is None:
+            raise problems.error()
+        return Scenario(
+            name=self.name,
+            model=model,
+            system=system,
+            gpus=self.gpus,
+            workload=workload,
+            sla=Sla(promises=tuple(read_promise(key, limit) for key, limit in self.sla.items())),
+            price=price,
+            objective=self.objective,
+            space=space,
+        )
+
+    def _model(self) -> Model:
+        """The model, its drafts accepted as this workload's data say."""
+        model = find_model(self.model)
+        accepted = self.workload.acceptance.items()
+        return replace(
+            model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted}
+        )
+
+    def _space(self, model: Model, system: System, problems: "_Problems") -> SearchSpace:
+        space = full_space(model, system, tuple(find_engine(name) for name in self.engines), self.gpus)
+        for name, values in self.space.items():
+            with problems.at(f"space.{_key_path([name])}"):
+                space = space.restricted({name[:SHOWN]: tuple(values)})
+        return space
+
+    def _check_lengths(self, workload: Workload, model: Model, problems: "_Problems") -> None:
+        longest, prefix = workload.max_request_tokens, workload.shared_prefix_tokens
+        problems.require(
+            "workload.trace" if workload.trace else "workload.output_tokens",
+            holds=longest <= model.max_context,
+            law=f"`input_tokens + output_tokens <= {model.max_context}` (the context of {model.name}) must "
+            f"hold, but got {longest}",
+        )
+        problems.require(
+            "workload.shared_prefix_tokens",
+            holds=prefix < workload.input_tokens.low,
+            law=f"`shared_prefix_tokens < {workload.input_tokens.low}` (the shortest input) must hold, "
+            f"but got {prefix}",
+        )
+
+
+def _draft(model: Model, name: Method, tokens_per_step: list[float]) -> Draft:
+    known = model.drafts.get(name)
+    return Draft(
+        parameters=known.parameters if known else 0,
+        tokens_per_step=tuple(tokens_per_step),
+        source="given in the experiment",
+    )
+
+
+# Reading it
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Raises InputError with everything in the file that is not as it must be, one problem in each line."""
+    data = _read_mapping(path)
+    try:
+        return Experiment.model_validate(data, context={"path": path})
+    except ValidationError as error:
+        problems = _Problems(path)
+        for details in error.errors(include_url=False):
+            problems.lines.append(_problem(details))
+        raise problems.error() from None
+
+
+class _Problems:
+    """What is wrong with one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[str] = []
+
+    @contextmanager
+    def at(self, key: str) -> Iterator[None]:
+        """Notes an InputError as a problem of this key, and goes on."""
+        try:
+            yield
+        except InputError as error:
+            self.lines.append(f"{key}: {error}")
+
+    def require(self, key: str, *, holds: bool, law: str) -> None:
+        if not holds:
+            self.lines.append(f"{key}: {law}")
+
+    def error(self) -> InputError:
+        return InputError("\n".join(f"{self.path}: {_printable(line)}" for line in self.lines))
+
+
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: must be UTF-8 text, but byte {error.start} is not") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    data = _parse(path, text)
+    if not isinstance(data, dict):
+        keys = ", ".join(_keys(Experiment))
+        raise InputError(f"{path}: must be a mapping with the keys {keys}, but got {_shown(data)}")
+    return data
+
+
+class _LocatedConstructor(SafeConstructor):
+    """Says where a value stands that cannot be what its tag says (such as 2026-02-30, no date)."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            tag = str(node.tag).rpartition(":")[2]
+            problem = f"{_shown(node.value)} cannot be read as a {tag}: {error}"
+            raise ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def _parse(path: Path, text: str) -> object:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _LocatedConstructor
+    try:
+        return yaml.load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = str(error.problem or error.context)[: 4 * SHOWN]
+        raise InputError(f"{path}: {where}{_printable(problem)}") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: {_printable(' '.join(str(error).split()))}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply to be read") from None
+    except AssertionError:  # how ruamel refuses a key that comes twice in an ordered mapping
+        raise InputError(f"{path}: a key of an `!!omap` comes twice") from None
+
+
+def _printable(text: object) -> str:
+    """Text in one line that no control character can disturb."""
+    line = str(text)
+    return line if line.isprintable() else repr(line)[1:-1]
+
+
+# What pydantic found, in our words
+
+_PARTS: dict[tuple[str | int, ...], type[_Part]] = {
+    (): Experiment,
+    ("workload", "<synthetic>"): SyntheticWorkload,
+    ("workload", "<recorded>"): RecordedWorkload,
+    ("workload", "<synthetic>", "input_tokens"): LengthRange,
+    ("workload", "<synthetic>", "output_tokens"): LengthRange,
+    ("price", "<list>"): ListPrice,
+    ("price", "<own>"): OwnPrice,
+    ("budget",): Budget,
+}
+_LAWS = {
+    "greater_than": "`{key} > {gt:g}` must hold",
+    "greater_than_equal": "`{key} >= {ge:g}` must hold",
+    "less_than_equal": "`{key} <= {le}` must hold",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "string_unicode": "must be Unicode text",
+    "string_too_short": "must not be empty",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "date_type": "must be a date such as 2026-07-31",
+    "invalid_key": "keys must be text",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+}
+"""The law behind each kind of pydantic error; `but got ...` follows."""
+
+
+def _problem(details: ErrorDetails) -> str:
+    loc, kind, found = details["loc"], details["type"], details["input"]
+    in_words = {"missing": _missing, "extra_forbidden": _unknown_key}
+    if kind in in_words:
+        text = in_words[kind](loc)
+    elif kind == "broken_law":
+        text = details["msg"]
+    else:
+        law = _LAWS.get(kind, details["msg"]).format(key=_key_path(loc[-1:]), **details.get("ctx", {}))
+        text = f"{law}, but got {_shown(found)}"
+    return f"{_key_path(_without_tags(loc))}: {text}"
+
+
+def _missing(loc: tuple[str | int, ...]) -> str:
+    for name, field in _PARTS[loc[:-1]].model_fields.items():
+        if loc[-1] in (name, field.alias):
+            return f"missing ({field.description})"
+    raise AssertionError(loc)
+
+
+def _unknown_key(loc: tuple[str | int, ...]) -> str:
+    part, key = _PARTS[loc[:-1]], str(loc[-1])[:SHOWN]
+    for place, other in _PARTS.items():
+        if place[:-1] == loc[:-2] and other.kind != part.kind and key in _keys(other):
+            valid = ", ".join(nearest_first(key, _keys(part)))
+            return f"does not go with `{part.kind}`; valid: {valid}"
+    return str(UnknownNameError("key", key, _keys(part)))
+
+
+def _keys(part: type[_Part]) -> list[str]:
+    return [field.alias or name for name, field in part.model_fields.items()]
+
+
+def _without_tags(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A location in the file: without the marks of pydantic's unions and mapping keys."""
+    if loc[:1] in (("workload",), ("price",)):
+        loc = loc[:1] + loc[2:]
+    return loc[:-1] if loc[-1:] == ("[key]",) else loc
+
+
+def _key_path(loc: Iterable[str | int]) -> str:
+    """`workload.input_tokens.low`, `engines[0]`."""
+    path = ""
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += "." if path else ""
+            path += part[:SHOWN] if part.isprintable() else repr(part[:SHOWN])
+    return path
+
+
+# Finding it
+
+
+def list_experiments() -> dict[str, Path]:
+    """Experiments by name: those that ship with servetune, and those in `experiments/` of this directory."""
+    here = Path("experiments")
+    found = sorted(_shipped().glob(f"*{SUFFIX}")) + sorted(here.glob(f"*{SUFFIX}"))
+    return dict(sorted({path.stem: path for path in found}.items()))
+
+
+def find_experiment(name_or_path: str) -> Path:
+    """A file by its path, or an experiment by its name. Raises InputError for what is neither."""
+    if os.path.isfile(name_or_path):  # noqa: PTH113 Path.is_file raises for names that no file can have
+        return Path(name_or_path)
+    known = list_experiments()
+    name = name_or_path.rpartition("/")[2].removesuffix(SUFFIX)[:SHOWN]
+    if name_or_path in (name, name + SUFFIX) and name in known:
+        return known[name]
+    choices = ", ".join(nearest_first(name, list(known)))
+    raise InputError(f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}")
+
+
+def _shipped() -> Path:
+    """`tuner/experiments` of a wheel; in a checkout, `experiments` beside `tuner`."""
+    package = Path(__file__).parent
+    packaged = package / "experiments"
+    return packaged if packaged.is_dir() else package.parent / "experiments"
+
+
+# Settings from the command line
+
+
+def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfig:
+    """`base` with settings such as `layout.tensor=4` changed; `disaggregation=none` makes it aggregated.
+
+    Raises InputError with every setting that is unknown or has a value it cannot take, one a line, or with
+    the law that the settings break together.
+    """
+    values = flatten(base)
+    problems: list[str] = []
+    for setting in settings:
+        try:
+            _apply(setting, values)
+        except InputError as error:
+            problems.append(f"{_shown(setting)}: {error}")
+    if problems:
+        raise InputError("\n".join(problems))
+    if values["engine.name"] != base.engine.name and values["engine.version"] == base.engine.version:
+        values["engine.version"] = find_engine(values["engine.name"]).version
+    return _checked(values)
+
+
+def _apply(setting: str, values: dict[str, Any]) -> None:
+    knob, equals, text = setting.partition("=")
+    if not equals:
+        raise InputError("a setting must read KEY=VALUE, such as layout.tensor=4")
+    if knob == "disaggregation" and text == "none":
+        for prefill_knob in [name for name in values if name.startswith("disaggregation.")]:
+            del values[prefill_knob]
+        return
+    if knob not in KNOBS:
+        raise UnknownNameError("setting", knob[:SHOWN], (*KNOBS, "disaggregation"))
+    values[knob] = _setting_value(knob, text)
+
+
+def _setting_value(knob: str, text: str) -> Value:
+    kind = _knob_type(knob)
+    if kind is int:
+        return _whole_number(text)
+    if choices := get_args(kind):
+        if text not in choices:
+            raise UnknownNameError(knob, text[:SHOWN], choices)
+        return text
+    return text
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"must be a whole number, but got {_shown(text)}") from None
+
+
+def _knob_type(knob: str) -> Any:
+    """int, str, or a Literal of names."""
+    kind: Any = ServingConfig
+    for name in knob.split("."):
+        hint = get_type_hints(kind)[name]
+        parts = [part for part in get_args(hint) if isinstance(part, type) and part is not type(None)]
+        kind = parts[0] if parts else hint
+    return kind
+
+
+def _checked(values: dict[str, Any]) -> ServingConfig:
+    try:
+        config = unflatten(values)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    find_engine(f"{config.engine.name}@{config.engine.version}")
+    return config
+
+
+# The schema
+
+
+def schema() -> str:
+    """JSON schema of an experiment file, for editors' completion."""
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Experiment.model_json_schema(mode="validation"),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema())
