@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from search_spaces.config import Batching, Layout, ServingConfig
 from search_spaces.engine import engines
+from search_spaces.engine_laws import unsupported
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware import System
 from search_spaces.model import WEIGHT_BYTES, Model
@@ -145,6 +146,9 @@ def _check_support(model: Model, system: System, config: ServingConfig) -> None:
     if config.speculation.method not in engines()[config.engine.name].methods:
         raise InfeasibleError("engine", f"{config.engine.name} has no {config.speculation.method} speculation")
     model.tokens_per_step(config.speculation)
+    reason = unsupported(config)
+    if reason:
+        raise InfeasibleError("engine", reason)
 
 
 def _check_layout(model: Model, system: System, layout: Layout) -> None:

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-commands = lambda *a: ()
+from runners.commands import commands
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig, flatten
 from tuner.answer import Answer, Point
@@ -179,7 +179,8 @@ def _flags(scenario: Scenario, config: ServingConfig) -> RenderableType:
     lines: list[RenderableType] = []
     for command in commands(scenario.model, config):
         lines.append(Text(f"# {command.role}: {command.copies} x {plural(command.gpus, 'GPU')}", style="dim"))
-        lines.append(Text(command.shell, overflow="fold"))
+        environment = "".join(f"{name}={value} " for name, value in command.env.items())
+        lines.append(Text(environment + command.shell, overflow="fold"))
         lines += [Text(f"# {name}\n{text.rstrip()}", style="cyan") for name, text in command.files.items()]
         if command.note:
             lines.append(Text(f"# {command.note}", style="dim"))

@@ -57,8 +57,8 @@ class MlflowTracker:
 
     For use in `with`: a writer process is started on entry and dead after exit. On exit everything logged is
     written, while `on_drain(trials written, trials logged)` is called; it is given up when the writer says
-    nothing for `patience_s`. The study's run then ends FINISHED, KILLED after KeyboardInterrupt, FAILED after
-    another exception. Whatever is wrong with the store, the search goes on, and `problem` tells it.
+    nothing for `patience_s`. The study's run then ends FINISHED, KILLED after KeyboardInterrupt or once
+    `interrupted` is set, FAILED after another exception. Whatever is wrong with the store, the search goes on, and `problem` tells it.
 
     A study that MLflow has already is continued, and a trial that it has already is not written again: after
     a crash all finished trials can be logged once more.
@@ -85,6 +85,7 @@ class MlflowTracker:
         self._patience_s = patience_s
         self._commit = _git_commit()
         self._trials: dict[int, Trial] = {}
+        self.interrupted = False
         name = experiment_path.name if experiment_path else "experiment.yaml"
         self._opening = {
             "do": "open",
@@ -171,7 +172,8 @@ class MlflowTracker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._writer.send({"do": "end", "status": _status(kind)})
+        status = "KILLED" if self.interrupted else _status(kind)
+        self._writer.send({"do": "end", "status": status})
         try:
             self._drain()
         finally:

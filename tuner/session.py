@@ -144,6 +144,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
             answer = _answer(session, search.trials(), ranking)
         if tracker:
             best = answer.best
+            tracker.interrupted = search.interrupted
             tracker.summarize(best.number if best else None, to_markdown(answer))
         show_answer(console, answer)
     return Outcome(
