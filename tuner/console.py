@@ -1,5 +1,6 @@
 """A finished search on the terminal: the verdict first, then the evidence, then what to do next."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -119,13 +120,18 @@ def _saving(saving: float) -> str:
 
 
 def _nearest_sla(scenario: Scenario, level: Measurement) -> str:
-    """Each promise, loosened to what was observed where it was missed, rounded up to a whole millisecond."""
+    """Each promise, loosened to what was observed where it was missed, rounded up to two digits."""
     parts = []
     for promise in scenario.sla.promises:
         observed = promise.observed(level)
-        limit = promise.limit_s * 1000 if observed <= promise.limit_s else float(int(observed * 1000) + 1)
-        parts.append(f"{promise.key}: {limit:g}")
+        limit = promise.limit_s if observed <= promise.limit_s else _rounded_up(observed)
+        parts.append(f"{promise.key}: {limit * 1000:g}")
     return ", ".join(parts)
+
+
+def _rounded_up(value: float) -> float:
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit) * unit
 
 
 def _promises(scenario: Scenario, level: Measurement) -> Table:
