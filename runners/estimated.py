@@ -15,9 +15,10 @@ from search_spaces.errors import InfeasibleError, InputError
 class Estimated:
     """AIConfigurator's `run_agg` for one closed-loop load: means only, so every percentile is the mean.
 
-    A batch that its memory model refuses counts as a load that was not kept up with. Lengths are taken at their longest, as the peer takes them. Its speculation has one cost law (each draft token a
-    share of a layer, attention for every query token) and takes the mean accepted tokens from this project's tables.
-    Disaggregated configurations are not estimated: InfeasibleError.
+    A batch that its memory model refuses counts as a load that was not kept up with. Lengths are taken at their
+    longest, as the peer takes them. Its speculation has one cost law (each draft token a share of a layer, attention
+    for every query token) and takes the mean accepted tokens from this project's tables. Disaggregated configurations
+    are not estimated: InfeasibleError.
     """
 
     def __init__(self, silicon: Silicon) -> None:

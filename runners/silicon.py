@@ -26,7 +26,10 @@ KV_MODES: dict[KvCache, str] = {"bf16": "bfloat16", "fp8": "fp8"}
 
 SEQUENCES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 PROMPTS = (1, 2, 4, 8, 16, 32)
-TOKENS = (1, 4, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+TOKENS = (
+    *(1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024),
+    *(1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384),
+)
 SHORTEST_CONTEXT = 16
 
 
@@ -223,9 +226,7 @@ def _peer_estimate(
     config = _model_config(model, key, attention=None)
     apply_nextn(config, draft_length)
     database = _database(system.silicon_name, key.engine)
-    resolve_context_fmha_by_data(
-        config, model.silicon_name, database, key.engine.name, is_context_role=True
-    )
+    resolve_context_fmha_by_data(config, model.silicon_name, database, key.engine.name, is_context_role=True)
     # A backend object caches its answers without the model in the key: one for each worker.
     backend = get_backend(key.engine.name)
     session = InferenceSession(get_model(model.silicon_name, config, key.engine.name), database, backend)

@@ -28,7 +28,10 @@ class LoadRange:
 
     def snap(self, load: float) -> float:
         load = min(max(load, self.lowest), self.highest)
-        return max(round(load / self.unit), 1) * self.unit if self.unit else load
+        if not self.unit:
+            return load
+        most = max(int(self.highest / self.unit), 1)
+        return min(max(round(load / self.unit), 1), most) * self.unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def find_capacity(
     """
     levels: list[Measurement] = []
     kept, missed = 0.0, math.inf
-    beaten = False
+    beaten = found = False
     load = loads.snap(loads.guess)
     stride = 1.25
     while len(levels) < MOST_LEVELS:
@@ -70,20 +73,21 @@ def find_capacity(
         else:
             missed = load
             beaten = beaten or hopeless(level)
-        if beaten and kept:
+        if beaten and kept and hopeless(levels[_chosen(levels, sla)]):
             break
-        following = loads.snap(_next_load(kept, missed, load, stride))
+        following = loads.snap(_next_load(kept, missed, load, stride, loads.unit))
         stride *= stride
         if following in {level.load for level in levels} or missed <= kept * PRECISION:
+            found = True
             break
         load = following
-    return Capacity(levels=tuple(levels), chosen=_chosen(levels, sla), exact=not beaten)
+    return Capacity(levels=tuple(levels), chosen=_chosen(levels, sla), exact=found)
 
 
-def _next_load(kept: float, missed: float, load: float, stride: float) -> float:
+def _next_load(kept: float, missed: float, load: float, stride: float, unit: float) -> float:
     if kept and missed < math.inf:
         return math.sqrt(kept * missed)
-    return load * stride if kept else load / stride
+    return max(load * stride, load + unit) if kept else min(load / stride, load - unit)
 
 
 def _chosen(levels: list[Measurement], sla: Sla) -> int:
