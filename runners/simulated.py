@@ -116,21 +116,13 @@ class _Simulation:
         drafts = self.model.drafts.get(config.speculation.method)
         measured = drafts.tokens_per_step[: config.speculation.draft_length] if drafts else ()
         self.acceptance = Acceptance.of(measured)
-        self.prefills: list[Scheduler] = []
-        decode_count, prefill_count = config.layout.schedulers, 0
-        if config.disaggregation is not None:
-            prefill_count = config.disaggregation.prefill_layout.schedulers
-            most = max(MOST_SCHEDULERS, round(decode_count / prefill_count))
-            ratio = Fraction(prefill_count, decode_count).limit_denominator(most)
-            decode_count, prefill_count = ratio.denominator, ratio.numerator
-        else:
-            decode_count = 1
+        prefill_count, decode_count = _smallest_group(config)
         role: Literal["both", "decode"] = "decode" if prefill_count else "both"
         decode_policy = self._policy(config.layout, config.batching, role)
         self.decodes = [Scheduler(decode_times, decode_policy) for _ in range(decode_count)]
-        if config.disaggregation is not None:
-            assert prefill_times is not None
-            pool = config.disaggregation
+        self.prefills: list[Scheduler] = []
+        pool = config.disaggregation
+        if pool is not None and prefill_times is not None:
             prefill_policy = self._policy(pool.prefill_layout, pool.prefill_batching, "prefill")
             self.prefills = [Scheduler(prefill_times, prefill_policy) for _ in range(prefill_count)]
         self.entries = self.prefills or self.decodes
@@ -339,6 +331,16 @@ class _Simulation:
             kv_cache_peak=max(s.kv_peak / s.policy.kv_tokens for s in self.decodes),
             source="simulated",
         )
+
+
+def _smallest_group(config: ServingConfig) -> tuple[int, int]:
+    """Prefill and decode schedulers in the deployment's own ratio, as few as have it; (0, 1) when aggregated."""
+    pool = config.disaggregation
+    if pool is None:
+        return 0, 1
+    prefill, decode = pool.prefill_layout.schedulers, config.layout.schedulers
+    ratio = Fraction(prefill, decode).limit_denominator(max(MOST_SCHEDULERS, round(decode / prefill)))
+    return ratio.numerator, ratio.denominator
 
 
 class _Window:
