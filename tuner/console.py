@@ -249,24 +249,21 @@ def _counts(title: str, counts: Mapping[str, int]) -> Table:
 
 
 def show_next(console: Console, outcome: "Outcome", *, question: str, where: "Where") -> None:
-    """Where everything is, and the next command to try."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("Study", Text(f"{where.studies / where.study}.journal"))
+    """Where everything is, and the next command to try; each on one line of its own, to be copied."""
+    rows = [("Study", f"{where.studies / where.study}.journal")]
     if where.track:
         from tuner.mlflow_tracker import default_tracking_uri, open_command, runs_location
 
         uri = where.tracking_uri or default_tracking_uri()
-        table.add_row("MLflow runs", Text(runs_location(uri, outcome.answer.scenario)))
-        table.add_row("Open them", Text(open_command(uri)))
+        rows += [("MLflow runs", runs_location(uri, outcome.answer.scenario)), ("Open them", open_command(uri))]
     if outcome.interrupted:
         place = ["--studies", str(where.studies), "--study", where.study]
-        table.add_row("Go on", Text(shlex.join(["servetune", "tune", question, *place])))
+        rows.append(("Go on", shlex.join(["servetune", "tune", question, *place])))
     best = outcome.answer.best
     if best is not None and best.config is not None:
-        table.add_row("Next, try a change", Text(_simulate_command(question, outcome.answer, best.config)))
-    console.print(table)
+        rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
+    for name, text in rows:
+        console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
     if outcome.problem:
         console.print(outcome.problem, style="yellow", markup=False)
 
