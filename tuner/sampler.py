@@ -36,9 +36,7 @@ class RankedSampler(BaseSampler):
         self._ranking = ranking
         self._fallback = RandomSampler(seed=seed)
 
-    def infer_relative_search_space(
-        self, study: "Study", trial: "FrozenTrial"
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: "Study", trial: "FrozenTrial") -> dict[str, BaseDistribution]:
         dimensions = self._prior.scenario.space.dimensions
         return {name: CategoricalDistribution(values) for name, values in dimensions.items()}
 

@@ -151,10 +151,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a search came to. `problem` says what of it is not in MLflow, and why."""
+    """What a search came to, by how many new trials. `problem` says what of it is not in MLflow, and why."""
 
     answer: Answer
     interrupted: bool
+    tried: int
     problem: str | None
 
 
@@ -196,6 +197,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
     return Outcome(
         answer=answer,
         interrupted=search.interrupted,
+        tried=search.tried,
         problem=tracker.problem if tracker else None,
     )
 

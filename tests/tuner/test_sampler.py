@@ -178,8 +178,6 @@ def test_two_searches_of_the_same_seed_propose_the_same():
 # The best so far
 
 
-
-
 @pytest.mark.parametrize(
     ("trials", "best"),
     [
