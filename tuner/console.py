@@ -59,7 +59,9 @@ def show_answer(console: Console, answer: Answer) -> None:
     """The whole answer."""
     best = answer.best
     if best is None:
-        console.print(Panel("No configuration could be served.", title="Verdict", border_style="red"))
+        untried = answer.ranking.candidates and not answer.trials
+        verdict = "No configuration has been tried yet." if untried else "No configuration could be served."
+        console.print(Panel(verdict, title="Verdict", border_style="red"))
         console.print(_counts("Why candidates fell out", {**answer.fell_out(), **answer.ended()}))
         return
     assert best.config is not None

@@ -49,8 +49,14 @@ class Session:
 
     @cached_property
     def scenario(self) -> Scenario:
-        """Raises InputError."""
-        return self.question.scenario()
+        """Without what the runner cannot evaluate. Raises InputError."""
+        scenario = self.question.scenario()
+        if self.question.runner != "estimated":
+            return scenario
+        modes = scenario.space.dimensions["mode"]
+        if "aggregated" not in modes:
+            raise InputError(f"{self.question.path}: runner: estimated takes mode aggregated only, but got {modes[0]}")
+        return replace(scenario, space=scenario.space.restricted({"mode": ("aggregated",)}))
 
     @cached_property
     def silicon(self) -> Silicon:

@@ -228,6 +228,10 @@ def test_where_nothing_could_be_served_the_reasons_are_shown(width):
     assert "failed: died 1" in text
 
 
+def test_a_search_that_was_stopped_before_its_first_trial_does_not_say_that_nothing_can_be_served():
+    assert "No configuration has been tried yet." in shown(show_answer, answer_of())
+
+
 def test_a_figure_that_is_a_bound_is_shown_as_one():
     bound = measured(1, level(2000), DEFAULT, exact=False)
     assert "<= $4.00" in words(shown(show_answer, answer_of(BEST, bound)))
