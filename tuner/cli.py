@@ -116,7 +116,7 @@ def tune(
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
     console = _console()
     outcome = run(session, where, trials=trials, console=console)
-    show_next(console, outcome, question=experiment, where=where)
+    show_next(console, outcome, question=experiment, where=where, trials=trials)
     if outcome.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.answer.keeps_sla:

@@ -257,7 +257,9 @@ def _counts(title: str, counts: Mapping[str, int]) -> Table:
     return table
 
 
-def show_next(console: Console, outcome: "Outcome", *, question: str, where: "Where") -> None:
+def show_next(
+    console: Console, outcome: "Outcome", *, question: str, where: "Where", trials: int | None = None
+) -> None:
     """Where everything is, and the next command to try; each on one line of its own, to be copied."""
     rows = [("Study", f"{where.studies / where.study}.journal")]
     if where.track:
@@ -269,8 +271,10 @@ def show_next(console: Console, outcome: "Outcome", *, question: str, where: "Wh
         had = plural(len(outcome.answer.trials), "trial")
         rows.append(("Nothing left to run", f"the study had {had} already; --trials with a higher number may add some"))
     if outcome.interrupted:
-        place = ["--studies", str(where.studies), "--study", where.study]
-        rows.append(("Go on", shlex.join(["servetune", "tune", question, *place])))
+        options = ["--studies", str(where.studies), "--study", where.study]
+        options += ["--trials", str(trials)] if trials else []
+        options += [] if where.track else ["--no-track"]
+        rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
     best = outcome.answer.best
     if best is not None and best.config is not None:
         rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))

@@ -88,8 +88,9 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, OSError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
-            f"{path}: is not a readable study journal ({type(error).__name__}: {error}); it was left as it is. "
+            f"{path}: is not a readable study journal ({reason}); it was left as it is. "
             "Move it away, or give the new study another name with --study"
         ) from None
 

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -57,11 +57,13 @@ CONFIGS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_a_configuration_is_the_same_after_flattening_and_back(config):
     assert unflatten(flatten(config)) == config
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_a_configuration_is_the_same_after_yaml_and_back(config):
     text = io.StringIO()
@@ -69,18 +71,21 @@ def test_a_configuration_is_the_same_after_yaml_and_back(config):
     assert unflatten(YAML(typ="safe", pure=True).load(text.getvalue())) == config
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_its_keys_are_known_knobs_in_their_order(config):
     keys = list(flatten(config))
     assert keys == [knob for knob in KNOBS if knob in keys]
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_only_a_disaggregated_configuration_has_prefill_keys(config):
     prefill = any(key.startswith("disaggregation.") for key in flatten(config))
     assert prefill == (config.mode == "disaggregated")
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_all_pools_are_counted_in_gpus(config):
     layouts = [config.layout]
@@ -89,6 +94,7 @@ def test_all_pools_are_counted_in_gpus(config):
     assert config.gpus == sum(one.tensor * one.pipeline * one.attention_dp * one.replicas for one in layouts)
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_equal_configurations_count_once_in_a_set(config):
     assert len({config, unflatten(flatten(config))}) == 1

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.config import Batching, Disaggregation, Layout, Precision, ServingConfig, Speculation
@@ -232,6 +232,7 @@ def with_memory(system: System, size: float) -> System:
     return replace(system, gpu=replace(system.gpu, memory_bytes=size))
 
 
+@settings(deadline=None)
 @given(drawn(), st.floats(16, 400), st.floats(1, 4))
 def test_what_fits_a_gpu_fits_a_larger_one(one, gib, times):
     model, system, gpus, config = one
@@ -240,6 +241,7 @@ def test_what_fits_a_gpu_fits_a_larger_one(one, gib, times):
         assert reason(model, config, system=large, gpus=gpus) is None
 
 
+@settings(deadline=None)
 @given(drawn(), st.integers(1, 100_000), st.integers(1, 100_000))
 def test_what_holds_a_long_request_holds_a_shorter_one(one, tokens, fewer):
     model, system, gpus, config = one
@@ -247,6 +249,7 @@ def test_what_holds_a_long_request_holds_a_shorter_one(one, tokens, fewer):
         assert reason(model, config, system=system, gpus=gpus, tokens=tokens) is None
 
 
+@settings(deadline=None)
 @given(drawn())
 def test_a_drawn_configuration_never_fails_for_its_number_of_gpus(one):
     model, system, gpus, config = one
@@ -254,6 +257,7 @@ def test_a_drawn_configuration_never_fails_for_its_number_of_gpus(one):
     assert found is None or found[0] != "GPUs"
 
 
+@settings(deadline=None)
 @given(drawn())
 def test_the_parts_of_a_gpus_memory_are_what_it_has(one):
     model, system, _, config = one

@@ -2,7 +2,7 @@
 
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.engine import find_engine
@@ -39,6 +39,7 @@ def made(space: SearchSpace, params):
         return None
 
 
+@settings(deadline=None)
 @given(spaces_and_params())
 def test_a_configuration_is_the_same_after_its_parameters_and_back(drawn):
     space, params = drawn
@@ -47,6 +48,7 @@ def test_a_configuration_is_the_same_after_its_parameters_and_back(drawn):
         assert space.config(space.params(config)) == config
 
 
+@settings(deadline=None)
 @given(spaces_and_params())
 def test_no_configuration_has_more_gpus_than_there_are(drawn):
     space, params = drawn
@@ -55,6 +57,7 @@ def test_no_configuration_has_more_gpus_than_there_are(drawn):
         assert config.gpus + config.layout.gpus_per_worker > space.gpus, "one more worker would fit"
 
 
+@settings(deadline=None)
 @given(spaces_and_params())
 def test_a_pass_of_every_pool_has_room_for_each_sequence_and_its_drafts(drawn):
     space, params = drawn
@@ -65,6 +68,7 @@ def test_a_pass_of_every_pool_has_room_for_each_sequence_and_its_drafts(drawn):
         assert batching.max_sequences * queries <= batching.max_batched_tokens
 
 
+@settings(deadline=None)
 @given(spaces_and_params())
 def test_a_trial_with_these_parameters_draws_the_same_configuration(drawn):
     space, params = drawn
@@ -103,6 +107,7 @@ def test_workers_that_the_gpus_do_not_hold_are_infeasible_with_both_numbers():
     assert caught.value.cause == "GPUs"
 
 
+@settings(deadline=None)
 @given(SPACES)
 def test_every_dimension_has_values_and_none_twice(space):
     for name, values in space.dimensions.items():

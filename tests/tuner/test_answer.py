@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.measurement import Measurement, Percentiles
@@ -136,6 +136,7 @@ def test_no_promise_binds_where_the_server_cannot_keep_up():
 LEVELS = st.builds(level, st.integers(1, 30).map(float), tpot_ms=st.integers(1, 30).map(float))
 
 
+@settings(deadline=None)
 @given(st.lists(LEVELS, min_size=1, max_size=20))
 def test_no_point_of_the_pareto_table_is_beaten_in_both_and_every_other_is(levels):
     # All have the same GPUs: the most tokens/s are the cheapest, the least TPOT is the quickest.

@@ -247,7 +247,7 @@ def test_ctrl_c_shows_what_was_found_and_the_same_command_goes_on(folder):
 
     program, *arguments = shlex.split(stopped.next("Go on"))
     assert program == "servetune"
-    again = run(*arguments, "--no-track", "--trials", len(finished) + 2, cwd=folder)
+    again = run(*arguments, "--trials", len(finished) + 2, cwd=folder)
     assert again.code == 0, again.errors
     assert records(journal)[: len(finished)] == finished
     assert len(records(journal)) == len(finished) + 2

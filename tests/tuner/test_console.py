@@ -279,8 +279,15 @@ def test_each_command_stands_on_one_line_and_is_quoted(width):
     shown_next = next_of(outcome_of(answer_of(BEST, baseline=BASELINE), interrupted=True), width=width)
     assert shown_next["Study"] == "my studies/chat-1.journal"
     go_on = shlex.split(shown_next["Go on"])
-    assert go_on == ["servetune", "tune", "a file.yaml", "--studies", "my studies", "--study", "chat-1"]
+    place = ["--studies", "my studies", "--study", "chat-1"]
+    assert go_on == ["servetune", "tune", "a file.yaml", *place, "--no-track"]
     assert shlex.split(shown_next["Next, try a change"])[:3] == ["servetune", "simulate", "a file.yaml"]
+
+
+def test_going_on_asks_for_as_many_trials_as_before():
+    outcome, where = outcome_of(answer_of(BEST), interrupted=True), replace(HERE, track=True)
+    text = shown(show_next, outcome, question="chat", where=where, trials=100)
+    assert "servetune tune chat --studies 'my studies' --study chat-1 --trials 100\n" in text
 
 
 def test_a_finished_search_has_nothing_to_go_on_with():

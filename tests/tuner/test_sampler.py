@@ -136,7 +136,7 @@ def test_a_neighbour_that_cannot_be_is_not_proposed():
     assert sampler.propose(study.trials) is None
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**16), disaggregated_first=st.booleans())
 def test_nothing_is_proposed_twice_and_it_ends_when_all_was_proposed(seed, disaggregated_first):
     def cost(params) -> float:

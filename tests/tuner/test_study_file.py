@@ -246,7 +246,9 @@ def test_a_lost_trial_is_named_though_every_line_is_whole(tmp_path, whole, seed)
 def test_a_record_that_is_no_trial_is_named(tmp_path, whole):
     path = tmp_path / "s.journal"
     path.write_bytes(whole.replace(b'\\"failed\\"', b'\\"melted\\"', 1))
-    assert "is not a readable study journal" in refused(tmp_path, path)
+    message = refused(tmp_path, path)
+    assert "is not a readable study journal" in message
+    assert "\n" not in message
 
 
 def test_a_study_under_another_name_is_named_and_left_as_it_is(tmp_path):

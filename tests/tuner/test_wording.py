@@ -1,7 +1,7 @@
 """How figures and configurations are put to people."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.config import (
@@ -46,6 +46,7 @@ def test_plurals(count, text):
     assert plural(count, "GPU") == text
 
 
+@settings(deadline=None)
 @given(st.floats(1e-4, 1e6), st.floats(1.05, 10))
 def test_five_percent_more_reads_no_smaller(value, times):
     for read in (dollars, milliseconds, rate):
