@@ -405,6 +405,7 @@ def _sglang(worker: _Worker) -> _Rendered:
             "--ep-size": _many(layout.expert),
             "--max-running-requests": batching.max_sequences * schedulers,
             "--chunked-prefill-size": batching.max_batched_tokens * layout.attention_dp,
+            "--scheduler-recv-interval": _many(batching.receive_interval),
             "--cuda-graph-max-bs-decode": None if worker.role == "prefill" else batching.max_sequences,
             "--mem-fraction-static": engines()["sglang"].memory_fraction,
             "--quantization": worker.quantization,

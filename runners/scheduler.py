@@ -37,6 +37,8 @@ class Policy:
     `kv_tokens` is the KV-cache capacity. `drafted` of the `draft_length` draft tokens are computed on the GPU (none by
     n-gram). `role` prefill hands each sequence on after its prompt; decode receives
     sequences whose prompt is in its cache already. `tokens_per_step` is the mean progress of a sequence in one step.
+    With a `receive_interval` arrivals are looked at every so many decode steps, after each pass with prompts, and while
+    idle.
     """
 
     max_sequences: int
@@ -48,6 +50,7 @@ class Policy:
     draft_length: int = 0
     drafted: int = 0
     tokens_per_step: float = 1.0
+    receive_interval: int = 1
 
 
 @dataclass(slots=True)
@@ -86,6 +89,7 @@ class Scheduler:
     def __init__(self, steps: StepTimes, policy: Policy) -> None:
         self.steps = steps
         self.policy = policy
+        self.arrived: deque[Sequence] = deque()
         self.waiting: deque[Sequence] = deque()
         self.prefilling: deque[Sequence] = deque()
         self.running: list[tuple[int, int, Sequence]] = []
@@ -98,21 +102,24 @@ class Scheduler:
         self._context = 0.0
         self._admissions = 0
         self._stall = 0.0
+        self._unlooked = 0
 
     @property
     def load(self) -> int:
         """Sequences here, in any state."""
-        return len(self.waiting) + len(self.prefilling) + len(self.running)
+        return len(self.arrived) + len(self.waiting) + len(self.prefilling) + len(self.running)
 
     def submit(self, sequence: Sequence, now: float) -> None:
-        """Queue a sequence; a decode-only block that is under way ends at the next step if it can be admitted."""
-        self.waiting.append(sequence)
+        """Queue a sequence; a decode-only block that is under way ends at the next look if it can be admitted."""
+        self.arrived.append(sequence)
         block = self.block
-        if block and block.steps > 1 and len(self.waiting) == 1 and self._has_room(sequence):
+        first = not self.waiting and len(self.arrived) == 1
+        if block and block.steps > 1 and first and self._has_room(sequence):
             self._cut(block, now)
 
     def start(self, now: float) -> None:
         """Begin the next block, if there is anything to do."""
+        self._receive()
         self._admit(now)
         if self.prefilling:
             self.block = self._prefill_block(now)
@@ -127,6 +134,7 @@ class Scheduler:
         block = self.block
         assert block is not None
         self.block = None
+        self._unlooked = 0 if block.chunks else (self._unlooked + block.steps) % self.policy.receive_interval
         if not block.chunks:
             self._advance(block.steps, block.seconds(block.steps))
             return self._completed(block.end)
@@ -138,6 +146,11 @@ class Scheduler:
         return done + self._completed(block.end)
 
     # Admission
+
+    def _receive(self) -> None:
+        if self._unlooked == 0 or not self.running:
+            self.waiting.extend(self.arrived)
+            self.arrived.clear()
 
     def _has_room(self, sequence: Sequence) -> bool:
         seats = len(self.running) + len(self.prefilling) < self.policy.max_sequences
@@ -197,6 +210,8 @@ class Scheduler:
         if self.policy.admission == "preempt":
             growth = sequences * self.policy.tokens_per_step
             steps = min(steps, max(1, int((self.policy.kv_tokens - self.kv_used) / growth)))
+        if self.arrived:
+            steps = min(steps, self._until_look(1))
         context = self._context / sequences
         progress = self.policy.tokens_per_step
         middle = context + progress * (steps - 1) / 2
@@ -215,7 +230,7 @@ class Scheduler:
         return self.steps.decode(sequences, self.policy.draft_length, drafted=self.policy.drafted)
 
     def _cut(self, block: Block, now: float) -> None:
-        """End a decode-only block at the first step boundary that is not before `now`."""
+        """End a decode-only block at the first look at arrivals that is not before `now`."""
         elapsed = now - block.start
         half = block.growth_s / 2
         linear = block.step_s - half
@@ -223,8 +238,13 @@ class Scheduler:
             steps = math.ceil((math.sqrt(linear * linear + 4 * half * elapsed) - linear) / (2 * half) - 1e-9)
         else:
             steps = math.ceil(elapsed / linear - 1e-9)
-        block.steps = min(max(steps, 1), block.steps)
+        block.steps = min(self._until_look(max(steps, 1)), block.steps)
         block.end = block.start + block.seconds(block.steps)
+
+    def _until_look(self, steps: int) -> int:
+        """Steps of this block, at least `steps`, after which arrivals are looked at."""
+        interval = self.policy.receive_interval
+        return steps + -(self._unlooked + steps) % interval
 
     # Progress
 

@@ -81,9 +81,11 @@ class Silicon:
         return built
 
     def peer_estimate(
-        self, key: StepKey, *, draft_length: int, accepted: float, max_batched_tokens: int
-    ) -> Callable[[int, int, int], PeerEstimate]:
-        """AIConfigurator's own steady-state estimate of one worker, by batch, input length and output length.
+        self, key: StepKey, *, draft_length: int, accepted: float
+    ) -> Callable[[int, int, int, int], PeerEstimate]:
+        """AIConfigurator's own steady-state estimate of one worker.
+
+        By batch, input length, output length and tokens of prompts in one pass.
 
         Raises InfeasibleError where the database has no kernel for the combination.
         """
@@ -94,7 +96,6 @@ class Silicon:
             key,
             draft_length=draft_length,
             accepted=accepted,
-            max_batched_tokens=max_batched_tokens,
         )
 
 
@@ -212,8 +213,7 @@ def _peer_estimate(
     *,
     draft_length: int,
     accepted: float,
-    max_batched_tokens: int,
-) -> Callable[[int, int, int], PeerEstimate]:
+) -> Callable[[int, int, int, int], PeerEstimate]:
     from aiconfigurator.sdk.backends.factory import get_backend
     from aiconfigurator.sdk.config import RuntimeConfig
     from aiconfigurator.sdk.inference_session import InferenceSession
@@ -230,11 +230,11 @@ def _peer_estimate(
     backend = get_backend(key.engine.name)
     session = InferenceSession(get_model(model.silicon_name, config, key.engine.name), database, backend)
 
-    def estimate(batch: int, input_tokens: int, output_tokens: int) -> PeerEstimate:
+    def estimate(batch: int, input_tokens: int, output_tokens: int, prompt_tokens: int) -> PeerEstimate:
         progress = {"decode_tokens_per_iteration": 1 + accepted} if draft_length else {}
         summary = session.run_agg(
             RuntimeConfig(batch_size=batch, isl=input_tokens, osl=output_tokens),
-            ctx_tokens=max_batched_tokens,
+            ctx_tokens=prompt_tokens,
             **progress,
         )
         result = summary.get_result_dict()

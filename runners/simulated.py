@@ -134,13 +134,14 @@ class _Simulation:
             self.prefills = [Scheduler(prefill_times, prefill_policy) for _ in range(prefill_count)]
         self.entries = self.prefills or self.decodes
         self.groups = config.layout.schedulers / decode_count
-        self._draw_lengths()
         self.counted: list[Sequence] = []
         self.events: list[tuple[float, int, Scheduler | None, Sequence | None]] = []
         self.order = itertools.count()
         self.sent = 0
         self.in_flight = 0
-        self.window = _Window(self.concurrency)
+        self.window = _Window()
+        self._draw_lengths()
+        self.window.left = self.concurrency
 
     def _policy(
         self, layout: Layout, batching: Batching, role: Literal["both", "prefill", "decode"]
@@ -156,6 +157,7 @@ class _Simulation:
             role=role,
             admission=facts.admission,
             mixes_prefill=facts.mixes_prefill,
+            receive_interval=batching.receive_interval,
             draft_length=config.speculation.draft_length if speculates else 0,
             drafted=self.model.drafted_tokens(config.speculation) if speculates else 0,
             tokens_per_step=self.acceptance.mean if speculates else 1.0,
@@ -169,6 +171,9 @@ class _Simulation:
         if isinstance(arrivals, ClosedLoop):
             self.concurrency = max(1, math.ceil(arrivals.concurrency / self.groups))
             self.groups = min(self.groups, arrivals.concurrency / self.concurrency)
+        if workload.standing_start and self.concurrency:
+            self._draw_standing_start()
+            return
         self.to_count = max(workload.requests, 3 * self.concurrency)
         # Enough for a warm-up of two generations, the counted requests and those in flight at the end.
         seats = self.config.batching.max_sequences * len(self.decodes)
@@ -188,6 +193,16 @@ class _Simulation:
             self.times = np.cumsum(self.rng.gamma(self.groups, 1 / arrivals.rate, size=count))
         self.prompts = np.maximum(self.prompts - workload.shared_prefix_tokens, 1)
         self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
+
+    def _draw_standing_start(self) -> None:
+        """Only what is counted: this group's share of the requests, all of them."""
+        workload = self.loaded.workload
+        self.to_count = max(round(workload.requests / self.groups), self.concurrency)
+        self.prompts = workload.input_tokens.draw(self.rng, self.to_count)
+        self.prompts = np.maximum(self.prompts - workload.shared_prefix_tokens, 1)
+        self.outputs = workload.output_tokens.draw(self.rng, self.to_count)
+        self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
+        self.window.open_at_once(self.concurrency)
 
     def _next(self, now: float) -> Sequence | None:
         index = self.sent
@@ -221,10 +236,21 @@ class _Simulation:
         for _ in range(self.concurrency - part_way):
             self._send(0.0)
 
+    def _send_at_once(self) -> None:
+        """The first generation arrives together: the server sees all of it before its first pass."""
+        for _ in range(self.concurrency):
+            sequence = self._next(0.0)
+            if sequence is not None:
+                min(self.entries, key=lambda scheduler: scheduler.load).submit(sequence, 0.0)
+        for scheduler in self.entries:
+            self._start(scheduler, 0.0)
+
     # The event loop
 
     def run(self) -> Measurement:
-        if self.concurrency:
+        if self.concurrency and self.loaded.workload.standing_start:
+            self._send_at_once()
+        elif self.concurrency:
             self._fill()
         else:
             self._schedule_arrival()
@@ -328,12 +354,17 @@ class _Window:
     once a request that arrived after the first completion has completed, or none is left to arrive.
     """
 
-    def __init__(self, concurrency: int) -> None:
-        self.left = concurrency
+    def __init__(self) -> None:
+        self.left = 0
         self.first_completion = math.inf
         self.opened = math.nan
         self.in_flight_at_start = 0
         self.in_flight_at_last_arrival: int | None = None
+
+    def open_at_once(self, concurrency: int) -> None:
+        """Count from the first request on, with all of the first generation in flight."""
+        self.opened = 0.0
+        self.in_flight_at_start = concurrency
 
     def exhausted(self, in_flight: int) -> None:
         """The last request has been sent."""

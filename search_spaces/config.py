@@ -82,10 +82,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """Limits of one scheduler's iteration: sequences running at once, tokens in one forward pass."""
+    """Limits of one scheduler's iteration: sequences running at once, tokens in one forward pass.
+
+    `receive_interval` is the number of decode steps between two looks at requests that have arrived (SGLang only):
+    looking seldom spares the host work and lets prompts gather, at the price of TTFT.
+    """
 
     max_sequences: int = 256
     max_batched_tokens: int = 8192
+    receive_interval: int = 1
 
     def __post_init__(self) -> None:
         _require("max_sequences >= 1", holds=self.max_sequences >= 1, found=str(self.max_sequences))
@@ -94,6 +99,7 @@ class Batching:
             holds=self.max_batched_tokens >= self.max_sequences,
             found=f"{self.max_batched_tokens} < {self.max_sequences}",
         )
+        _require("receive_interval >= 1", holds=self.receive_interval >= 1, found=str(self.receive_interval))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
