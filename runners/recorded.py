@@ -360,6 +360,7 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         model=model,
         weights=weights,
         gpus=layout.gpus_per_worker,
+        attention_dp=layout.attention_dp > 1,
         input_tokens=inputs,
         concurrency=row.concurrency,
         date=row.date,

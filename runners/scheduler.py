@@ -38,7 +38,7 @@ class Policy:
     n-gram). `role` prefill hands each sequence on after its prompt; decode receives
     sequences whose prompt is in its cache already. `tokens_per_step` is the mean progress of a sequence in one step.
     With a `receive_interval` arrivals are looked at every so many decode steps, after each pass with prompts, and while
-    idle.
+    idle. Where it `overlaps`, the host plans a pass while the one before runs: an arrival misses the next pass.
     """
 
     max_sequences: int
@@ -51,6 +51,7 @@ class Policy:
     drafted: int = 0
     tokens_per_step: float = 1.0
     receive_interval: int = 1
+    overlaps: bool = False
 
 
 @dataclass(slots=True)
@@ -89,7 +90,7 @@ class Scheduler:
     def __init__(self, steps: StepTimes, policy: Policy) -> None:
         self.steps = steps
         self.policy = policy
-        self.arrived: deque[Sequence] = deque()
+        self.arrived: deque[tuple[int, Sequence]] = deque()
         self.waiting: deque[Sequence] = deque()
         self.prefilling: deque[Sequence] = deque()
         self.running: list[tuple[int, int, Sequence]] = []
@@ -103,6 +104,7 @@ class Scheduler:
         self._admissions = 0
         self._stall = 0.0
         self._unlooked = 0
+        self._starts = 0
 
     @property
     def load(self) -> int:
@@ -111,14 +113,17 @@ class Scheduler:
 
     def submit(self, sequence: Sequence, now: float) -> None:
         """Queue a sequence; a decode-only block that is under way ends at the next look if it can be admitted."""
-        self.arrived.append(sequence)
         block = self.block
+        busy = bool(self.running or self.prefilling)
+        misses = self.policy.overlaps and busy and not (block and not block.chunks)
+        self.arrived.append((self._starts + (2 if misses else 1), sequence))
         first = not self.waiting and len(self.arrived) == 1
         if block and block.steps > 1 and first and self._has_room(sequence):
             self._cut(block, now)
 
     def start(self, now: float) -> None:
         """Begin the next block, if there is anything to do."""
+        self._starts += 1
         self._receive()
         self._admit(now)
         if self.prefilling:
@@ -148,9 +153,10 @@ class Scheduler:
     # Admission
 
     def _receive(self) -> None:
-        if self._unlooked == 0 or not self.running:
-            self.waiting.extend(self.arrived)
-            self.arrived.clear()
+        if self._unlooked and self.running:
+            return
+        while self.arrived and (self.arrived[0][0] <= self._starts or not self.running):
+            self.waiting.append(self.arrived.popleft()[1])
 
     def _has_room(self, sequence: Sequence) -> bool:
         seats = len(self.running) + len(self.prefilling) < self.policy.max_sequences
@@ -238,7 +244,8 @@ class Scheduler:
             steps = math.ceil((math.sqrt(linear * linear + 4 * half * elapsed) - linear) / (2 * half) - 1e-9)
         else:
             steps = math.ceil(elapsed / linear - 1e-9)
-        block.steps = min(self._until_look(max(steps, 1)), block.steps)
+        planned = 1 if self.policy.overlaps else 0
+        block.steps = min(self._until_look(max(steps, 1) + planned), block.steps)
         block.end = block.start + block.seconds(block.steps)
 
     def _until_look(self, steps: int) -> int:

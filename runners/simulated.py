@@ -137,6 +137,7 @@ class _Simulation:
         self.counted: list[Sequence] = []
         self.events: list[tuple[float, int, Scheduler | None, Sequence | None]] = []
         self.order = itertools.count()
+        self.finishing: Scheduler | None = None
         self.sent = 0
         self.in_flight = 0
         self.window = _Window()
@@ -158,6 +159,7 @@ class _Simulation:
             admission=facts.admission,
             mixes_prefill=facts.mixes_prefill,
             receive_interval=batching.receive_interval,
+            overlaps=facts.overlaps and role == "both",
             draft_length=config.speculation.draft_length if speculates else 0,
             drafted=self.model.drafted_tokens(config.speculation) if speculates else 0,
             tokens_per_step=self.acceptance.mean if speculates else 1.0,
@@ -262,8 +264,10 @@ class _Simulation:
             elif sequence is not None:
                 self._deliver(scheduler, sequence, now)
             elif scheduler.block is not None and scheduler.block.end <= now:
+                self.finishing = scheduler
                 for done in scheduler.finish():
                     self._done(scheduler, done, now)
+                self.finishing = None
                 self._start(scheduler, now)
         return self._measurement()
 
@@ -285,7 +289,8 @@ class _Simulation:
         end = block.end if block else math.inf
         scheduler.submit(sequence, now)
         if block is None:
-            self._start(scheduler, now)
+            if scheduler is not self.finishing:
+                self._start(scheduler, now)
         elif block.end < end:
             self._push(block.end, scheduler, None)
 

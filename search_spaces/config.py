@@ -84,8 +84,9 @@ class Layout:
 class Batching:
     """Limits of one scheduler's iteration: sequences running at once, tokens in one forward pass.
 
-    `receive_interval` is the number of decode steps between two looks at requests that have arrived (SGLang only):
-    looking seldom spares the host work and lets prompts gather, at the price of TTFT.
+    `receive_interval` is the number of decode steps for which requests that have arrived are left waiting (SGLang's
+    --scheduler-recv-interval; TensorRT-LLM's batch_wait_timeout_iters, and with attention DP its timeout_iters):
+    that spares the host work and lets prompts gather, at the price of TTFT.
     """
 
     max_sequences: int = 256

@@ -155,16 +155,17 @@ def _sglang_handover(config: ServingConfig, _: Sequence[_Pool]) -> str | None:
 
 
 def _receive_interval(config: ServingConfig, pools: Sequence[_Pool]) -> str | None:
-    """Only SGLang has --scheduler-recv-interval, and not with attention DP.
+    """vLLM looks at arrivals before every step; SGLang has --scheduler-recv-interval, but not with attention DP.
 
-    managers/scheduler_recv_skipper.py asserts `not server_args.enable_dp_attention`.
+    managers/scheduler_recv_skipper.py asserts `not server_args.enable_dp_attention`. TensorRT-LLM waits for
+    batch_wait_timeout_iters, with attention DP for attention_dp_config.timeout_iters.
     """
     for pool in pools:
         if pool.batching.receive_interval == 1:
             continue
-        if config.engine.name != "sglang":
-            return f"{config.engine.name} looks at arrivals in every step: receive_interval must be 1"
-        if pool.layout.attention_dp > 1:
+        if config.engine.name == "vllm":
+            return "vllm looks at arrivals in every step: receive_interval must be 1"
+        if config.engine.name == "sglang" and pool.layout.attention_dp > 1:
             return "sglang looks at arrivals in every step with attention DP: receive_interval must be 1"
     return None
 
