@@ -39,7 +39,9 @@ def launch(
     the engine without the wait for arrivals.
     """
     if engine == "trtllm":
-        return _trtllm(model, input_tokens, concurrency, gpus=gpus, attention_dp=attention_dp and not disaggregated)
+        return _trtllm(
+            model, input_tokens, concurrency, gpus=gpus, attention_dp=attention_dp and not disaggregated
+        )
     if engine == "sglang":
         return _sglang(weights, gpus, concurrency, disaggregated=disaggregated)
     return _vllm(model, input_tokens, concurrency, date)

@@ -45,6 +45,7 @@ COLUMNS = (
     "mode",
     "isl",
     "osl",
+    "batch_size",
     "tp_size",
     "pp_size",
     "attention_dp_size",
@@ -265,7 +266,9 @@ def _rows(path: Path) -> Iterator[_Row]:
             reader = csv.DictReader(lines)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                raise InputError(f"{path}: recordings need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}")
+                raise InputError(
+                    f"{path}: recordings need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
+                )
             for number, cells in enumerate(reader, start=2):
                 yield _Row(cells, f"{path}: line {number}")
     except (OSError, UnicodeDecodeError) as error:
@@ -298,7 +301,8 @@ def _is_multiplied(row: _Row) -> bool:
     """Published copies of such measurements show it: "tp16, 4 x 4" is tp4 with ep4, "dp64, 8 x 8" is dp8 with ep8.
 
     vLLM's "tp2, dp2, ep4" is one such product too: its script (minimaxm2.5_fp4_b200.sh) starts
-    --tensor-parallel-size=1 --data-parallel-size=$TP.
+    --tensor-parallel-size=1 --data-parallel-size=$TP. The published configurations (nvidia-master.yaml) have
+    expert parallelism 1 or that of the whole worker, so GPUs = EP x EP is a product there.
     """
     expert, gpus = row.size("moe_ep_size"), row.gpus
     if not row.aggregated or expert == 1:
@@ -314,12 +318,24 @@ def _on_one_node(row: _Row) -> int:
     return math.isqrt(row.gpus) if _is_multiplied(row) else row.gpus
 
 
+def _misses_parallelism(row: _Row) -> bool:
+    """The batch of one scheduler is the concurrency, or its share on an attention-DP rank."""
+    batch = row.number("batch_size")
+    ranks = row.size("attention_dp_size")
+    return row.aggregated and batch > 0 and row.concurrency not in {batch, batch * ranks}
+
+
 NODE_GPUS = 8
 DROPPED: Mapping[str, Callable[[_Row], bool]] = {
     "no concurrency given": lambda row: not row.concurrency,
     "disaggregated without worker counts": lambda row: not row.workers_known,
-    "single node with more than 8 GPUs (mis-read)": lambda row: row.aggregated and _on_one_node(row) > NODE_GPUS,
-    "layout with a size of 0 (not read)": lambda row: row.aggregated and row.text("moe_ep_size") in {"0", "0.0"},
+    "single node with more than 8 GPUs (mis-read)": lambda row: (
+        row.aggregated and _on_one_node(row) > NODE_GPUS
+    ),
+    "layout with a size of 0 (not read)": lambda row: (
+        row.aggregated and row.text("moe_ep_size") in {"0", "0.0"}
+    ),
+    "batch and concurrency disagree (replicas or attention DP not given)": _misses_parallelism,
     "a model that servetune does not know": lambda row: row.text("model_path") not in MODELS,
     "a number format without kernel data (int4)": lambda row: _weights_name(row) not in WEIGHTS,
     "a system that servetune does not know": lambda row: row.text("system") not in SYSTEMS,
@@ -435,8 +451,8 @@ def _suspected(rows: Sequence[Recording]) -> Iterator[Recording]:
     fast = _unlabelled_mtp(rows)
     for row in rows:
         reason = ""
-        if row.config.disaggregation is None and row.ttft > COLD_TTFT_S and row.concurrency <= COLD_BATCH:
-            reason = "cold start: aggregated, mean TTFT above 3 s at a batch of at most 16"
+        if row.ttft > COLD_TTFT_S and row.concurrency <= COLD_BATCH:
+            reason = f"cold start: {row.config.mode}, mean TTFT above 3 s at 16 requests in flight or fewer"
         elif id(row) in fast:
             reason = "unlabelled MTP: DeepSeek-R1, under 0.8 of the TPOT of the same layout and load"
         yield replace(row, suspect=reason) if reason else row
@@ -515,7 +531,9 @@ class Recorded:
         """Raises RunFailedError for a configuration that was never measured."""
         found = self._rows.get(served(config))
         if not found:
-            raise RunFailedError("not recorded", f"{config} was never measured; {len(self._rows)} configurations were")
+            raise RunFailedError(
+                "not recorded", f"{config} was never measured; {len(self._rows)} configurations were"
+            )
         self._charge(self.startup_s)
 
         def measure(loaded: LoadedWorkload) -> Measurement:
@@ -546,7 +564,8 @@ def _nearest(found: Sequence[Recording], loaded: LoadedWorkload, config: Serving
     index = bisect_right([row.concurrency for row in rows], loaded.load)
     if not index:
         raise RunFailedError(
-            "not recorded", f"{config} was measured from {rows[0].concurrency} requests in flight, not {loaded.load:g}"
+            "not recorded",
+            f"{config} was measured from {rows[0].concurrency} requests in flight, not {loaded.load:g}",
         )
     return rows[index - 1]
 

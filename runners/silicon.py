@@ -33,7 +33,29 @@ OTHER_GEMMS: EngineName = "sglang"
 
 SEQUENCES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 PROMPTS = (1, 2, 4, 8, 16, 32)
-TOKENS = (1, 4, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
+TOKENS = (
+    1,
+    4,
+    16,
+    32,
+    64,
+    96,
+    128,
+    192,
+    256,
+    384,
+    512,
+    768,
+    1024,
+    1536,
+    2048,
+    3072,
+    4096,
+    6144,
+    8192,
+    12288,
+    16384,
+)
 SHORTEST_CONTEXT = 16
 
 # Host seconds to issue one layer kernel by kernel. A layer of DeepSeek-V3 (latent attention and experts): a pass of one
@@ -259,7 +281,8 @@ def _compile(model: Model, system: System, key: StepKey, *, keep: list[Any]) -> 
         return handle
     reason = str(missing).split(" at /", maxsplit=1)[0].removeprefix("perf database error: ")
     raise InfeasibleError(
-        "no kernel data", f"{model.name} {key.weights}, KV {key.kv_cache}, {key.layout} on {key.engine}: {reason}"
+        "no kernel data",
+        f"{model.name} {key.weights}, KV {key.kv_cache}, {key.layout} on {key.engine}: {reason}",
     ) from None
 
 
@@ -280,9 +303,7 @@ def _peer_estimate(
     config = _model_config(model, key, attention=None)
     apply_nextn(config, draft_length)
     database = _database(system.silicon_name, key.engine)
-    resolve_context_fmha_by_data(
-        config, model.silicon_name, database, key.engine.name, is_context_role=True
-    )
+    resolve_context_fmha_by_data(config, model.silicon_name, database, key.engine.name, is_context_role=True)
     # A backend object caches its answers without the model in the key: one for each worker.
     backend = get_backend(key.engine.name)
     session = InferenceSession(get_model(model.silicon_name, config, key.engine.name), database, backend)

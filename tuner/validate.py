@@ -14,7 +14,8 @@ from runners.recorded import Recording, closed_loop_rate
 from runners.runner import RunFailedError, Runner
 from runners.silicon import Silicon
 from runners.simulated import Simulated
-from search_spaces.errors import InfeasibleError
+from search_spaces.engine import find_engine
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware import find_system
 from search_spaces.model import find_model
 
@@ -25,6 +26,8 @@ FIGURES: Mapping[Figure, str] = {
     "throughput": "throughput/GPU",
     "cost": "$/M tokens",
 }
+
+
 def _peer(silicon: Silicon) -> Runner:
     """AIConfigurator as its own `cli estimate` asks it."""
     return Estimated(silicon, one_prompt=True)
@@ -32,6 +35,7 @@ def _peer(silicon: Silicon) -> Runner:
 
 RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulator": Simulated, "AIConfigurator": _peer}
 FEWEST_TO_RANK = 5
+BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,10 @@ class Compared:
 
 
 def compare(
-    rows: Sequence[Recording], runners: Iterable[str] = tuple(RUNNERS), *, done: Callable[[], None] = lambda: None
+    rows: Sequence[Recording],
+    runners: Iterable[str] = tuple(RUNNERS),
+    *,
+    done: Callable[[], None] = lambda: None,
 ) -> Iterator[Compared]:
     """Every runner on every row, one system and model after the other; `done` is called after each row."""
     groups: dict[tuple[str, str], list[Recording]] = defaultdict(list)
@@ -96,6 +103,21 @@ def _compared(row: Recording, runners: Mapping[str, Runner]) -> Compared:
 
 def _means(run: Measurement) -> Prediction:
     return Prediction(ttft=run.ttft.mean, tpot=run.tpot.mean)
+
+
+def select(
+    rows: Iterable[Recording], systems: Sequence[str] | None = None, engine: str | None = None
+) -> list[Recording]:
+    """Rows of these systems (by default the Blackwell ones) and this engine.
+
+    Raises UnknownNameError, and InputError where there is no such row.
+    """
+    wanted = {find_system(name).name for name in systems} if systems else set(BLACKWELL)
+    name = find_engine(engine).name if engine else None
+    found = [row for row in rows if row.system in wanted and name in {None, row.config.engine.name}]
+    if not found:
+        raise InputError(f"nothing was recorded for {engine or 'any engine'} on {', '.join(sorted(wanted))}")
+    return found
 
 
 def sample(rows: Sequence[Recording], count: int | None, seed: int) -> list[Recording]:
