@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -23,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.study_file import open_study
+from tuner.trial import Trial, trial_to_json
 
-RECORD = "x" * 4000
+RECORD = Trial(number=0, ending="failed", cause="benchmark", detail="x" * 4000)
 
 
 def storage(kind: str, path: Path) -> optuna.storages.BaseStorage:
@@ -53,7 +55,7 @@ def tell(study: optuna.Study, trials: int) -> None:
         trial = study.ask()
         for index in range(11):
             trial.suggest_categorical(f"p{index}", (1, 2, 4, 8))
-        trial.set_user_attr("servetune", RECORD)
+        trial.set_user_attr("servetune", trial_to_json(replace(RECORD, number=trial.number)))
         for index in range(3):
             trial.set_constraint(f"c{index}", 0.0)
         study.tell(trial, 1.0)

@@ -15,10 +15,11 @@ from search_spaces.errors import InfeasibleError, InputError
 class Estimated:
     """AIConfigurator's `run_agg` for one closed-loop load: means only, so every percentile is the mean.
 
-    A batch that its memory model refuses counts as a load that was not kept up with. Lengths are taken at their longest, as the peer takes them. Its speculation has one cost law (each draft token a
-    share of a layer, attention for every query token) and takes the mean accepted tokens from this project's tables.
-    Disaggregated configurations are not estimated: InfeasibleError. A pass takes prompts up to max_batched_tokens, or
-    with `one_prompt` up to the length of one: the default of its own `cli estimate`.
+    A batch that its memory model refuses counts as a load that was not kept up with. Lengths are taken at their
+    longest, as the peer takes them. Its speculation has one cost law (each draft token a share of a layer, attention
+    for every query token) and takes the mean accepted tokens from this project's tables. Disaggregated configurations
+    are not estimated: InfeasibleError. A pass takes prompts up to max_batched_tokens, or with `one_prompt` up to the
+    length of one: the default of its own `cli estimate`.
     """
 
     def __init__(self, silicon: Silicon, *, one_prompt: bool = False) -> None:

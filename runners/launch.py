@@ -1,11 +1,11 @@
 """Launch: how the published benchmark scripts started each engine, where a recorded row does not say it."""
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass
 
 from search_spaces.config import EngineName, KvCache, Weights
 
-MINIMAX_FP8_CACHE = datetime.date(2026, 4, 3)
+MINIMAX_FP8_CACHE = dt.date(2026, 4, 3)
 """From this day minimaxm2.5_fp8_b200.sh sets --kv-cache-dtype fp8 and --max-num-batched-tokens (commit bddbf4031)."""
 
 NODE_GPUS = 8
@@ -30,7 +30,7 @@ def launch(
     attention_dp: bool,
     input_tokens: int,
     concurrency: int,
-    date: datetime.date | None,
+    date: dt.date | None,
     disaggregated: bool,
 ) -> Launch:
     """As written in SemiAnalysisAI/InferenceX, benchmarks/single_node/*_b200*.sh @6a5dad463e (2026-03-23).
@@ -39,9 +39,7 @@ def launch(
     the engine without the wait for arrivals.
     """
     if engine == "trtllm":
-        return _trtllm(
-            model, input_tokens, concurrency, gpus=gpus, attention_dp=attention_dp and not disaggregated
-        )
+        return _trtllm(model, input_tokens, concurrency, gpus=gpus, attention_dp=attention_dp and not disaggregated)
     if engine == "sglang":
         return _sglang(weights, gpus, concurrency, disaggregated=disaggregated)
     return _vllm(model, input_tokens, concurrency, date)
@@ -80,7 +78,7 @@ def _sglang(weights: Weights, gpus: int, concurrency: int, *, disaggregated: boo
     )
 
 
-def _vllm(model: str, input_tokens: int, concurrency: int, date: datetime.date | None) -> Launch:
+def _vllm(model: str, input_tokens: int, concurrency: int, date: dt.date | None) -> Launch:
     """gptoss_fp4_b200.sh, kimik2.5_fp4_b200.sh, minimaxm2.5_fp8_b200.sh and minimaxm2.5_fp4_b200.sh."""
     if model.startswith("gpt-oss"):
         return Launch(max_sequences=512, max_batched_tokens=8192, kv_cache="fp8")

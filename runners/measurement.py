@@ -1,5 +1,6 @@
 """Measurement: what was observed when one configuration served one load. Nothing derived is stored."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,10 +32,9 @@ class Percentiles:
         array = np.asarray(samples, dtype=np.float64)
         if array.size == 0:
             raise ValueError("a distribution needs at least one sample")
-        values = np.percentile(array, PERCENTILES, weights=weights, method="inverted_cdf")
-        return cls(
-            mean=float(np.average(array, weights=weights)), values=tuple(float(value) for value in values)
-        )
+        counted = np.ones_like(array) if weights is None else np.asarray(weights, dtype=np.float64)
+        values = np.percentile(array, list(PERCENTILES), weights=counted, method="inverted_cdf")
+        return cls(mean=float(np.average(array, weights=counted)), values=tuple(float(value) for value in values))
 
     def at(self, percentile: float) -> float:
         """Raises ValueError for a percentile that is not kept."""
@@ -93,5 +93,6 @@ class Measurement:
 
     @property
     def interactivity(self) -> float:
-        """Tokens/s that one user sees: 1 / median TPOT."""
-        return 1 / self.tpot.at(50)
+        """Tokens/s that one user sees: 1 / median TPOT; infinite where no token follows the first."""
+        median = self.tpot.at(50)
+        return 1 / median if median else math.inf

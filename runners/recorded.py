@@ -1,7 +1,7 @@
 """Recorded: published measurements of real deployments, cleaned by named rules and replayed as runs."""
 
 import csv
-import datetime
+import datetime as dt
 import math
 import re
 from bisect import bisect_right
@@ -121,7 +121,7 @@ class Recording:
     ttft: float
     tpot: float
     release: str
-    date: datetime.date | None
+    date: dt.date | None
     provenance: str
     suspect: str = ""
     changed: tuple[str, ...] = ()
@@ -212,9 +212,9 @@ class _Row:
         return int(found[1]) if found else 0
 
     @property
-    def date(self) -> datetime.date | None:
+    def date(self) -> dt.date | None:
         found = re.search(r"measured=(\d{4}-\d\d-\d\d)", self.source)
-        return datetime.date.fromisoformat(found[1]) if found else None
+        return dt.date.fromisoformat(found[1]) if found else None
 
     @property
     def measurement(self) -> tuple[object, ...]:
@@ -329,12 +329,8 @@ NODE_GPUS = 8
 DROPPED: Mapping[str, Callable[[_Row], bool]] = {
     "no concurrency given": lambda row: not row.concurrency,
     "disaggregated without worker counts": lambda row: not row.workers_known,
-    "single node with more than 8 GPUs (mis-read)": lambda row: (
-        row.aggregated and _on_one_node(row) > NODE_GPUS
-    ),
-    "layout with a size of 0 (not read)": lambda row: (
-        row.aggregated and row.text("moe_ep_size") in {"0", "0.0"}
-    ),
+    "single node with more than 8 GPUs (mis-read)": lambda row: row.aggregated and _on_one_node(row) > NODE_GPUS,
+    "layout with a size of 0 (not read)": lambda row: row.aggregated and row.text("moe_ep_size") in {"0", "0.0"},
     "batch and concurrency disagree (replicas or attention DP not given)": _misses_parallelism,
     "a model that servetune does not know": lambda row: row.text("model_path") not in MODELS,
     "a number format without kernel data (int4)": lambda row: _weights_name(row) not in WEIGHTS,
@@ -476,9 +472,7 @@ def _unlabelled_mtp(rows: Sequence[Recording]) -> set[int]:
 
 def _is_fast(row: Recording, group: Sequence[Recording]) -> bool:
     alike = [
-        other
-        for other in group
-        if other.config.layout == row.config.layout and other.concurrency == row.concurrency
+        other for other in group if other.config.layout == row.config.layout and other.concurrency == row.concurrency
     ]
     if len(alike) == 1:
         alike = [other for other in group if other.concurrency <= row.concurrency]
@@ -531,9 +525,7 @@ class Recorded:
         """Raises RunFailedError for a configuration that was never measured."""
         found = self._rows.get(served(config))
         if not found:
-            raise RunFailedError(
-                "not recorded", f"{config} was never measured; {len(self._rows)} configurations were"
-            )
+            raise RunFailedError("not recorded", f"{config} was never measured; {len(self._rows)} configurations were")
         self._charge(self.startup_s)
 
         def measure(loaded: LoadedWorkload) -> Measurement:

@@ -11,18 +11,26 @@ from runners.step_time import DecodeTimes, StepTimes
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request on its way through the engine. Times in seconds; `steps` decode steps follow the first token."""
+    """A request on its way through the engine. Times in seconds; `steps` decode steps follow the first token.
+
+    `cached` tokens of the prompt are found in the prefix cache: they take no room of their own and no prefill, but
+    attention reads them. A preempted sequence is prefilled again with what it had generated, `recomputed` tokens that
+    are then part of its prompt.
+    """
 
     arrival: float
     prompt: int
     output: int
     steps: int
+    cached: int = 0
+    recomputed: int = 0
     prefilled: int = 0
     first_token: float = math.nan
     finished: float = math.nan
     finish_step: int = 0
     admitted: int = 0
     reserved: float = 0.0
+    last_token: float = math.nan
 
     @property
     def tpot(self) -> float:
@@ -79,6 +87,11 @@ class Gaps:
     seconds: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
 
+    def add(self, seconds: float, count: int) -> None:
+        if count > 0:
+            self.seconds.append(seconds)
+            self.counts.append(count)
+
 
 class Scheduler:
     """A batch that admits, prefills in chunks, decodes, and preempts when its KV cache is full.
@@ -102,9 +115,10 @@ class Scheduler:
         self._step = 0
         self._context = 0.0
         self._admissions = 0
-        self._stall = 0.0
         self._unlooked = 0
         self._starts = 0
+        self._last_step = 0.0
+        self._last_tokens: dict[float, int] = {}
 
     @property
     def load(self) -> int:
@@ -126,10 +140,10 @@ class Scheduler:
         self._starts += 1
         self._receive()
         self._admit(now)
+        self._make_room()
         if self.prefilling:
             self.block = self._prefill_block(now)
         elif self.running:
-            self._make_room()
             self.block = self._decode_block(now)
         else:
             self.block = None
@@ -141,12 +155,10 @@ class Scheduler:
         self.block = None
         self._unlooked = 0 if block.chunks else (self._unlooked + block.steps) % self.policy.receive_interval
         if not block.chunks:
-            self._advance(block.steps, block.seconds(block.steps))
+            self._advance(block, block.steps)
             return self._completed(block.end)
         if self.running and self.policy.mixes_prefill:
-            self._advance(1, block.end - block.start)
-        elif self.running:
-            self._stall += block.end - block.start
+            self._advance(block, 1)
         done = self._finish_prompts(block)
         return done + self._completed(block.end)
 
@@ -159,13 +171,23 @@ class Scheduler:
             self.waiting.append(self.arrived.popleft()[1])
 
     def _has_room(self, sequence: Sequence) -> bool:
-        seats = len(self.running) + len(self.prefilling) < self.policy.max_sequences
-        return seats and self.kv_used + self._needed(sequence) <= self.policy.kv_tokens
+        here = len(self.running) + len(self.prefilling)
+        if not here:
+            return True
+        tokens = self.kv_used + self._needed(sequence) + self._growth(here + 1)
+        return here < self.policy.max_sequences and tokens <= self.policy.kv_tokens
+
+    def _growth(self, sequences: int) -> float:
+        """KV tokens that one step of so many sequences takes beyond what they reserved."""
+        if self.policy.role == "prefill" or self.policy.admission == "reserve":
+            return 0.0
+        return sequences * self.policy.tokens_per_step
 
     def _needed(self, sequence: Sequence) -> int:
+        tokens = sequence.prompt - sequence.cached
         if self.policy.role == "prefill" or self.policy.admission == "preempt":
-            return sequence.prompt
-        return sequence.prompt + sequence.output
+            return tokens
+        return tokens + sequence.output
 
     def _admit(self, now: float) -> None:
         while self.waiting and self._has_room(self.waiting[0]):
@@ -177,6 +199,7 @@ class Scheduler:
             if sequence.prefilled >= sequence.prompt:
                 self._run(sequence, now)
             else:
+                sequence.prefilled = max(sequence.prefilled, sequence.cached)
                 self.prefilling.append(sequence)
 
     def _hold(self, tokens: float) -> None:
@@ -185,7 +208,8 @@ class Scheduler:
 
     def _run(self, sequence: Sequence, now: float) -> None:
         if math.isnan(sequence.first_token):
-            sequence.first_token = now
+            sequence.first_token = sequence.last_token = now
+        self._last_tokens[sequence.last_token] = self._last_tokens.get(sequence.last_token, 0) + 1
         sequence.finish_step = self._step + sequence.steps
         self._context += sequence.prompt
         heapq.heappush(self.running, (sequence.finish_step, sequence.admitted, sequence))
@@ -214,8 +238,7 @@ class Scheduler:
         sequences = len(self.running)
         steps = self.running[0][0] - self._step
         if self.policy.admission == "preempt":
-            growth = sequences * self.policy.tokens_per_step
-            steps = min(steps, max(1, int((self.policy.kv_tokens - self.kv_used) / growth)))
+            steps = min(steps, max(1, int((self.policy.kv_tokens - self.kv_used) / self._growth(sequences))))
         if self.arrived:
             steps = min(steps, self._until_look(1))
         context = self._context / sequences
@@ -240,10 +263,7 @@ class Scheduler:
         elapsed = now - block.start
         half = block.growth_s / 2
         linear = block.step_s - half
-        if half > 0:
-            steps = math.ceil((math.sqrt(linear * linear + 4 * half * elapsed) - linear) / (2 * half) - 1e-9)
-        else:
-            steps = math.ceil(elapsed / linear - 1e-9)
+        steps = math.ceil(2 * elapsed / (linear + math.sqrt(linear * linear + 4 * half * elapsed)) - 1e-9)
         planned = 1 if self.policy.overlaps else 0
         block.steps = min(self._until_look(max(steps, 1) + planned), block.steps)
         block.end = block.start + block.seconds(block.steps)
@@ -255,20 +275,23 @@ class Scheduler:
 
     # Progress
 
-    def _advance(self, steps: int, seconds: float) -> None:
+    def _advance(self, block: Block, steps: int) -> None:
         sequences = len(self.running)
         self._step += steps
         tokens = sequences * steps * self.policy.tokens_per_step
         self._context += tokens
         if self.policy.admission == "preempt":
             self._hold(tokens)
-        mean = seconds / steps
-        self.gaps.seconds.append(mean + self._stall)
-        self.gaps.counts.append(sequences)
-        if steps > 1:
-            self.gaps.seconds.append(mean)
-            self.gaps.counts.append(sequences * (steps - 1))
-        self._stall = 0.0
+        self._record_gaps(block, steps)
+
+    def _record_gaps(self, block: Block, steps: int) -> None:
+        """The first gap counts from the last token: whatever a sequence waited for in between is part of it."""
+        mean = (block.end - block.start) / steps
+        for last_token, sequences in self._last_tokens.items():
+            self.gaps.add(block.start - last_token + mean, sequences)
+        self.gaps.add(mean, len(self.running) * (steps - 1))
+        self._last_step = block.end
+        self._last_tokens = {block.end: len(self.running)}
 
     def _finish_prompts(self, block: Block) -> list[Sequence]:
         done: list[Sequence] = []
@@ -289,6 +312,7 @@ class Scheduler:
         while self.running and self.running[0][0] <= self._step:
             sequence = heapq.heappop(self.running)[2]
             sequence.finished = now
+            self._last_tokens[now] -= 1
             self._release(sequence, generated=sequence.steps * self.policy.tokens_per_step)
             done.append(sequence)
         if not self.running:
@@ -302,22 +326,33 @@ class Scheduler:
             self.kv_used -= generated
 
     def _make_room(self) -> None:
-        """Preempt the newest sequences until one more step fits; they are prefilled again, with what they had."""
-        if self.policy.admission == "reserve":
-            return
-        while len(self.running) > 1:
-            growth = len(self.running) * self.policy.tokens_per_step
-            if self.kv_used + growth <= self.policy.kv_tokens:
+        """Preempt the newest sequences until one more step fits, or one sequence is left alone."""
+        while len(self.running) + len(self.prefilling) > 1:
+            if self.kv_used + self._growth(len(self.running)) <= self.policy.kv_tokens:
                 return
-            entry = max(self.running, key=lambda item: item[1])
-            self.running.remove(entry)
-            heapq.heapify(self.running)
-            sequence = entry[2]
-            left = sequence.finish_step - self._step
-            generated = (sequence.steps - left) * self.policy.tokens_per_step
-            self._release(sequence, generated)
-            sequence.prompt += round(generated)
+            running = max(self.running, key=lambda entry: entry[1], default=None)
+            if self.prefilling and (running is None or self.prefilling[-1].admitted > running[1]):
+                sequence = self.prefilling.pop()
+                self.kv_used -= sequence.reserved
+            else:
+                assert running is not None
+                self._preempt(running)
+                sequence = running[2]
             sequence.prefilled = 0
-            sequence.steps = left
             self.waiting.appendleft(sequence)
             self.preemptions += 1
+
+    def _preempt(self, entry: tuple[int, int, Sequence]) -> None:
+        """Stop a running sequence; what it has generated becomes part of its prompt."""
+        self.running.remove(entry)
+        heapq.heapify(self.running)
+        sequence = entry[2]
+        left = sequence.finish_step - self._step
+        generated = (sequence.steps - left) * self.policy.tokens_per_step
+        self._release(sequence, generated)
+        if left < sequence.steps:
+            sequence.last_token = self._last_step
+        self._last_tokens[sequence.last_token] -= 1
+        sequence.prompt += math.ceil(generated)
+        sequence.recomputed += math.ceil(generated)
+        sequence.steps = left

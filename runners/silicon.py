@@ -25,43 +25,25 @@ QUANT_MODES: dict[Weights, tuple[str, str]] = {
 }
 KV_MODES: dict[KvCache, str] = {"bf16": "bfloat16", "fp8": "fp8"}
 
-# Tables in which the time of a matrix product is the host's: vLLM's block-scaled FP8 takes 170 us on b200 from 4 to 4,096
-# tokens, where SGLang and TensorRT-LLM take 8 to 30 us for the same shapes. An engine that replays CUDA graphs does
-# not wait for its host, so such products take SGLang's time where that is shorter.
+# Tables in which the time of a matrix product is the host's: vLLM's block-scaled FP8 takes 170 us on b200 from 4 to
+# 4,096 tokens, where SGLang and TensorRT-LLM take 8 to 30 us for the same shapes. An engine that replays CUDA graphs
+# does not wait for its host, so such products take SGLang's time where that is shorter.
 HOST_TIMED: frozenset[tuple[EngineName, Weights]] = frozenset({("vllm", "fp8_block")})
 OTHER_GEMMS: EngineName = "sglang"
 
 SEQUENCES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 PROMPTS = (1, 2, 4, 8, 16, 32)
 TOKENS = (
-    1,
-    4,
-    16,
-    32,
-    64,
-    96,
-    128,
-    192,
-    256,
-    384,
-    512,
-    768,
-    1024,
-    1536,
-    2048,
-    3072,
-    4096,
-    6144,
-    8192,
-    12288,
-    16384,
+    *(1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024),
+    *(1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384),
 )
 SHORTEST_CONTEXT = 16
 
-# Host seconds to issue one layer kernel by kernel. A layer of DeepSeek-V3 (latent attention and experts): a pass of one
-# new token takes 82.6 ms without and 23.1 ms with CUDA graphs, 61 layers, SGLang (github.com/sgl-project/sglang/pull/12160).
-# Any other layer: a pass of 129 tokens of Qwen3-4B takes 16.6 ms without and 5.7 ms with, of 513 still 16.4 ms, 36 layers
-# (github.com/wejoncy/sfllm/pull/46). Both are from other measurements than those that this project is judged on.
+# Host seconds to issue one layer kernel by kernel. A layer of DeepSeek-V3 (latent attention and experts): a pass of
+# one new token takes 82.6 ms without and 23.1 ms with CUDA graphs, 61 layers, SGLang
+# (github.com/sgl-project/sglang/pull/12160). Any other layer: a pass of 129 tokens of Qwen3-4B takes 16.6 ms without
+# and 5.7 ms with, of 513 still 16.4 ms, 36 layers (github.com/wejoncy/sfllm/pull/46). Both are from other measurements
+# than those that this project is judged on.
 LATENT_LAYER_HOST_S = 0.0826 / 61
 LAYER_HOST_S = 0.0164 / 36
 
@@ -164,9 +146,7 @@ class _ShorterGemms:
 
 def _shorter_gemms(own: Iterable[Any], others: Iterable[Any]) -> list[Any]:
     times = {name: milliseconds for name, milliseconds, *_ in others if name.endswith("_gemm")}
-    return [
-        (name, min(milliseconds, times.get(name, milliseconds)), *rest) for name, milliseconds, *rest in own
-    ]
+    return [(name, min(milliseconds, times.get(name, milliseconds)), *rest) for name, milliseconds, *rest in own]
 
 
 def _step_times(handle: Any, model: Model, system: System, key: StepKey, longest_context: int) -> StepTimes:

@@ -13,9 +13,9 @@ import numpy as np
 
 from runners.measurement import Measurement, Percentiles
 from runners.runner import Measure
-from runners.scheduler import Policy, Scheduler, Sequence
+from runners.scheduler import Gaps, Policy, Scheduler, Sequence
 from runners.silicon import Silicon
-from runners.steady_state import step_key
+from runners.steady_state import step_key, transfer_seconds
 from runners.step_time import StepTimes
 from runners.workload import ClosedLoop, LoadedWorkload, Poisson, Replay
 from search_spaces.config import Batching, Layout, ServingConfig
@@ -23,7 +23,10 @@ from search_spaces.engine import engines
 from search_spaces.fit import kv_capacity
 
 MOST_SCHEDULERS = 16
-"""Schedulers simulated at most for each side of a disaggregated deployment; a larger ratio is approximated."""
+"""Decode schedulers that share their prefill schedulers in a simulation; a finer ratio is approximated.
+
+Where more of them share a single prefill scheduler, all are simulated: rounding would give them more prefill.
+"""
 
 
 class Simulated:
@@ -36,14 +39,16 @@ class Simulated:
     transfer at the system's link bandwidth, speculation with the measured acceptance by position and the draft's own
     time (one layer and the output head for each draft token).
 
-    Not modelled: host time between iterations (scheduling, sampling, detokenization, HTTP), contention of KV
+    Also: steps for which arrivals are left waiting (`receive_interval`), the pass that a request misses because it is
+    planned already, the host's time to issue a pass with prompts without CUDA graphs, and, where the workload has a
+    `standing_start`, the burst with which a load generator begins.
+
+    Not modelled: the rest of the host's time (sampling, tokenization, detokenization, HTTP), contention of KV
     transfers, imbalance between attention-DP ranks and experts beyond the database's own assumption, prefix-cache
     eviction, CUDA-graph padding, and start-up. Replicas and ranks are alike and get requests in turn, so one of them
     stands for all; with disaggregation the smallest group with the same ratio does.
 
-    Error: not yet validated on its own. Its step times come from AIConfigurator 0.12.0, whose own estimate on 3,337
-    measured Blackwell rows has a median absolute error of 25 % on TPOT, 50 % on TTFT and 23 % on throughput for each
-    GPU, with rank correlation 0.98 inside a scenario.
+    Error: see docs/fidelity.md, made by `servetune validate` on clean measured Blackwell rows.
 
     Deterministic: the workload's seed decides lengths, arrivals and acceptance.
     """
@@ -80,10 +85,7 @@ class Acceptance:
         The share of steps that accept at least i drafts is tokens_per_step[i] - tokens_per_step[i - 1]; the second
         moment of their number is the sum of (2 i - 1) times that share.
         """
-        shares = [
-            min(max(after - before, 0.0), 1.0)
-            for before, after in itertools.pairwise((1.0, *tokens_per_step))
-        ]
+        shares = [min(max(after - before, 0.0), 1.0) for before, after in itertools.pairwise((1.0, *tokens_per_step))]
         accepted = sum(shares)
         second = sum((2 * i - 1) * share for i, share in enumerate(shares, start=1))
         mean = tokens_per_step[-1] if tokens_per_step else 1.0
@@ -115,46 +117,40 @@ class _Simulation:
         drafts = self.model.drafts.get(config.speculation.method)
         measured = drafts.tokens_per_step[: config.speculation.draft_length] if drafts else ()
         self.acceptance = Acceptance.of(measured)
-        self.prefills: list[Scheduler] = []
-        decode_count, prefill_count = config.layout.schedulers, 0
-        if config.disaggregation is not None:
-            prefill_count = config.disaggregation.prefill_layout.schedulers
-            ratio = Fraction(prefill_count, decode_count).limit_denominator(MOST_SCHEDULERS)
-            ratio = ratio if ratio else Fraction(1, MOST_SCHEDULERS)
-            decode_count, prefill_count = ratio.denominator, ratio.numerator
-        else:
-            decode_count = 1
+        prefill_count, decode_count = _smallest_group(config)
         role: Literal["both", "decode"] = "decode" if prefill_count else "both"
         decode_policy = self._policy(config.layout, config.batching, role)
         self.decodes = [Scheduler(decode_times, decode_policy) for _ in range(decode_count)]
-        if config.disaggregation is not None:
-            assert prefill_times is not None
-            pool = config.disaggregation
+        self.prefills: list[Scheduler] = []
+        pool = config.disaggregation
+        if pool is not None and prefill_times is not None:
             prefill_policy = self._policy(pool.prefill_layout, pool.prefill_batching, "prefill")
             self.prefills = [Scheduler(prefill_times, prefill_policy) for _ in range(prefill_count)]
         self.entries = self.prefills or self.decodes
         self.groups = config.layout.schedulers / decode_count
+        own_tokens = max(workload.mean_request_tokens - workload.shared_prefix_tokens, 1)
+        held = max(1, int(decode_policy.kv_tokens / own_tokens))
+        self.seats = decode_count * min(config.batching.max_sequences, held)
+        self._draw_lengths()
+        self.warm_up: list[Sequence] = []
         self.counted: list[Sequence] = []
         self.events: list[tuple[float, int, Scheduler | None, Sequence | None]] = []
         self.order = itertools.count()
         self.finishing: Scheduler | None = None
         self.sent = 0
         self.in_flight = 0
-        self.window = _Window()
-        self._draw_lengths()
-        self.window.left = self.concurrency
+        self.window = _Window(self.concurrency, self.seats)
 
-    def _policy(
-        self, layout: Layout, batching: Batching, role: Literal["both", "prefill", "decode"]
-    ) -> Policy:
+    def _policy(self, layout: Layout, batching: Batching, role: Literal["both", "prefill", "decode"]) -> Policy:
         config, workload = self.config, self.loaded.workload
         facts = engines()[config.engine.name]
         tokens = workload.mean_request_tokens
+        held = kv_capacity(self.model, self.system, config, layout, batching, tokens)
         speculates = role != "prefill"
         return Policy(
             max_sequences=batching.max_sequences,
             max_batched_tokens=batching.max_batched_tokens,
-            kv_tokens=kv_capacity(self.model, self.system, config, layout, batching, tokens),
+            kv_tokens=max(held - workload.shared_prefix_tokens, 1),
             role=role,
             admission=facts.admission,
             mixes_prefill=facts.mixes_prefill,
@@ -176,10 +172,9 @@ class _Simulation:
         if workload.standing_start and self.concurrency:
             self._draw_standing_start()
             return
-        self.to_count = max(workload.requests, 3 * self.concurrency)
+        self.to_count = max(workload.requests, self.concurrency)
         # Enough for a warm-up of two generations, the counted requests and those in flight at the end.
-        seats = self.config.batching.max_sequences * len(self.decodes)
-        count = 2 * self.to_count + 3 * max(seats, self.concurrency)
+        count = 2 * self.to_count + 3 * max(self.seats, self.concurrency)
         if isinstance(arrivals, Replay):
             every = round(self.groups)
             trace = arrivals.trace
@@ -193,7 +188,12 @@ class _Simulation:
         if isinstance(arrivals, Poisson):
             # Requests go to the groups in turn: each gets every groups-th arrival of the whole stream.
             self.times = np.cumsum(self.rng.gamma(self.groups, 1 / arrivals.rate, size=count))
-        self.prompts = np.maximum(self.prompts - workload.shared_prefix_tokens, 1)
+        if self.concurrency:
+            # Requests that are found running are longer than those that arrive: in proportion to their length.
+            running = min(self.concurrency, self.seats)
+            first = self.rng.choice(count, size=running, p=self.outputs / self.outputs.sum())
+            self.prompts = np.concatenate([self.prompts[first], self.prompts])
+            self.outputs = np.concatenate([self.outputs[first], self.outputs])
         self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
 
     def _draw_standing_start(self) -> None:
@@ -204,31 +204,34 @@ class _Simulation:
         self.prompts = np.maximum(self.prompts - workload.shared_prefix_tokens, 1)
         self.outputs = workload.output_tokens.draw(self.rng, self.to_count)
         self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
-        self.window.open_at_once(self.concurrency)
 
     def _next(self, now: float) -> Sequence | None:
         index = self.sent
         if index >= len(self.prompts):
             return None
         self.sent += 1
-        self.in_flight += 1
         if self.sent == len(self.prompts):
             self.window.exhausted(self.in_flight)
+        self.in_flight += 1
+        prompt = int(self.prompts[index])
         return Sequence(
             arrival=now,
-            prompt=int(self.prompts[index]),
+            prompt=prompt,
             output=int(self.outputs[index]),
             steps=int(self.steps[index]),
+            cached=min(self.loaded.workload.shared_prefix_tokens, prompt - 1),
         )
 
     def _fill(self) -> None:
         """Start a closed loop as if it had always been running: its first generation is part-way through decoding."""
-        seats = self.config.batching.max_sequences * len(self.decodes)
-        part_way = min(self.concurrency, seats)
+        part_way = min(self.concurrency, self.seats)
         shares = self.rng.permutation((np.arange(part_way) + 0.5) / part_way)
         for share in shares:
             sequence = self._next(0.0)
             assert sequence is not None
+            if not sequence.steps:
+                self._deliver(min(self.entries, key=lambda scheduler: scheduler.load), sequence, 0.0)
+                continue
             done = int(sequence.output * share)
             sequence.prompt += done
             sequence.prefilled = sequence.prompt
@@ -240,6 +243,7 @@ class _Simulation:
 
     def _send_at_once(self) -> None:
         """The first generation arrives together: the server sees all of it before its first pass."""
+        self.window.open_at_once(self.concurrency)
         for _ in range(self.concurrency):
             sequence = self._next(0.0)
             if sequence is not None:
@@ -258,11 +262,11 @@ class _Simulation:
             self._schedule_arrival()
         while self.events and len(self.counted) < self.to_count:
             now, _, scheduler, sequence = heapq.heappop(self.events)
-            if scheduler is None:
+            if sequence is not None:
+                self._deliver(min(self.decodes, key=lambda decode: decode.load), sequence, now)
+            elif scheduler is None:
                 self._send(now)
                 self._schedule_arrival()
-            elif sequence is not None:
-                self._deliver(scheduler, sequence, now)
             elif scheduler.block is not None and scheduler.block.end <= now:
                 self.finishing = scheduler
                 for done in scheduler.finish():
@@ -301,31 +305,36 @@ class _Simulation:
 
     def _done(self, scheduler: Scheduler, sequence: Sequence, now: float) -> None:
         if scheduler.policy.role == "prefill":
-            ready = now + self._transfer_seconds(sequence)
-            sequence.first_token = ready
+            ready = now + transfer_seconds(
+                self.model, self.system, self.config, sequence.prompt - sequence.cached
+            )
+            sequence.first_token = sequence.last_token = ready
             if sequence.steps:
-                target = min(self.decodes, key=lambda decode: decode.load)
-                self._push(ready, target, sequence)
+                self._push(ready, None, sequence)
                 return
             sequence.finished = ready
         self.in_flight -= 1
-        if self.window.counts(sequence, now, self.in_flight):
+        if now > self.window.opened:
             self.counted.append(sequence)
+        else:
+            self._warm_up(sequence, now)
         if self.concurrency:
             self._send(now)
 
-    def _transfer_seconds(self, sequence: Sequence) -> float:
-        pool = self.config.disaggregation
-        assert pool is not None
-        size = self.model.kv_bytes(
-            sequence.prompt, kv_cache=self.config.precision.kv_cache, tensor=pool.prefill_layout.tensor
-        )
-        return self.system.network_latency_s + size / self.system.kv_link_bandwidth
+    def _warm_up(self, sequence: Sequence, now: float) -> None:
+        """A completion that does not count; what the engines recorded is forgotten when the window opens with it."""
+        self.warm_up.append(sequence)
+        if self.window.opens(sequence, now, self.in_flight):
+            for scheduler in self.decodes:
+                scheduler.gaps = Gaps()
+                scheduler.preemptions = 0
 
     # The result
 
     def _measurement(self) -> Measurement:
-        counted, window = self.counted, self.window
+        # A trace may be over before the warm-up is: then all of it counts.
+        counted = self.counted or self.warm_up
+        opened = self.window.opened if self.counted else 0.0
         end = max(sequence.finished for sequence in counted)
         gaps = [scheduler.gaps for scheduler in self.decodes]
         seconds = np.concatenate([gap.seconds for gap in gaps]) if any(g.seconds for g in gaps) else None
@@ -333,36 +342,48 @@ class _Simulation:
         tpot = np.array([sequence.tpot for sequence in counted])
         tpot = tpot[~np.isnan(tpot)]
         scale = self.groups
-        prefix = self.loaded.workload.shared_prefix_tokens
         return Measurement(
             load=self.loaded.load,
             gpus=self.config.gpus,
-            duration_s=end - window.opened,
+            duration_s=end - opened,
             requests=round(scale * len(counted)),
-            input_tokens=round(scale * sum(s.prompt + prefix for s in counted)),
+            input_tokens=round(scale * sum(s.prompt - s.recomputed for s in counted)),
             output_tokens=round(scale * sum(s.output for s in counted)),
             ttft=Percentiles.of([s.first_token - s.arrival for s in counted]),
             tpot=Percentiles.of(tpot if tpot.size else [0.0]),
             itl=Percentiles.of(seconds, counts) if seconds is not None else Percentiles.of([0.0]),
             e2e=Percentiles.of([s.finished - s.arrival for s in counted]),
-            backlog_growth=round(scale * window.growth(self.in_flight)),
+            backlog_growth=round(scale * self.window.growth(self.in_flight)),
             preemptions=round(scale * sum(scheduler.preemptions for scheduler in self.decodes)),
             kv_cache_peak=max(s.kv_peak / s.policy.kv_tokens for s in self.decodes),
             source="simulated",
         )
 
 
+def _smallest_group(config: ServingConfig) -> tuple[int, int]:
+    """Prefill and decode schedulers in the deployment's own ratio, as few as have it; (0, 1) when aggregated."""
+    pool = config.disaggregation
+    if pool is None:
+        return 0, 1
+    prefill, decode = pool.prefill_layout.schedulers, config.layout.schedulers
+    ratio = Fraction(prefill, decode).limit_denominator(max(MOST_SCHEDULERS, round(decode / prefill)))
+    return ratio.numerator, ratio.denominator
+
+
 class _Window:
     """What is counted: completions after the warm-up.
 
-    The warm-up is over in a closed loop once the first generation (which began part-way) has completed, in open loop
-    once a request that arrived after the first completion has completed, or none is left to arrive.
+    The warm-up is over when a first generation has completed. In a closed loop these are the requests that began
+    part-way; in open loop those that had come when the first one completed, so that the slowest of them is done and
+    as many are in flight as there ever will be.
     """
 
-    def __init__(self) -> None:
-        self.left = 0
+    def __init__(self, part_way: int, seats: int) -> None:
+        self.left = part_way
+        self.closed_loop = part_way > 0
+        self.seats = seats
         self.first_completion = math.inf
-        self.opened = math.nan
+        self.opened = math.inf
         self.in_flight_at_start = 0
         self.in_flight_at_last_arrival: int | None = None
 
@@ -375,17 +396,25 @@ class _Window:
         """The last request has been sent."""
         self.in_flight_at_last_arrival = in_flight
 
-    def counts(self, sequence: Sequence, now: float, in_flight: int) -> bool:
-        """Does this completion count? Opens the window when the warm-up ends with it."""
-        if not math.isnan(self.opened):
-            return True
-        self.left -= 1
-        self.first_completion = min(self.first_completion, now)
-        second_generation = sequence.arrival > self.first_completion or self.left == 0
-        if self.left <= 0 and (second_generation or self.in_flight_at_last_arrival is not None):
+    def opens(self, sequence: Sequence, now: float, in_flight: int) -> bool:
+        """Whether the warm-up ends with this completion.
+
+        Where all requests have come before, those that the server has seats for are not its backlog.
+        """
+        if self.opened < math.inf:
+            return False
+        if self.first_completion == math.inf:
+            self.first_completion = now
+            if not self.closed_loop:
+                self.left = in_flight + 1
+        generation = 0.0 if self.closed_loop else self.first_completion
+        self.left -= sequence.arrival <= generation
+        last = self.in_flight_at_last_arrival
+        over = self.left <= 0 or (last is not None and not self.closed_loop)
+        if over:
             self.opened = now
-            self.in_flight_at_start = in_flight
-        return False
+            self.in_flight_at_start = in_flight if last is None else min(last, self.seats)
+        return over
 
     def growth(self, in_flight: int) -> int:
         """Requests in the system at the window's end (or the last arrival) less those at its start."""

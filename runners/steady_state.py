@@ -9,6 +9,8 @@ from runners.step_time import StepTimes
 from runners.workload import Workload
 from search_spaces.config import Layout, ServingConfig
 from search_spaces.fit import kv_capacity
+from search_spaces.hardware import System
+from search_spaces.model import Model
 
 PREFILL_UTILIZATION = 0.85
 """Share of its time that a prefill pool may be busy before its queue dominates TTFT."""
@@ -100,13 +102,7 @@ class SteadyState:
         if wanted > offered:
             residence *= wanted / offered
         busy = min(wanted, offered) / offered * PREFILL_UTILIZATION
-        system = self.silicon.system
-        size = self.silicon.model.kv_bytes(
-            self.input_tokens,
-            kv_cache=self.config.precision.kv_cache,
-            tensor=pool.prefill_layout.tensor,
-        )
-        transfer = system.network_latency_s + size / system.kv_link_bandwidth
+        transfer = transfer_seconds(self.silicon.model, self.silicon.system, self.config, self.input_tokens)
         ttft = prompt * (1 + busy / (2 * (1 - busy))) + transfer
         return self._point(sequences, residence + ttft, ttft)
 
@@ -142,6 +138,18 @@ class SteadyState:
         if rest or not whole:
             seconds += steps.prefill([(length - rest, rest, length)], decoding_tokens=decoding_tokens)
         return seconds
+
+
+def transfer_seconds(model: Model, system: System, config: ServingConfig, tokens: float) -> float:
+    """Seconds to hand the KV cache of a prompt to a decode worker, uncontended.
+
+    Each tensor rank sends or receives its own share, so the side with fewer ranks has the busier links.
+    """
+    pool = config.disaggregation
+    assert pool is not None
+    tensor = min(pool.prefill_layout.tensor, config.layout.tensor)
+    size = model.kv_bytes(tokens, kv_cache=config.precision.kv_cache, tensor=tensor)
+    return system.network_latency_s + size / system.kv_link_bandwidth
 
 
 def step_key(config: ServingConfig, layout: Layout) -> StepKey:

@@ -84,16 +84,13 @@ class StepTimes:
         A chunk takes its part of its prompt's attention by causal area; prompts in one pass share the efficiency of
         a batch of that many.
         """
+        whole = self.prefill_attention.at(len(chunks))
         tokens = decoding_tokens
-        area = 0.0
-        length = 0
+        attention = 0.0
         for done, now, prompt in chunks:
             tokens += now
-            area += now * (2 * done + now) / (prompt * prompt)
-            length += prompt
-        count = len(chunks)
-        attention = self.prefill_attention(count, length / count) * area / count
-        return max(self.prefill_shared(tokens) + attention, self.prefill_host)
+            attention += whole(prompt) * now * (2 * done + now) / (prompt * prompt)
+        return max(self.prefill_shared(tokens) + attention / len(chunks), self.prefill_host)
 
     def decode(self, sequences: int, draft_length: int = 0, *, drafted: int = 0) -> "DecodeTimes":
         """Step times of a batch that verifies `draft_length` draft tokens, `drafted` of them computed on the GPU.
@@ -114,9 +111,7 @@ class StepTimes:
             least = attention.ys[0]
             growth = max(1.0, (draft_length + 1) * self.verify_intensity) / max(1.0, self.verify_intensity)
             widened = self.decode_attention.at(queries).ys[0]
-            attention = Curve(
-                attention.xs, tuple(widened + growth * max(0.0, y - least) for y in attention.ys)
-            )
+            attention = Curve(attention.xs, tuple(widened + growth * max(0.0, y - least) for y in attention.ys))
         return DecodeTimes(
             shared=self.decode_shared(queries),
             drafting=drafted * self.draft(sequences),

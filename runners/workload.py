@@ -4,7 +4,6 @@ import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -103,13 +102,10 @@ class Trace:
         try:
             with path.open(encoding="utf-8", newline="") as lines:
                 rows = list(_trace_rows(path, csv.DictReader(lines)))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path}: cannot be read as a trace: {error}") from None
         if len(rows) < 2:  # noqa: PLR2004 a rate needs two arrivals
             raise InputError(f"{path}: a trace needs at least 2 requests, but has {len(rows)}")
-        for number, (before, after) in enumerate(pairwise(rows), start=3):
-            if after[0] < before[0]:
-                raise InputError(f"{path}: line {number}: arrivals must not go back in time")
         start = rows[0][0]
         return cls(
             path=str(path),
@@ -120,6 +116,8 @@ class Trace:
 
 
 TRACE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+MOST_TOKENS = 100_000_000
+"""More than any model takes: a larger count is a broken line."""
 
 
 def _trace_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[float, int, int]]:
@@ -128,25 +126,34 @@ def _trace_rows(path: Path, reader: "csv.DictReader[str]") -> Iterator[tuple[flo
         raise InputError(
             f"{path}: line 1: a trace needs the columns {', '.join(TRACE_COLUMNS)}; missing: {', '.join(missing)}"
         )
-    for number, row in enumerate(reader, start=2):
+    latest = -math.inf
+    for row in reader:
+        where, found = f"{path}: line {reader.line_num}", {name: row[name] for name in TRACE_COLUMNS}
         try:
             seconds = _seconds(row["TIMESTAMP"])
             input_tokens, output_tokens = int(row["ContextTokens"]), int(row["GeneratedTokens"])
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: line {number}: {error}") from None
-        if input_tokens < 1 or output_tokens < 1 or not math.isfinite(seconds):
-            raise InputError(
-                f"{path}: line {number}: token counts must be >= 1 and times finite, but got {dict(row)}"
-            )
+            raise InputError(f"{where}: {error}, in {found}") from None
+        if not all(1 <= tokens <= MOST_TOKENS for tokens in (input_tokens, output_tokens)):
+            raise InputError(f"{where}: token counts must be >= 1 and <= {MOST_TOKENS}, but got {found}")
+        if not math.isfinite(seconds):
+            raise InputError(f"{where}: times must be finite, but got {found}")
+        if seconds < latest:
+            raise InputError(f"{where}: arrivals must not go back in time, but got {found}")
+        latest = seconds
         yield seconds, input_tokens, output_tokens
 
 
 def _seconds(text: str) -> float:
+    """Raises ValueError for what is no time, an empty one included."""
     try:
         return float(text)
     except ValueError:
         # datetime keeps microseconds; the Azure traces write seven digits.
-        return np.datetime64(text.strip().replace(" ", "T"), "ns").astype(np.int64) / 1e9
+        time = np.datetime64(text.strip().replace(" ", "T"), "ns")
+        if np.isnat(time):
+            raise ValueError(f"not a time: {text!r}") from None
+        return float(time.astype(np.int64)) / 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,12 +176,12 @@ class Workload:
     seed: int = 0
 
     def at(self, load: float) -> "LoadedWorkload":
-        """This workload at a load: requests in flight, requests/s or pace, by its shape."""
+        """The workload at a load: requests in flight, requests/s or pace, by its shape."""
         if load <= 0:
             raise ValueError(f"`load > 0` must hold, but got {load}")
         arrivals: Arrivals
         if self.shape == "closed_loop":
-            arrivals = ClosedLoop(concurrency=round(load))
+            arrivals = ClosedLoop(concurrency=max(round(load), 1))
         elif self.shape == "poisson":
             arrivals = Poisson(rate=load)
         else:

@@ -155,7 +155,7 @@ def _sglang_handover(config: ServingConfig, _: Sequence[_Pool]) -> str | None:
 
 
 def _receive_interval(config: ServingConfig, pools: Sequence[_Pool]) -> str | None:
-    """vLLM looks at arrivals before every step; SGLang has --scheduler-recv-interval, but not with attention DP.
+    """One engine, vLLM, looks at arrivals before every step; SGLang's interval excludes attention DP.
 
     managers/scheduler_recv_skipper.py asserts `not server_args.enable_dp_attention`. TensorRT-LLM waits for
     batch_wait_timeout_iters, with attention DP for attention_dp_config.timeout_iters.

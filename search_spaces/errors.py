@@ -17,7 +17,7 @@ class UnknownNameError(InputError):
 
 
 class InfeasibleError(Exception):
-    """This configuration cannot be served, which is known without running it.
+    """A configuration that cannot be served, which is known without running it.
 
     `cause` is a short class of reasons to count by (memory, divisibility, ...); the message gives the case.
     """

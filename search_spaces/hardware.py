@@ -1,6 +1,6 @@
 """Gpu and System: what there is to serve on, and what it costs to hold."""
 
-import datetime
+import datetime as dt
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
@@ -96,7 +96,7 @@ def _system(name: str, facts: dict[str, Any]) -> System:
     return System(name=name, gpu=gpu, **facts)
 
 
-def list_price(system: System, price_list: PriceList, on: datetime.date | None = None) -> Price:
+def list_price(system: System, price_list: PriceList, on: dt.date | None = None) -> Price:
     """The published price in force on a day (the latest without one).
 
     Raises InputError where the table has no price for that GPU by then.

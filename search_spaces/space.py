@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from search_spaces.config import (
     MAX_DRAFT_LENGTH,
@@ -31,7 +31,7 @@ PREFILL = "prefill."
 class Draws(Protocol):
     """What a space needs of an Optuna trial."""
 
-    def suggest_categorical(self, name: str, choices: tuple[Value, ...]) -> Value: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,11 @@ class SearchSpace:
             params[name] = trial.suggest_categorical(name, choices)
         return self.config(params)
 
+    def drawn(self, params: Mapping[str, Value]) -> Params:
+        """Those of the parameters that are drawn in their mode."""
+        aggregated = params["mode"] == "aggregated"
+        return {name: value for name, value in params.items() if not (aggregated and name.startswith(PREFILL))}
+
     def config(self, params: Mapping[str, Value]) -> ServingConfig:
         """The configuration that parameters stand for. Raises InfeasibleError when they make none."""
         try:
@@ -65,28 +70,30 @@ class SearchSpace:
 
     def _config(self, params: Mapping[str, Value]) -> ServingConfig:
         layout = _layout(params, "layout.")
+        speculation = _speculation(params)
+        sequences = _int(params, "batching.max_sequences")
         disaggregation = None
         left = self.gpus
         if params["mode"] == "disaggregated":
             prefill = replace(_layout(params, PREFILL), replicas=_int(params, "prefill.workers"))
             left -= prefill.gpus
             tokens = _int(params, "prefill.max_batched_tokens")
-            batching = Batching(max_sequences=min(_int(params, "batching.max_sequences"), tokens), max_batched_tokens=tokens)
+            seats = min(sequences, tokens // (speculation.draft_length + 1))
+            batching = Batching(max_sequences=seats, max_batched_tokens=tokens)
             disaggregation = Disaggregation(prefill_layout=prefill, prefill_batching=batching)
         replicas = left // layout.gpus_per_worker
         if replicas < 1:
             needed = self.gpus - left + layout.gpus_per_worker
             raise InfeasibleError("GPUs", f"the workers need {needed} GPUs, {self.gpus} are there")
-        method, _, length = str(params["speculation"]).partition(":")
         return ServingConfig(
             engine=next(engine for engine in self.engines if engine.name == params["engine"]),
             layout=replace(layout, replicas=replicas),
             batching=Batching(
-                max_sequences=_int(params, "batching.max_sequences"),
+                max_sequences=sequences,
                 max_batched_tokens=_int(params, "batching.max_batched_tokens"),
             ),
             precision=Precision(weights=params["precision.weights"], kv_cache=params["precision.kv_cache"]),  # type: ignore[arg-type]
-            speculation=Speculation(method=method, draft_length=int(length or 0)),  # type: ignore[arg-type]
+            speculation=speculation,
             disaggregation=disaggregation,
         )
 
@@ -110,7 +117,7 @@ class SearchSpace:
         return params
 
     def restricted(self, restrictions: Mapping[str, tuple[Value, ...]]) -> "SearchSpace":
-        """This space with fewer values. Raises InputError for an unknown dimension or a value outside it."""
+        """The space with fewer values. Raises InputError for an unknown dimension or a value outside it."""
         dimensions = dict(self.dimensions)
         for name, values in restrictions.items():
             if name not in dimensions:
@@ -164,6 +171,11 @@ def full_space(model: Model, system: System, engines_used: tuple[Engine, ...], g
 
 def _int(params: Mapping[str, Value], name: str) -> int:
     return int(params[name])
+
+
+def _speculation(params: Mapping[str, Value]) -> Speculation:
+    method, _, length = str(params["speculation"]).partition(":")
+    return Speculation(method=method, draft_length=int(length or 0))  # type: ignore[arg-type]
 
 
 def _layout(params: Mapping[str, Value], prefix: str) -> Layout:

@@ -16,5 +16,5 @@ def read_csv(name: str) -> list[dict[str, str]]:
     """Rows of a CSV file of this package."""
     import csv
 
-    with files("search_spaces").joinpath(name).open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    text = files("search_spaces").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

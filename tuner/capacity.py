@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runners.measurement import Measurement
 from runners.runner import Measure
@@ -28,7 +28,10 @@ class LoadRange:
 
     def snap(self, load: float) -> float:
         load = min(max(load, self.lowest), self.highest)
-        return max(round(load / self.unit), 1) * self.unit if self.unit else load
+        if not self.unit:
+            return load
+        most = max(int(self.highest / self.unit), 1)
+        return min(max(round(load / self.unit), 1), most) * self.unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +56,14 @@ def find_capacity(
 ) -> Capacity:
     """Bisects the load, on a logarithmic scale, from a guess outwards: at most MOST_LEVELS runs.
 
-    For one server, cost falls and latency rises with load, so the highest load that keeps the SLA is the cheapest,
-    and no load that keeps it is cheaper than one that misses it. `hopeless` says of a level that misses the SLA that
-    even its cost is too high: then any level that keeps the SLA will do, and the capacity is not made exact.
+    For one server, cost falls and latency rises with load, so the highest load that keeps the SLA is the cheapest.
+    `hopeless` says of a level that its cost is too high. As throughput grows at most in proportion to the load, a
+    level that keeps the SLA shows how much there is to be had below the lowest load that misses it: where even that
+    is hopeless, the capacity is not made exact.
     """
     levels: list[Measurement] = []
     kept, missed = 0.0, math.inf
-    beaten = False
+    found = False
     load = loads.snap(loads.guess)
     stride = 1.25
     while len(levels) < MOST_LEVELS:
@@ -69,21 +73,26 @@ def find_capacity(
             kept = load
         else:
             missed = load
-            beaten = beaten or hopeless(level)
-        if beaten and kept:
+        if kept and missed < math.inf and hopeless(_scaled(levels[_chosen(levels, sla)], missed / kept)):
             break
-        following = loads.snap(_next_load(kept, missed, load, stride))
+        following = loads.snap(_next_load(kept, missed, load, stride, loads.unit))
         stride *= stride
         if following in {level.load for level in levels} or missed <= kept * PRECISION:
+            found = True
             break
         load = following
-    return Capacity(levels=tuple(levels), chosen=_chosen(levels, sla), exact=not beaten)
+    return Capacity(levels=tuple(levels), chosen=_chosen(levels, sla), exact=found)
 
 
-def _next_load(kept: float, missed: float, load: float, stride: float) -> float:
+def _next_load(kept: float, missed: float, load: float, stride: float, unit: float) -> float:
     if kept and missed < math.inf:
         return math.sqrt(kept * missed)
-    return load * stride if kept else load / stride
+    return max(load * stride, load + unit) if kept else min(load / stride, load - unit)
+
+
+def _scaled(level: Measurement, factor: float) -> Measurement:
+    """The level, had it served that many times as fast."""
+    return replace(level, duration_s=level.duration_s / factor)
 
 
 def _chosen(levels: list[Measurement], sla: Sla) -> int:

@@ -120,6 +120,7 @@ def simulate(
         float | None,
         typer.Option(
             min=0.001,
+            max=1_000_000,
             help="Load to simulate (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
         ),
     ] = None,
@@ -131,14 +132,12 @@ def simulate(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
     from tuner.console import show_measurement, show_question
-    from tuner.experiment import find_experiment, parse_settings, read_experiment
+    from tuner.experiment import find_experiment, read_experiment
     from tuner.session import Session
 
     session = Session(question=read_experiment(find_experiment(experiment)))
     scenario = session.scenario
-    untuned = session.default_trial(scenario.space.engines[0]).config
-    assert untuned is not None
-    config = parse_settings(settings or [], untuned)
+    config = session.changed(settings or [])
     console = _console()
     show_question(console, scenario)
     try:

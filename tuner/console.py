@@ -1,23 +1,24 @@
 """A finished search on the terminal: the verdict first, then the evidence, then what to do next."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runners.commands import commands
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig, flatten
 from tuner.answer import Answer, Point
 from tuner.cost import Cost, cost
 from tuner.scenario import Scenario
 from tuner.trial import Trial
-from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds, plural, rate
+from tuner.wording import OBJECTIVES, dollars, how_to_start, in_words, milliseconds, plural, rate
 
 if TYPE_CHECKING:
     from tuner.session import Outcome, Where
@@ -39,7 +40,7 @@ def show_question(console: Console, scenario: Scenario) -> None:
     workload = scenario.workload
     lengths = f"{workload.input_tokens} input and {workload.output_tokens} output tokens"
     if workload.trace is not None:
-        lengths = f"{len(workload.trace.arrival)} requests of {workload.trace.path}"
+        lengths = f"{len(workload.trace.arrival)} requests of {escape(workload.trace.path)}"
     price = scenario.price
     console.print(
         f"[bold]{scenario.model.name}[/] on {plural(scenario.gpus, 'GPU')} of {scenario.system.title}, "
@@ -49,7 +50,7 @@ def show_question(console: Console, scenario: Scenario) -> None:
     energy = f" + ${price.usd_per_kwh:g}/kWh" if price.usd_per_kwh else ""
     console.print(
         f"Minimise {OBJECTIVES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
-        f"[dim]({price.source})[/]"
+        f"[dim]({escape(price.source)})[/]"
     )
 
 
@@ -58,13 +59,13 @@ def show_answer(console: Console, answer: Answer) -> None:
     best = answer.best
     if best is None:
         console.print(Panel("No configuration could be served.", title="Verdict", border_style="red"))
-        console.print(_counts("Why candidates fell out", answer.fell_out() | answer.ended()))
+        console.print(_counts("Why candidates fell out", {**answer.fell_out(), **answer.ended()}))
         return
     assert best.config is not None
     console.print(_verdict(answer, best, best.config))
     console.print(_promises(answer.scenario, best.measurement))
     console.print(_figures(answer, best))
-    console.print(_flags(answer.scenario, best.config))
+    console.print(_start(answer.scenario, best.config))
     console.print(_runners_up(answer))
     console.print(_pareto(answer))
     console.print(_counts(f"Why {_combinations(answer)} fell out", answer.fell_out()))
@@ -115,7 +116,8 @@ def _tokens(scenario: Scenario) -> str:
 
 def _saving(saving: float) -> str:
     if saving <= 0:
-        return f"The engine's default configuration is not dearer on the same GPUs ({-saving:.0%} cheaper)."
+        cheaper = -saving / (1 - saving)
+        return f"The engine's default configuration is not dearer on the same GPUs ({cheaper:.0%} cheaper)."
     return f"[bold]{saving:.0%} cheaper[/] than the engine's default configuration on the same GPUs."
 
 
@@ -181,16 +183,8 @@ def _cost_table(columns: Sequence[tuple[str, Cost, Measurement]], scenario: Scen
     return table
 
 
-def _flags(scenario: Scenario, config: ServingConfig) -> RenderableType:
-    lines: list[RenderableType] = []
-    for command in commands(scenario.model, config):
-        lines.append(Text(f"# {command.role}: {command.copies} x {plural(command.gpus, 'GPU')}", style="dim"))
-        environment = "".join(f"{name}={value} " for name, value in command.env.items())
-        lines.append(Text(environment + command.shell, overflow="fold"))
-        lines += [Text(f"# {name}\n{text.rstrip()}", style="cyan") for name, text in command.files.items()]
-        if command.note:
-            lines.append(Text(f"# {command.note}", style="dim"))
-    return Panel(Group(*lines), title="Start it", title_align="left")
+def _start(scenario: Scenario, config: ServingConfig) -> Panel:
+    return Panel(Text(how_to_start(scenario.model, config), overflow="fold"), title="Start it", title_align="left")
 
 
 def _runners_up(answer: Answer) -> Table:
@@ -255,23 +249,21 @@ def _counts(title: str, counts: Mapping[str, int]) -> Table:
 
 
 def show_next(console: Console, outcome: "Outcome", *, question: str, where: "Where") -> None:
-    """Where everything is, and the next command to try."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("Study", f"{where.studies / where.study}.journal")
+    """Where everything is, and the next command to try; each on one line of its own, to be copied."""
+    rows = [("Study", f"{where.studies / where.study}.journal")]
     if where.track:
         from tuner.mlflow_tracker import default_tracking_uri, open_command, runs_location
 
         uri = where.tracking_uri or default_tracking_uri()
-        table.add_row("MLflow runs", runs_location(uri, outcome.answer.scenario))
-        table.add_row("Open them", open_command(uri))
+        rows += [("MLflow runs", runs_location(uri, outcome.answer.scenario)), ("Open them", open_command(uri))]
     if outcome.interrupted:
-        table.add_row("Go on", f"servetune tune {question} --study {where.study}")
+        place = ["--studies", str(where.studies), "--study", where.study]
+        rows.append(("Go on", shlex.join(["servetune", "tune", question, *place])))
     best = outcome.answer.best
     if best is not None and best.config is not None:
-        table.add_row("Next, try a change", _simulate_command(question, outcome.answer, best.config))
-    console.print(table)
+        rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
+    for name, text in rows:
+        console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
     if outcome.problem:
         console.print(outcome.problem, style="yellow", markup=False)
 
@@ -283,4 +275,5 @@ def _simulate_command(question: str, answer: Answer, config: ServingConfig) -> s
     if baseline is not None and baseline.engine == answer.scenario.space.engines[0]:
         same = flatten(baseline).items()
         settings = {key: value for key, value in settings.items() if (key, value) not in same}
-    return " ".join([f"servetune simulate {question}", *(f"--set {key}={value}" for key, value in settings.items())])
+    options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return shlex.join(["servetune", "simulate", question, *options])

@@ -28,6 +28,11 @@ from tuner.validate import (
 
 PLOT = 320
 MARGIN = 46
+LOOK = (
+    "body{font:15px system-ui;max-width:1100px;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:left}"
+    "svg{margin:0 1em 1em 0}"
+)
 COLOURS = {"trtllm": "#2b7a0b", "sglang": "#1f5fbf", "vllm": "#c25b00"}
 
 
@@ -53,9 +58,7 @@ class Fidelity:
         yield self._coverage()
         both = [row for row in self.compared if all(name in row.predictions for name in RUNNERS)]
         yield self._errors("Errors on the rows that both predict", {"all": both})
-        yield self._errors(
-            "Errors by mode, each on the rows that it predicts", grouped(self.compared, "mode")
-        )
+        yield self._errors("Errors by mode, each on the rows that it predicts", grouped(self.compared, "mode"))
         for by in (name for name in GROUPS if name not in {"all", "mode"}):
             yield self._errors(f"Errors on the rows that both predict, by {by}", grouped(both, by))
         yield self._ranks()
@@ -76,9 +79,7 @@ class Fidelity:
                 found = [score(group, name, figure) for figure in FIGURES]
                 if found[0] is not None:
                     cells = (
-                        f"{item.median_error:.0%} / {item.mean_error:.0%} / {item.bias:.2f}"
-                        for item in found
-                        if item
+                        f"{item.median_error:.0%} / {item.mean_error:.0%} / {item.bias:.2f}" for item in found if item
                     )
                     rows.append([label, name, f"{found[0].rows:,}", *cells])
         heads = ["", "", "rows", *FIGURES.values()]
@@ -100,15 +101,20 @@ class Fidelity:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (
+        measured = (
             "Measured: mean TTFT and TPOT of InferenceX and NVIDIA runs that ship with aiconfigurator_core 0.12.0 "
             "(systems/silicon_sample.csv, Apache-2.0). Throughput follows from them by Little's law, for predictions "
-            "alike, and runs about 3 % high. $/M is in inverse proportion to it, so its bias is the reciprocal.",
-            "The engines measured are older than the releases that the kernel times are of (TensorRT-LLM 1.3.0rc20, "
-            "SGLang 0.5.14, vLLM 0.24.0): part of the error is the difference between them.",
-            "Nothing was fitted to these rows. AIConfigurator is asked as its own `cli estimate` does, on aggregated "
-            "rows only: its disaggregated estimate is not run.",
+            "alike, and runs about 3 % high. $/M is in inverse proportion to it, so its bias is the reciprocal."
         )
+        releases = (
+            "The engines measured are older than the releases that the kernel times are of (TensorRT-LLM 1.3.0rc20, "
+            "SGLang 0.5.14, vLLM 0.24.0): part of the error is the difference between them."
+        )
+        peer = (
+            "Nothing was fitted to these rows. AIConfigurator is asked as its own `cli estimate` does, on aggregated "
+            "rows only: its disaggregated estimate is not run."
+        )
+        return measured, releases, peer
 
 
 @contextmanager
@@ -164,9 +170,7 @@ def to_html(report: Fidelity) -> str:
     """One page without scripts: the tables, and a scatter plot for each figure and runner."""
     parts = [
         "<!doctype html><meta charset='utf-8'><title>Fidelity</title>",
-        "<style>body{font:15px system-ui;max-width:1100px;margin:2em auto;padding:0 1em}"
-        "table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;"
-        "text-align:left}svg{margin:0 1em 1em 0}</style>",
+        f"<style>{LOOK}</style>",
         "<h1>Predictions against measured runs</h1>",
         f"<p>Made by <code>{html.escape(report.command)}</code>.</p>",
         *(f"<p>{html.escape(note)}</p>" for note in report.notes),

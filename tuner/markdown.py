@@ -7,23 +7,21 @@ from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds
 def to_markdown(answer: Answer) -> str:
     """Question, verdict and figures."""
     scenario = answer.scenario
-    lines = [
+    question = (
         f"**Question.** The cheapest way to serve {scenario.model.name} on {scenario.gpus} GPUs of "
-        f"{scenario.system.title}, keeping {scenario.sla}.",
-        "",
-    ]
+        f"{scenario.system.title}, keeping {scenario.sla}."
+    )
+    lines = [question, ""]
     best = answer.best
     if best is None or best.config is None:
         return "\n".join([*lines, "**Verdict.** No configuration could be served."])
     figure = dollars(answer.cost(best).objective(scenario.objective))
     kept = "keeps the SLA" if answer.keeps_sla else "comes nearest, but no configuration keeps the SLA"
-    lines += [
+    verdict = (
         f"**Verdict.** {figure} ({OBJECTIVES[scenario.objective]}), trial {best.number}, {kept}: "
-        f"{in_words(best.config)}.",
-        "",
-        "| promise | limit | value |",
-        "|---|---|---|",
-    ]
+        f"{in_words(best.config)}."
+    )
+    lines += [verdict, "", "| promise | limit | value |", "|---|---|---|"]
     lines += [
         f"| {promise.metric.upper()} {promise.statistic} | {milliseconds(promise.limit_s)} | "
         f"{milliseconds(promise.observed(best.measurement))} |"

@@ -22,7 +22,7 @@ FRONTIER_STEP = 0.95
 """The next point of a frontier has at most this share of the TPOT of the one before."""
 
 PREFILL_POOLS = 3
-"""Kinds of prefill worker that are tried beside each decode worker: those with the most requests/s per GPU."""
+"""Kinds of prefill worker tried beside each decode worker: the most requests/s per GPU. The smallest is, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +110,8 @@ class Prior:
         point = self._best_point(config)
         if workload.shape == "closed_loop":
             unit = config.layout.schedulers
-            most = config.batching.max_sequences * unit
-            return LoadRange(lowest=unit, highest=most, guess=point.load(workload), unit=unit)
+            seats = config.batching.max_sequences * unit
+            return LoadRange(lowest=unit, highest=seats, guess=point.load(workload), unit=unit)
         steady = SteadyState(silicon=self.silicon, config=config, workload=workload)
         most = 2 * steady.at(steady.most_sequences).load(workload)
         return LoadRange(lowest=most / 1000, highest=most, guess=0.9 * point.load(workload))
@@ -160,7 +160,7 @@ class Prior:
     def _best_batching(self, params: Params) -> Candidate:
         """The combination with batch limits that do not bind and, disaggregated, matched prefill workers."""
         dimensions = self.scenario.space.dimensions
-        tokens = _at_least(dimensions["batching.max_batched_tokens"], USUAL_BATCHED_TOKENS)
+        tokens = int(_at_least(dimensions["batching.max_batched_tokens"], USUAL_BATCHED_TOKENS))
         queries = int(str(params["speculation"]).partition(":")[2] or 0) + 1
         seats = [n for n in dimensions["batching.max_sequences"] if int(n) * queries <= tokens]
         if not seats:
@@ -234,7 +234,11 @@ class Prior:
         layout = replace(aggregated.layout, replicas=1)
         decode_rate = self._decode_rate(replace(aggregated, layout=layout))
         best: tuple[float, Params] | None = None
-        for pool in self._prefill_pools(params, aggregated):
+        pools = self._prefill_pools(params, aggregated)
+        room = self.scenario.gpus - layout.gpus
+        fitting = [pool for pool in pools if pool.gpus <= room]
+        smallest = sorted(fitting, key=lambda pool: pool.gpus)[:1]
+        for pool in (*fitting[:PREFILL_POOLS], *smallest):
             for workers in map(int, self.scenario.space.dimensions["prefill.workers"]):
                 held = workers * pool.gpus
                 decoders = (self.scenario.gpus - held) // layout.gpus
@@ -255,12 +259,12 @@ class Prior:
         return self._best_point(replace(worker, disaggregation=plenty)).request_rate
 
     def _prefill_pools(self, params: Params, like: ServingConfig) -> Sequence[_PrefillPool]:
-        key = tuple(params[name] for name in ("engine", "precision.weights", "precision.kv_cache"))
+        """Those quick enough for the promised TTFT (all, where none is), most requests/s per GPU first."""
+        key = tuple(params[name] for name in ("engine", "precision.weights", "precision.kv_cache", "speculation"))
         if key not in self._pools:
             pools = list(self._possible_pools(like))
             quick = [pool for pool in pools if self._keeps_ttft(pool)] or pools
-            quick.sort(key=lambda pool: -pool.request_rate / pool.gpus)
-            self._pools[key] = quick[:PREFILL_POOLS]
+            self._pools[key] = sorted(quick, key=lambda pool: -pool.request_rate / pool.gpus)
         return self._pools[key]
 
     def _keeps_ttft(self, pool: _PrefillPool) -> bool:
@@ -273,7 +277,8 @@ class Prior:
         tokens = int(
             _at_least(dimensions["prefill.max_batched_tokens"], self.scenario.workload.mean_input_tokens)
         )
-        batching = Batching(max_sequences=min(like.batching.max_sequences, tokens), max_batched_tokens=tokens)
+        seats = min(like.batching.max_sequences, tokens // (like.speculation.draft_length + 1))
+        batching = Batching(max_sequences=seats, max_batched_tokens=tokens)
         for sizes in itertools.product(*(dimensions[PREFILL + name] for name in names)):
             layout = Layout(**{name: int(size) for name, size in zip(names, sizes, strict=True)})
             worker = replace(like, layout=layout, batching=batching)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
+RECORD = "servetune"
+"""User attribute of an Optuna trial that holds the whole Trial. An interrupted trial has none."""
+
 NEIGHBOURHOOD_EVERY = 2
 """After the opening, every second proposal is a neighbour of the best trial so far, the others follow the ranking."""
 
@@ -56,7 +59,7 @@ class RankedSampler(BaseSampler):
 
     def propose(self, trials: Sequence["FrozenTrial"]) -> Params | None:
         """The most promising untried parameters, or None when all were tried."""
-        tried = {_key(trial.params) for trial in trials if trial.params}
+        tried = {_key(trial.params) for trial in trials if RECORD in trial.user_attrs}
         turn = len(tried)
         around_best = turn >= OPENING and turn % NEIGHBOURHOOD_EVERY == 0
         sources = [self._ranked(), self._neighbours(trials)]
@@ -83,7 +86,7 @@ class RankedSampler(BaseSampler):
             if name in params:
                 at = values.index(params[name])
                 for value in _beside(values, at):
-                    yield {**params, name: value}
+                    yield self._prior.scenario.space.drawn({**params, name: value})
 
     def _predicted(self, params: Params) -> Candidate | None:
         try:

@@ -12,7 +12,7 @@ from tuner.sla import Sla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`?"""
+    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`."""
 
     name: str
     model: Model

@@ -12,7 +12,7 @@ from search_spaces.errors import InfeasibleError
 from tuner.capacity import find_capacity
 from tuner.cost import cost
 from tuner.prior import Prior
-from tuner.sampler import RankedSampler
+from tuner.sampler import RECORD, RankedSampler
 from tuner.scenario import Scenario
 from tuner.tracking import Tracker
 from tuner.trial import Trial, trial_from_json, trial_to_json
@@ -20,9 +20,6 @@ from tuner.trial import Trial, trial_from_json, trial_to_json
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
-
-RECORD = "servetune"
-"""User attribute of an Optuna trial that holds the whole Trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +49,7 @@ class Search:
     progress: Progress
     clock: Callable[[], float] = time.monotonic
     interrupted: bool = field(default=False, init=False)
+    _finished: list[Trial] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Tries configurations until the budget or the space is spent; goes on with a study that has some already.
@@ -59,22 +57,21 @@ class Search:
         What the study has is logged again, which a tracker ignores where it has it already: a killed process may have
         told the study but not the tracker.
         """
-        self._adopt_interrupted()
-        for trial in self.trials():
+        self._settle_interrupted()
+        self._finished = finished_trials(self.study)
+        for trial in self._finished:
             self.tracker.log(trial)
         began = self.clock()
         self._tell_progress()
-        while self._trials_left() and self.clock() - began < self.budget.wall_clock_s:
-            asked = self.study.ask()
-            try:
+        try:
+            while self._trials_left() and self.clock() - began < self.budget.wall_clock_s:
+                asked = self.study.ask()
                 trial = self.attempt(asked)
-            except KeyboardInterrupt:
-                self._finish(asked, _interrupted(asked.number))
-                self.interrupted = True
-                return
-            self._finish(asked, trial)
-            self.tracker.log(trial)
-            self._tell_progress()
+                self._finish(asked, trial)
+                self.tracker.log(trial)
+                self._tell_progress()
+        except KeyboardInterrupt:
+            self.interrupted = True
 
     def attempt(self, asked: "optuna.Trial") -> Trial:
         """One turn, to one of its three endings."""
@@ -93,7 +90,7 @@ class Search:
 
     def trials(self) -> list[Trial]:
         """Every finished trial, in order."""
-        return finished_trials(self.study)
+        return list(self._finished)
 
     @property
     def scenario(self) -> Scenario:
@@ -101,45 +98,51 @@ class Search:
 
     def _to_beat(self) -> float:
         """The objective of the best trial that keeps the SLA."""
-        best = best_trial(self.scenario, self.trials())
+        best = best_trial(self.scenario, self._finished)
         if best is None or not self.scenario.sla.kept_by(best.measurement):
             return float("inf")
         return objective(self.scenario, best)
 
     def _tell_progress(self) -> None:
-        trials = self.trials()
-        self.progress(len(trials), best_trial(self.scenario, trials))
+        self.progress(len(self._finished), best_trial(self.scenario, self._finished))
 
     def _trials_left(self) -> bool:
         trials = self.study.get_trials(deepcopy=False)
-        ended = sum(trial.state.is_finished() and RECORD in trial.user_attrs for trial in trials)
         waiting = any(trial.state.name == "WAITING" for trial in trials)
-        return ended < self.budget.trials and (waiting or self.sampler.propose(trials) is not None)
+        return len(self._finished) < self.budget.trials and (
+            waiting or self.sampler.propose(trials) is not None
+        )
 
     def _finish(self, asked: "optuna.Trial", trial: Trial) -> None:
+        if trial.ending == "measured":
+            for name, excess in self.scenario.sla.excess(trial.measurement).items():
+                asked.set_constraint(name, excess)
+        asked.set_user_attr(RECORD, trial_to_json(trial))
+        self._tell(asked.number, trial)
+        self._finished.append(trial)
+
+    def _tell(self, number: int, trial: Trial) -> None:
         from optuna.trial import TrialState
 
-        if trial.cause != INTERRUPTED:
-            asked.set_user_attr(RECORD, trial_to_json(trial))
-        if trial.ending != "measured":
+        if trial.ending == "measured":
+            self.study.tell(number, objective(self.scenario, trial))
+        else:
             state = TrialState.PRUNED if trial.ending == "infeasible" else TrialState.FAIL
-            self.study.tell(asked, state=state)
-            return
-        for name, excess in self.scenario.sla.excess(trial.measurement).items():
-            asked.set_constraint(name, excess)
-        self.study.tell(asked, objective(self.scenario, trial))
+            self.study.tell(number, state=state)
 
-    def _adopt_interrupted(self) -> None:
-        """Trials that a killed process left running are failed and their parameters asked again first."""
+    def _settle_interrupted(self) -> None:
+        """Trials that an interrupted process left running: told if they had ended, else failed.
+
+        The sampler takes no notice of a failed trial without a record and proposes the same again.
+        """
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
-                self.study.enqueue_trial(trial.params)
+            if RECORD in trial.user_attrs:
+                self._tell(trial.number, trial_from_json(trial.user_attrs[RECORD]))
+            else:
+                self.study.tell(trial.number, state=TrialState.FAIL)
 
-
-INTERRUPTED = "interrupted"
 
 
 def measure_capacity(
@@ -201,6 +204,3 @@ def _without_measurement(
 ) -> Trial:
     return Trial(number=number, ending=ending, config=config, cause=error.cause, detail=error.detail)  # type: ignore[arg-type]
 
-
-def _interrupted(number: int) -> Trial:
-    return Trial(number=number, ending="failed", cause=INTERRUPTED)

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,7 +22,7 @@ from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, parse_settings
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking
 from tuner.sampler import RankedSampler
@@ -31,7 +31,7 @@ from tuner.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.study_file import open_study
 from tuner.tracking import Untracked
 from tuner.trial import Trial
-from tuner.wording import dollars
+from tuner.wording import dollars, how_to_start
 
 if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
@@ -69,9 +69,17 @@ class Session:
     @property
     def study_name(self) -> str:
         """The experiment's name and a hash of what it asks: another question is another study."""
+        return f"{self.question.name}-{_digest(json.dumps(self.asked, sort_keys=True).encode())}"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the answer, as JSON: the experiment without its budget, and what its trace holds."""
         asked = self.question.model_dump(mode="json", exclude={"budget"}, warnings=False)
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        return f"{self.question.name}-{digest[:8]}"
+        trace = self.scenario.workload.trace
+        if trace is not None:
+            columns = (trace.arrival, trace.input_tokens, trace.output_tokens)
+            asked["trace"] = _digest(b"".join(column.tobytes() for column in columns))
+        return asked
 
     def default_trial(self, engine: Engine) -> Trial:
         """The best of an engine's untuned configurations, at the highest load that keeps the SLA.
@@ -91,6 +99,33 @@ class Session:
             with suppress(InfeasibleError, RunFailedError):
                 return measure_capacity(config, self.prior, self.runner, number=0)
         return None
+
+    def changed(self, settings: Sequence[str]) -> ServingConfig:
+        """The first engine's untuned configuration with settings such as `layout.tensor=4` changed.
+
+        What is not set follows: as many replicas as the GPUs hold, and experts split or whole where they cannot be
+        as before. Raises InputError for a setting that is unknown or breaks a law of its own.
+        """
+        untuned = self.default_trial(self.scenario.space.engines[0]).config
+        assert untuned is not None
+        config = parse_settings(settings, untuned)
+        chosen = {setting.partition("=")[0] for setting in settings}
+        layout = config.layout
+        if "layout.replicas" not in chosen:
+            left = self.scenario.gpus - (config.gpus - layout.gpus)
+            layout = replace(layout, replicas=max(left // layout.gpus_per_worker, 1))
+        experts = [layout.expert]
+        if "layout.expert" not in chosen:
+            experts += [1, layout.tensor * layout.attention_dp]
+        configs = [replace(config, layout=replace(layout, expert=expert)) for expert in experts]
+        return next(filter(self._can_serve, configs), configs[0])
+
+    def _can_serve(self, config: ServingConfig) -> bool:
+        with suppress(InfeasibleError, RunFailedError):
+            self.prior.check(config)
+            with self.runner.serve(config):
+                return True
+        return False
 
     def measure(self, config: ServingConfig, load: float | None) -> Measurement:
         """One configuration at a load, or at the highest load that keeps the SLA.
@@ -123,13 +158,21 @@ class Outcome:
     problem: str | None
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
 def tune(session: Session, where: Where, *, trials: int | None, console: Console) -> Outcome:
     """Searches with a progress bar, shows the answer, and writes what is left to MLflow."""
     show_question(console, session.scenario)
-    with _mlflow(session, where, console) as tracker:
+    with (
+        open_study(where.studies, where.study, question=session.asked) as study,
+        _mlflow(session, where, console) as tracker,
+    ):
         ranking = _rank(session, console)
         sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
-        with open_study(where.studies, where.study, sampler) as study, _progress(console) as bar:
+        study.sampler = sampler
+        with _progress(console) as bar:
             budget = _budget(session.question, trials)
             search = Search(
                 prior=session.prior,
@@ -145,7 +188,10 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
         if tracker:
             best = answer.best
             tracker.interrupted = search.interrupted
-            tracker.summarize(best.number if best else None, to_markdown(answer))
+            files = {}
+            if best is not None and best.config is not None:
+                files["commands.txt"] = how_to_start(session.scenario.model, best.config)
+            tracker.summarize(best.number if best else None, to_markdown(answer), files)
         show_answer(console, answer)
     return Outcome(
         answer=answer,

@@ -33,7 +33,7 @@ class Promise:
         return distribution.at(float(self.statistic.removeprefix("p")))
 
     def excess(self, measurement: Measurement) -> float:
-        """observed / limit - 1: at most 0 when kept, 0.1 when missed by 10 %."""
+        """Observed / limit - 1: at most 0 when kept, 0.1 when missed by 10 %."""
         return self.observed(measurement) / self.limit_s - 1
 
     def __str__(self) -> str:

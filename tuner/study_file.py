@@ -1,56 +1,98 @@
 """The file that a study lives in: an Optuna journal that survives a crash and has one writer at a time."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from search_spaces.errors import InputError, nearest_first
+from tuner.trial import trial_from_json
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
+    from optuna.storages import JournalStorage
 
 SUFFIX = ".journal"
+QUESTION = "question"
+"""Study attribute that holds what the study asks."""
+
+LINE_START = b'{"op_code":'
 
 
 @contextmanager
-def open_study(folder: Path, name: str, sampler: "BaseSampler") -> Iterator["Study"]:
+def open_study(
+    folder: Path, name: str, sampler: "BaseSampler | None" = None, *, question: Mapping[str, Any] | None = None
+) -> Iterator["Study"]:
     """The study of that name, made on first use, for this process alone.
 
-    An advisory lock of the operating system is held until the block ends; it vanishes with the process, so a killed
-    search blocks nobody. Raises InputError when another process holds it or the file is no journal.
+    `question`, as JSON, is kept with a new study. An advisory lock of the operating system is held until the block
+    ends; it vanishes with the process, so a killed search blocks nobody. Raises InputError when another process holds
+    it, when the file is no journal of this study (it is left as it is), or when the study asks another question.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}{SUFFIX}"
-    lock = FileLock(path.with_suffix(".lock"), blocking=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock"), blocking=False)
         lock.acquire()
     except Timeout:
         raise InputError(
             f"{path}: another process is tuning this study; wait for it, or give yours another name with --study"
         ) from None
+    except OSError as error:
+        raise InputError(f"{path}: no study can be kept there: {error.strerror}; see --studies") from None
     try:
-        _drop_torn_line(path)
-        yield _load(path, name, sampler)
+        study = _opened(path, name, sampler)
+        _check_question(path, study, question)
+        yield study
     finally:
         lock.release()
 
 
 def read_study(folder: Path, name: str) -> "Study":
-    """A study to look at. Raises InputError when there is none of that name or the file is no journal."""
+    """A study to look at. Raises InputError when there is none of that name or the file is no journal of it."""
     path = folder / f"{name}{SUFFIX}"
     if not path.exists():
         known = nearest_first(name, [file.stem for file in folder.glob(f"*{SUFFIX}")])
         valid = f"; studies there: {', '.join(known)}" if known else ""
         raise InputError(f"{path}: there is no such study{valid}")
-    return _load(path, name, None)
+    with _named(path):
+        return _existing(_storage(path), name, None)
 
 
-def _load(path: Path, name: str, sampler: "BaseSampler | None") -> "Study":
+def _opened(path: Path, name: str, sampler: "BaseSampler | None") -> "Study":
+    import optuna
+
+    with _named(path):
+        torn = _torn_bytes(path)
+        storage = _storage(path)
+        new = not storage.get_all_studies()
+        if not new:
+            study = _existing(storage, name, sampler)
+        if torn:
+            _cut(path, torn)
+        if new:
+            study = optuna.create_study(study_name=name, storage=storage, sampler=sampler)
+        return study
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever Optuna and JSON raise about what is in the file, as an InputError that names it."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError, OSError) as error:
+        raise InputError(
+            f"{path}: is not a readable study journal ({type(error).__name__}: {error}); it was left as it is. "
+            "Move it away, or give the new study another name with --study"
+        ) from None
+
+
+def _storage(path: Path) -> "JournalStorage":
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -65,28 +107,56 @@ def _load(path: Path, name: str, sampler: "BaseSampler | None") -> "Study":
             return
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=HeldLock(str(path))))
-        return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            direction="minimize",
-            load_if_exists=True,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise InputError(
-            f"{path}: is not a readable study journal ({type(error).__name__}: {error}); it was left as it is. "
-            "Move it away, or give the new study another name with --study"
-        ) from None
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=HeldLock(str(path))))
 
 
-def _drop_torn_line(path: Path) -> None:
-    """A process killed while writing leaves a line without an end; nothing was promised about it yet."""
-    if not path.exists():
+def _existing(storage: "JournalStorage", name: str, sampler: "BaseSampler | None") -> "Study":
+    """Raises ValueError where it is of another name, or where a record is not that of its trial."""
+    import optuna
+
+    from tuner.sampler import RECORD
+
+    names = [study.study_name for study in storage.get_all_studies()]
+    if name not in names:
+        raise ValueError(f"it holds the study {', '.join(names)}")
+    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    for trial in study.get_trials(deepcopy=False):
+        record = trial.user_attrs.get(RECORD)
+        if record is not None and trial_from_json(record).number != trial.number:
+            raise ValueError(f"lines are missing before trial {trial.number}")
+    return study
+
+
+def _check_question(path: Path, study: "Study", question: Mapping[str, Any] | None) -> None:
+    if question is None:
         return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n") and b"\n" in content:
-        with path.open("rb+") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-            os.fsync(file.fileno())
+    kept = study.user_attrs.get(QUESTION)
+    if kept is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr(QUESTION, question)
+    elif kept != question:
+        keys = sorted({*question, *(kept or {})})
+        other = [key for key in keys if (kept or {}).get(key) != question.get(key)]
+        raise InputError(
+            f"{path}: this study asks another question (other: {', '.join(other)}); begin another with --study"
+        )
+
+
+def _torn_bytes(path: Path) -> int:
+    """How many bytes at the end are a line that a process killed while writing it never ended.
+
+    Raises ValueError where the last line is no such thing, which Optuna would overlook.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole, _, torn = content.rpartition(b"\n")
+    if not LINE_START.startswith(torn[: len(LINE_START)]):
+        raise ValueError("the last line is no journal entry")
+    if whole:
+        json.loads(whole.rpartition(b"\n")[2])
+    return len(torn)
+
+
+def _cut(path: Path, torn: int) -> None:
+    with path.open("rb+") as file:
+        file.seek(-torn, os.SEEK_END)
+        file.truncate()
+        os.fsync(file.fileno())

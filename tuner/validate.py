@@ -62,9 +62,7 @@ class Compared:
         if figure == "tpot":
             return predicted.tpot / row.tpot
         output = row.workload.output_tokens.mean
-        rates = closed_loop_rate(predicted.ttft, predicted.tpot, output) / closed_loop_rate(
-            row.ttft, row.tpot, output
-        )
+        rates = closed_loop_rate(predicted.ttft, predicted.tpot, output) / closed_loop_rate(row.ttft, row.tpot, output)
         return rates if figure == "throughput" else 1 / rates
 
 

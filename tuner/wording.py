@@ -1,7 +1,9 @@
 """How configurations and figures are put to people: the same word for the same thing, everywhere."""
 
+from runners.commands import commands
 from search_spaces.config import Layout, Method, ServingConfig, Weights
 from search_spaces.engine import engines
+from search_spaces.model import Model
 from tuner.cost import Objective
 
 WEIGHTS: dict[Weights, str] = {
@@ -40,6 +42,19 @@ def in_words(config: ServingConfig) -> str:
         f"{drafting}, at most {config.batching.max_sequences} sequences and "
         f"{config.batching.max_batched_tokens} tokens in a pass"
     )
+
+
+def how_to_start(model: Model, config: ServingConfig) -> str:
+    """The commands and config files that start a configuration, with what else it takes as comments."""
+    lines: list[str] = []
+    for command in commands(model, config):
+        lines.append(f"# {command.role}: {command.copies} x {plural(command.gpus, 'GPU')}")
+        lines.append(" ".join([*(f"{name}={value}" for name, value in command.env.items()), command.shell]))
+        for name, text in command.files.items():
+            lines += [f"# {name}", text.rstrip()]
+        if command.note:
+            lines.append(f"# {command.note}")
+    return "\n".join(lines)
 
 
 def _workers(layout: Layout) -> str:

@@ -143,9 +143,7 @@ def test_a_layout_multiplied_by_its_expert_parallelism_is_divided_again(read, te
 
 
 def test_an_honest_layout_is_left_alone(read):
-    found = read(
-        row(tp_size="8.0", moe_ep_size="8.0"), row(tp_size="8.0", moe_ep_size="4.0", silicon_tpot_ms="9")
-    )
+    found = read(row(tp_size="8.0", moe_ep_size="8.0"), row(tp_size="8.0", moe_ep_size="4.0", silicon_tpot_ms="9"))
     assert [item.config.layout for item in found.rows] == [
         Layout(tensor=8, expert=8),
         Layout(tensor=8, expert=4),
@@ -206,9 +204,7 @@ def test_missing_columns_are_named(read):
 
 
 def test_a_cell_that_is_no_number_is_told_with_its_line(read):
-    with pytest.raises(
-        InputError, match=r"line 2: column silicon_tpot_ms must hold a number, but has 'fast'"
-    ):
+    with pytest.raises(InputError, match=r"line 2: column silicon_tpot_ms must hold a number, but has 'fast'"):
         read(row(silicon_tpot_ms="fast"))
 
 

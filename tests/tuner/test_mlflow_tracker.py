@@ -271,8 +271,8 @@ def test_load_curves_are_kept_for_the_best_and_the_runners_up_that_keep_the_sla(
 
 
 def test_artifacts_lie_beside_the_store(logged):
-    assert (logged.store.parent / "mlruns").is_dir()
-    assert not (Path.cwd() / "mlruns").exists()
+    kept = [path for path in (logged.store.parent / "mlruns").rglob("*") if path.is_file()]
+    assert any(path.name == "load_curve.json" for path in kept)
 
 
 def test_everything_is_drained_and_told(logged):

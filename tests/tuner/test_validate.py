@@ -121,9 +121,7 @@ def test_one_measured_row_is_predicted_by_both(rows):
 
 
 def test_the_peer_is_not_run_on_disaggregated_rows():
-    row = next(
-        row for row in recordings().clean if row.config.mode == "disaggregated" and row.concurrency < 16
-    )
+    row = next(row for row in recordings().clean if row.config.mode == "disaggregated" and row.concurrency < 16)
     (found,) = compare([row])
     assert found.uncovered["AIConfigurator"] == "not estimated"
     assert "simulator" in found.predictions
