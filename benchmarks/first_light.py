@@ -119,9 +119,9 @@ def ours(question: Question, *, free: bool, trials: int) -> tuple[Answer, float]
     """The answer on the peer's estimate. Not `free`: the peer's own precision choice, no speculation."""
     model, system = find_model(question.model), find_system(question.system)
     space = full_space(model, system, (find_engine("trtllm"),), question.gpus)
-    space = replace(
-        space, dimensions={**space.dimensions, "batching.max_batched_tokens": BATCHED_TOKENS}
-    ).restricted({"mode": ("aggregated",), **({} if free else {"speculation": ("none",)})})
+    space = replace(space, dimensions={**space.dimensions, "batching.max_batched_tokens": BATCHED_TOKENS}).restricted(
+        {"mode": ("aggregated",), **({} if free else {"speculation": ("none",)})}
+    )
     scenario = Scenario(
         name=question.model,
         model=model,

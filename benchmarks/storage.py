@@ -3,7 +3,8 @@
 python benchmarks/storage.py [--trials 100]
 
 Optuna's journal with its own lock, SQLite, and the journal as servetune opens it: one writer, whose lock the operating
-system drops with the process. Each trial does what a search does: ask with eleven parameters, set the trial's record, three constraints, tell.
+system drops with the process. Each trial does what a search does: ask with eleven parameters, set the trial's record,
+three constraints, tell.
 """
 
 import argparse
@@ -43,9 +44,7 @@ def fill(kind: str, path: Path, trials: int) -> None:
             tell(study, trials)
         return
     tell(
-        optuna.create_study(
-            study_name="s", storage=storage(kind, path), sampler=sampler, load_if_exists=True
-        ),
+        optuna.create_study(study_name="s", storage=storage(kind, path), sampler=sampler, load_if_exists=True),
         trials,
     )
 

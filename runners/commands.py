@@ -94,8 +94,7 @@ ROUTERS: dict[EngineName, str] = {
         "kv_transfer_params from prefill to decode"
     ),
     "sglang": (
-        "`python -m sglang_router.launch_router --pd-disaggregation "
-        f"--prefill URL {BOOTSTRAP_PORT} --decode URL`"
+        f"`python -m sglang_router.launch_router --pd-disaggregation --prefill URL {BOOTSTRAP_PORT} --decode URL`"
     ),
 }
 
@@ -180,9 +179,7 @@ class _Worker:
     def loads_own(self) -> bool:
         """Whether the model's checkpoint is in the right format; MXFP4 recipes differ in activations only."""
         one_checkpoint = {"mxfp4", "mxfp4_mxfp8"}
-        return (
-            self.weights == self.model.own_weights or {self.weights, self.model.own_weights} <= one_checkpoint
-        )
+        return self.weights == self.model.own_weights or {self.weights, self.model.own_weights} <= one_checkpoint
 
     @property
     def quantization(self) -> str | None:
@@ -200,10 +197,7 @@ class _Worker:
         """What is loaded, or a placeholder that no registry resolves."""
         if self.loads_own or self.quantization:
             return self.model.checkpoint
-        return (
-            self.published
-            or f"<{FORMATS[self.weights].split(' ', 1)[1]} checkpoint of {self.model.checkpoint}>"
-        )
+        return self.published or f"<{FORMATS[self.weights].split(' ', 1)[1]} checkpoint of {self.model.checkpoint}>"
 
     @property
     def trusts_remote_code(self) -> bool:
@@ -285,9 +279,7 @@ def _trtllm(worker: _Worker) -> _Rendered:
             "--config": name,
         }
     )
-    return _Rendered(
-        argv=("trtllm-serve", worker.checkpoint, *argv), files={name: _yaml(_trtllm_settings(worker))}
-    )
+    return _Rendered(argv=("trtllm-serve", worker.checkpoint, *argv), files={name: _yaml(_trtllm_settings(worker))})
 
 
 def _trtllm_settings(worker: _Worker) -> dict[str, Any]:
@@ -479,13 +471,10 @@ def _notes_on_checkpoints(worker: _Worker) -> list[str]:
     elif worker.quantization:
         notes.append(f"{worker.model.checkpoint} is quantized while it is loaded.")
     elif not worker.loads_own and worker.published:
-        notes.append(
-            f"{worker.published} is {FORMATS[worker.weights]} checkpoint of {worker.model.checkpoint}."
-        )
+        notes.append(f"{worker.published} is {FORMATS[worker.weights]} checkpoint of {worker.model.checkpoint}.")
     elif not worker.loads_own:
         notes.append(
-            f"It needs {FORMATS[worker.weights]} checkpoint of {worker.model.checkpoint} in place of the "
-            "placeholder."
+            f"It needs {FORMATS[worker.weights]} checkpoint of {worker.model.checkpoint} in place of the placeholder."
         )
     if worker.draft_length and worker.config.speculation.method == "eagle3":
         placeholder = worker.model.checkpoint not in EAGLE3_DRAFTS
@@ -503,9 +492,7 @@ def _notes_on_the_engine(worker: _Worker) -> list[str]:
     facts, version = engines()[worker.engine], worker.config.engine.version
     notes = []
     if version not in facts.versions:
-        notes.append(
-            f"Rendered for {facts.title} {' and '.join(facts.versions)}, not for {version or 'any'}."
-        )
+        notes.append(f"Rendered for {facts.title} {' and '.join(facts.versions)}, not for {version or 'any'}.")
     if worker.engine == "trtllm" and worker.config.precision.kv_cache == "bf16" and not worker.loads_own:
         notes.append("The KV cache is FP8 in spite of bf16 where the quantized checkpoint says so.")
     if worker.engine == "trtllm" and worker.layout.pipeline > 1:

@@ -305,9 +305,7 @@ class _Simulation:
 
     def _done(self, scheduler: Scheduler, sequence: Sequence, now: float) -> None:
         if scheduler.policy.role == "prefill":
-            ready = now + transfer_seconds(
-                self.model, self.system, self.config, sequence.prompt - sequence.cached
-            )
+            ready = now + transfer_seconds(self.model, self.system, self.config, sequence.prompt - sequence.cached)
             sequence.first_token = sequence.last_token = ready
             if sequence.steps:
                 self._push(ready, None, sequence)

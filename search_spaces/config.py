@@ -128,9 +128,7 @@ class Speculation:
     def __post_init__(self) -> None:
         _require(
             f"1 <= draft_length <= {MAX_DRAFT_LENGTH}, or 0 with method none",
-            holds=(self.draft_length == 0)
-            if self.method == "none"
-            else 1 <= self.draft_length <= MAX_DRAFT_LENGTH,
+            holds=(self.draft_length == 0) if self.method == "none" else 1 <= self.draft_length <= MAX_DRAFT_LENGTH,
             found=f"method {self.method} with draft_length {self.draft_length}",
         )
 

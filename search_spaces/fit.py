@@ -106,9 +106,7 @@ def kv_capacity(
     return held
 
 
-def check(
-    model: Model, system: System, config: ServingConfig, *, gpus: int, max_request_tokens: int
-) -> None:
+def check(model: Model, system: System, config: ServingConfig, *, gpus: int, max_request_tokens: int) -> None:
     """Raises InfeasibleError with the first law that `config` breaks on `gpus` GPUs of `system`.
 
     `max_request_tokens` is the longest request's input plus output.
@@ -160,9 +158,7 @@ def _check_layout(model: Model, system: System, layout: Layout) -> None:
     _divides("tensor", layout.tensor, "query heads", model.query_heads)
     heads = model.attention.kv_heads
     if heads and heads % layout.tensor and layout.tensor % heads:
-        raise InfeasibleError(
-            "divisibility", f"tensor {layout.tensor} and {heads} KV heads do not divide each other"
-        )
+        raise InfeasibleError("divisibility", f"tensor {layout.tensor} and {heads} KV heads do not divide each other")
     if layout.pipeline > model.layers:
         raise InfeasibleError("divisibility", f"pipeline {layout.pipeline} exceeds {model.layers} layers")
     if not model.is_moe:
@@ -178,5 +174,3 @@ def _check_layout(model: Model, system: System, layout: Layout) -> None:
 def _divides(what: str, size: int, of_what: str, whole: int) -> None:
     if whole % size:
         raise InfeasibleError("divisibility", f"{what} {size} does not divide {of_what} {whole}")
-
-

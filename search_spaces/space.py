@@ -194,5 +194,3 @@ def _layout_params(layout: Layout, prefix: str) -> Params:
         f"{prefix}attention_dp": layout.attention_dp,
         f"{prefix}expert": layout.expert,
     }
-
-

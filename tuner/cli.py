@@ -17,6 +17,8 @@ EXIT_SLA_MISSED = 3
 EXIT_INTERRUPTED = 130
 
 STUDIES = Path("studies")
+PIPE_WIDTH = 200
+"""Columns of output that goes to no terminal: names stay whole for grep."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,6 +60,23 @@ def _stop(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"servetune {version('servetune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def tune(
     experiment: ExperimentArgument,
@@ -88,14 +107,13 @@ def tune(
         servetune tune experiments/gpt-oss-120b-b200-chat.yaml --trials 100
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tuner.experiment import find_experiment, read_experiment
     from tuner.console import show_next
-    from tuner.session import Session, Where, tune as run
+    from tuner.experiment import find_experiment, read_experiment
+    from tuner.session import Session, Where
+    from tuner.session import tune as run
 
     session = Session(question=read_experiment(find_experiment(experiment)))
-    where = Where(
-        studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri
-    )
+    where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
     console = _console()
     outcome = run(session, where, trials=trials, console=console)
     show_next(console, outcome, question=experiment, where=where)
@@ -121,13 +139,13 @@ def simulate(
         typer.Option(
             min=0.001,
             max=1_000_000,
-            help="Load to simulate (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
+            help="Load (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
         ),
     ] = None,
 ) -> None:
     """Predict one configuration: the engine's default on this experiment's GPUs, with your settings changed.
 
-        servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4 --set batching.max_sequences=256
+    servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4 --set batching.max_sequences=256
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
@@ -207,4 +225,5 @@ def list_known(
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False)
+    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if fixed else PIPE_WIDTH)

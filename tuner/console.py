@@ -17,6 +17,7 @@ from search_spaces.config import ServingConfig, flatten
 from tuner.answer import Answer, Point
 from tuner.cost import Cost, cost
 from tuner.scenario import Scenario
+from tuner.sla import BACKLOG, Promise
 from tuner.trial import Trial
 from tuner.wording import OBJECTIVES, dollars, how_to_start, in_words, milliseconds, plural, rate
 
@@ -58,7 +59,9 @@ def show_answer(console: Console, answer: Answer) -> None:
     """The whole answer."""
     best = answer.best
     if best is None:
-        console.print(Panel("No configuration could be served.", title="Verdict", border_style="red"))
+        untried = answer.ranking.candidates and not answer.trials
+        verdict = "No configuration has been tried yet." if untried else "No configuration could be served."
+        console.print(Panel(verdict, title="Verdict", border_style="red"))
         console.print(_counts("Why candidates fell out", {**answer.fell_out(), **answer.ended()}))
         return
     assert best.config is not None
@@ -106,7 +109,8 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
     binding = answer.binding()
     limit = f"{binding} binds" if binding else "the server cannot keep up"
     lines = [f"[bold red]No configuration keeps the promise: {limit}.[/]", f"Nearest: {words}."]
-    lines.append(f"This SLA could be kept: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
+    if BACKLOG not in answer.missed(best):
+        lines.append(f"This SLA could be kept: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
     return Panel("\n".join(lines), title="Verdict: the promise cannot be kept", border_style="red")
 
 
@@ -200,7 +204,7 @@ def _runners_up(answer: Answer) -> Table:
     reference = answer.cost(first).objective(scenario.objective)
     for trial in others[:RUNNERS_UP]:
         value = answer.cost(trial).objective(scenario.objective)
-        observed = (milliseconds(promise.observed(trial.measurement)) for promise in scenario.sla.promises)
+        observed = (_observed(promise, trial.measurement) for promise in scenario.sla.promises)
         table.add_row(
             str(trial.number),
             str(trial.config),
@@ -211,9 +215,14 @@ def _runners_up(answer: Answer) -> Table:
     return table
 
 
+def _observed(promise: Promise, level: Measurement) -> Text:
+    return Text(milliseconds(promise.observed(level)), style="" if promise.excess(level) <= 0 else "red")
+
+
 def _pareto(answer: Answer) -> Table:
     scenario = answer.scenario
-    table = Table(title="Cost against interactivity (no other load tried is better in both)", title_justify="left", box=SIMPLE_HEAD)
+    title = "Cost against interactivity (no other load tried is better in both)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for name in (OBJECTIVES[scenario.objective], "tokens/s/user", "tokens/s/GPU", "load"):
         table.add_column(name, justify="right")
     table.add_column("SLA")
@@ -256,6 +265,9 @@ def show_next(console: Console, outcome: "Outcome", *, question: str, where: "Wh
 
         uri = where.tracking_uri or default_tracking_uri()
         rows += [("MLflow runs", runs_location(uri, outcome.answer.scenario)), ("Open them", open_command(uri))]
+    if not outcome.tried and not outcome.interrupted:
+        had = plural(len(outcome.answer.trials), "trial")
+        rows.append(("Nothing left to run", f"the study had {had} already; --trials with a higher number may add some"))
     if outcome.interrupted:
         place = ["--studies", str(where.studies), "--study", where.study]
         rows.append(("Go on", shlex.join(["servetune", "tune", question, *place])))

@@ -142,8 +142,7 @@ def _tokens_per_step(values: list[float]) -> list[float]:
     for length, value in enumerate(values, start=1):
         if not 1 <= value <= length + 1:
             raise _broken(
-                f"`1 <= tokens per step <= {length + 1}` must hold at draft length {length}, "
-                f"but got {_shown(value)}"
+                f"`1 <= tokens per step <= {length + 1}` must hold at draft length {length}, but got {_shown(value)}"
             )
     return values
 
@@ -185,9 +184,7 @@ def _length_range(value: object) -> object:
 
 TokenCounts = Annotated[
     LengthRange,
-    BeforeValidator(
-        _length_range, json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_TOKENS)] | LengthRange
-    ),
+    BeforeValidator(_length_range, json_schema_input_type=Annotated[int, Field(ge=1, le=MOST_TOKENS)] | LengthRange),
 ]
 Drafter = Literal["mtp", "eagle3", "ngram"]
 DRAFTERS: tuple[Drafter, ...] = get_args(Drafter)
@@ -351,12 +348,8 @@ class Experiment(_Part):
     price: Annotated[
         Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(_price_tag)
     ] = Field(description="what a GPU-hour costs, a mapping")
-    objective: Annotated[Objective, _known("objective", lambda: OBJECTIVES)] = Field(
-        description="the cost to minimise"
-    )
-    space: dict[
-        str, list[Annotated[Value, PlainValidator(_space_value, json_schema_input_type=int | str)]]
-    ] = Field(
+    objective: Annotated[Objective, _known("objective", lambda: OBJECTIVES)] = Field(description="the cost to minimise")
+    space: dict[str, list[Annotated[Value, PlainValidator(_space_value, json_schema_input_type=int | str)]]] = Field(
         default_factory=dict,
         json_schema_extra=_properties(_dimension_names),
         description="dimensions of the search, each with the values left to choose from; else all",
@@ -414,9 +407,7 @@ class Experiment(_Part):
         """The model, its drafts accepted as this workload's data say."""
         model = find_model(self.model)
         accepted = self.workload.acceptance.items()
-        return replace(
-            model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted}
-        )
+        return replace(model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted})
 
     def _space(self, model: Model, system: System, problems: "_Problems") -> SearchSpace:
         space = full_space(model, system, tuple(find_engine(name) for name in self.engines), self.gpus)

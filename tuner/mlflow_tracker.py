@@ -58,7 +58,8 @@ class MlflowTracker:
     For use in `with`: a writer process is started on entry and dead after exit. On exit everything logged is
     written, while `on_drain(trials written, trials logged)` is called; it is given up when the writer says
     nothing for `patience_s`. The study's run then ends FINISHED, KILLED after KeyboardInterrupt or once
-    `interrupted` is set, FAILED after another exception. Whatever is wrong with the store, the search goes on, and `problem` tells it.
+    `interrupted` is set, FAILED after another exception. Whatever is wrong with the store, the search goes
+    on, and `problem` tells it.
 
     A study that MLflow has already is continued, and a trial that it has already is not written again: after
     a crash all finished trials can be logged once more.
@@ -332,9 +333,7 @@ def check_tracking_uri(uri: str) -> None:
         if scheme not in plugins:
             raise UnknownNameError("tracking URI scheme", scheme, (*SCHEMES, *sorted(plugins)))
     if scheme in ("http", "https") and not uri.startswith(f"{scheme}://"):
-        raise InputError(
-            f"tracking URI {shown(uri)!r} names no host; it should look like {scheme}://host:5000"
-        )
+        raise InputError(f"tracking URI {shown(uri)!r} names no host; it should look like {scheme}://host:5000")
     if scheme == "sqlite":
         _check_sqlite(uri)
 
@@ -356,23 +355,17 @@ def _check_database(path: Path) -> None:
     with path.open("rb") as file:
         found = file.read(len(SQLITE_HEADER))
     if found != SQLITE_HEADER:
-        raise InputError(
-            f"{path}: is not an MLflow store: an SQLite file is expected, but it begins with {found!r}"
-        )
+        raise InputError(f"{path}: is not an MLflow store: an SQLite file is expected, but it begins with {found!r}")
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            names = {
-                name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.OperationalError:
         return  # in use just now; the writer will see
     except sqlite3.DatabaseError as error:
         raise InputError(f"{path}: is not an MLflow store: SQLite cannot read it: {error}") from None
     if names and "experiments" not in names:
         tables = ", ".join(sorted(names))
-        raise InputError(
-            f"{path}: is not an MLflow store but another SQLite database, with the tables {tables}"
-        )
+        raise InputError(f"{path}: is not an MLflow store but another SQLite database, with the tables {tables}")
 
 
 def _scheme(uri: str) -> str:

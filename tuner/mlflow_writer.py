@@ -107,9 +107,7 @@ class Study:
 
     def _create(self, message: Message) -> str:
         tags = {STUDY_TAG: _cut(message["study"], TAG_LIMIT)}
-        run = self._client.create_run(
-            self.experiment_id, run_name=_cut(message["study"], NAME_LIMIT), tags=tags
-        )
+        run = self._client.create_run(self.experiment_id, run_name=_cut(message["study"], NAME_LIMIT), tags=tags)
         return str(run.info.run_id)
 
     def _take_up(self) -> None:
@@ -227,9 +225,7 @@ def create_store(path: Path) -> None:
         seed, complete = Path(folder, "seed.db"), Path(folder, "complete.db")
         MlflowClient(f"sqlite:///{seed}").search_experiments(max_results=1)
         shutil.copyfile(seed, complete)  # MLflow keeps the seed open
-        with suppress(
-            OSError
-        ):  # another process was first; or there are no links here, then MLflow creates it
+        with suppress(OSError):  # another process was first; or there are no links here, then MLflow creates it
             os.link(complete, path)
 
 

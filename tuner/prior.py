@@ -274,9 +274,7 @@ class Prior:
     def _possible_pools(self, like: ServingConfig) -> Iterator[_PrefillPool]:
         dimensions = self.scenario.space.dimensions
         names = ("tensor", "pipeline", "attention_dp", "expert")
-        tokens = int(
-            _at_least(dimensions["prefill.max_batched_tokens"], self.scenario.workload.mean_input_tokens)
-        )
+        tokens = int(_at_least(dimensions["prefill.max_batched_tokens"], self.scenario.workload.mean_input_tokens))
         seats = min(like.batching.max_sequences, tokens // (like.speculation.draft_length + 1))
         batching = Batching(max_sequences=seats, max_batched_tokens=tokens)
         for sizes in itertools.product(*(dimensions[PREFILL + name] for name in names)):

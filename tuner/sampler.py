@@ -1,5 +1,6 @@
 """Samplers: how the search proposes the next configuration to an Optuna study."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from search_spaces.errors import InfeasibleError
-from search_spaces.space import Params
-from tuner.prior import Candidate, Prior, Ranking
+from search_spaces.space import PREFILL, Params
+from tuner.prior import BATCHING, Candidate, Prior, Ranking
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -36,9 +37,7 @@ class RankedSampler(BaseSampler):
         self._ranking = ranking
         self._fallback = RandomSampler(seed=seed)
 
-    def infer_relative_search_space(
-        self, study: "Study", trial: "FrozenTrial"
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: "Study", trial: "FrozenTrial") -> dict[str, BaseDistribution]:
         dimensions = self._prior.scenario.space.dimensions
         return {name: CategoricalDistribution(values) for name, values in dimensions.items()}
 
@@ -62,12 +61,11 @@ class RankedSampler(BaseSampler):
         tried = {_key(trial.params) for trial in trials if RECORD in trial.user_attrs}
         turn = len(tried)
         around_best = turn >= OPENING and turn % NEIGHBOURHOOD_EVERY == 0
-        sources = [self._ranked(), self._neighbours(trials)]
-        for source in reversed(sources) if around_best else sources:
-            for params in source:
-                if _key(params) not in tried:
-                    return params
-        return None
+        first, second = self._ranked(), self._neighbours(trials)
+        if around_best:
+            first, second = second, first
+        proposals = itertools.chain(first, second, self._others(tried))
+        return next((params for params in proposals if _key(params) not in tried), None)
 
     def _ranked(self) -> Iterator[Params]:
         return (candidate.params for candidate in self._ranking.candidates)
@@ -87,6 +85,16 @@ class RankedSampler(BaseSampler):
                 at = values.index(params[name])
                 for value in _beside(values, at):
                     yield self._prior.scenario.space.drawn({**params, name: value})
+
+    def _others(self, tried: set[frozenset[tuple[str, Any]]]) -> Iterator[Params]:
+        """Every other legal choice of batch limits and prefill workers, those of the best combinations first."""
+        dimensions = self._prior.scenario.space.dimensions
+        for candidate in self._ranking.candidates:
+            names = [name for name in candidate.params if name.startswith((BATCHING, PREFILL))]
+            for values in itertools.product(*(dimensions[name] for name in names)):
+                params = candidate.params | dict(zip(names, values, strict=True))
+                if _key(params) not in tried and self._predicted(params) is not None:
+                    yield params
 
     def _predicted(self, params: Params) -> Candidate | None:
         try:

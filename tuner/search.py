@@ -19,7 +19,6 @@ from tuner.trial import Trial, trial_from_json, trial_to_json
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.trial import FrozenTrial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,7 @@ class Progress(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """One search of one scenario. `interrupted` says that Ctrl-C ended it."""
+    """One search of one scenario. `interrupted` says that Ctrl-C ended it, `tried` how many trials were new."""
 
     prior: Prior
     runner: Runner
@@ -49,6 +48,7 @@ class Search:
     progress: Progress
     clock: Callable[[], float] = time.monotonic
     interrupted: bool = field(default=False, init=False)
+    tried: int = field(default=0, init=False)
     _finished: list[Trial] = field(default_factory=list, init=False)
 
     def run(self) -> None:
@@ -68,6 +68,7 @@ class Search:
                 asked = self.study.ask()
                 trial = self.attempt(asked)
                 self._finish(asked, trial)
+                self.tried += 1
                 self.tracker.log(trial)
                 self._tell_progress()
         except KeyboardInterrupt:
@@ -79,9 +80,7 @@ class Search:
         config: ServingConfig | None = None
         try:
             config = self.scenario.space.draw(asked)
-            trial = measure_capacity(
-                config, self.prior, self.runner, number=asked.number, to_beat=self._to_beat()
-            )
+            trial = measure_capacity(config, self.prior, self.runner, number=asked.number, to_beat=self._to_beat())
         except InfeasibleError as error:
             trial = _without_measurement(asked.number, "infeasible", config, error)
         except RunFailedError as error:
@@ -109,9 +108,7 @@ class Search:
     def _trials_left(self) -> bool:
         trials = self.study.get_trials(deepcopy=False)
         waiting = any(trial.state.name == "WAITING" for trial in trials)
-        return len(self._finished) < self.budget.trials and (
-            waiting or self.sampler.propose(trials) is not None
-        )
+        return len(self._finished) < self.budget.trials and (waiting or self.sampler.propose(trials) is not None)
 
     def _finish(self, asked: "optuna.Trial", trial: Trial) -> None:
         if trial.ending == "measured":
@@ -142,7 +139,6 @@ class Search:
                 self._tell(trial.number, trial_from_json(trial.user_attrs[RECORD]))
             else:
                 self.study.tell(trial.number, state=TrialState.FAIL)
-
 
 
 def measure_capacity(
@@ -203,4 +199,3 @@ def _without_measurement(
     number: int, ending: str, config: ServingConfig | None, error: InfeasibleError | RunFailedError
 ) -> Trial:
     return Trial(number=number, ending=ending, config=config, cause=error.cause, detail=error.detail)  # type: ignore[arg-type]
-

@@ -49,8 +49,14 @@ class Session:
 
     @cached_property
     def scenario(self) -> Scenario:
-        """Raises InputError."""
-        return self.question.scenario()
+        """Without what the runner cannot evaluate. Raises InputError."""
+        scenario = self.question.scenario()
+        if self.question.runner != "estimated":
+            return scenario
+        modes = scenario.space.dimensions["mode"]
+        if "aggregated" not in modes:
+            raise InputError(f"{self.question.path}: runner: estimated takes mode aggregated only, but got {modes[0]}")
+        return replace(scenario, space=scenario.space.restricted({"mode": ("aggregated",)}))
 
     @cached_property
     def silicon(self) -> Silicon:
@@ -151,10 +157,11 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a search came to. `problem` says what of it is not in MLflow, and why."""
+    """What a search came to, by how many new trials. `problem` says what of it is not in MLflow, and why."""
 
     answer: Answer
     interrupted: bool
+    tried: int
     problem: str | None
 
 
@@ -196,6 +203,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
     return Outcome(
         answer=answer,
         interrupted=search.interrupted,
+        tried=search.tried,
         problem=tracker.problem if tracker else None,
     )
 

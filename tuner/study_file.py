@@ -22,6 +22,8 @@ QUESTION = "question"
 """Study attribute that holds what the study asks."""
 
 LINE_START = b'{"op_code":'
+CREATE_TRIAL = 4
+"""Optuna's JournalOperation.CREATE_TRIAL; trials are numbered in their order."""
 
 
 @contextmanager
@@ -144,14 +146,18 @@ def _check_question(path: Path, study: "Study", question: Mapping[str, Any] | No
 def _torn_bytes(path: Path) -> int:
     """How many bytes at the end are a line that a process killed while writing it never ended.
 
-    Raises ValueError where the last line is no such thing, which Optuna would overlook.
+    Raises ValueError or worse for what Optuna would overlook: a last line that is no entry, and entries that are
+    missing.
     """
-    content = path.read_bytes() if path.exists() else b""
-    whole, _, torn = content.rpartition(b"\n")
+    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
     if not LINE_START.startswith(torn[: len(LINE_START)]):
         raise ValueError("the last line is no journal entry")
-    if whole:
-        json.loads(whole.rpartition(b"\n")[2])
+    created = 0
+    for number, line in enumerate(lines, start=1):
+        entry = json.loads(line)
+        created += entry["op_code"] == CREATE_TRIAL
+        if entry.get("trial_id", -1) >= created:
+            raise ValueError(f"lines are missing before line {number}")
     return len(torn)
 
 

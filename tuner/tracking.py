@@ -97,9 +97,7 @@ def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
 
 def _step(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
     dollars = cost(measurement, scenario.price).objective(scenario.objective)
-    return _finite(
-        {"load": measurement.load, scenario.objective: dollars} | _promised_ms(measurement, scenario)
-    )
+    return _finite({"load": measurement.load, scenario.objective: dollars} | _promised_ms(measurement, scenario))
 
 
 def _promised_ms(measurement: Measurement, scenario: Scenario) -> dict[str, float]:

@@ -260,17 +260,12 @@ def test_vllm_is_told_to_speculate_in_json(name, speculation, expected):
         (
             "llama-3.1-8b",
             Speculation(method="ngram", draft_length=5),
-            (
-                "--speculative-algorithm NGRAM --speculative-num-draft-tokens 6 "
-                "--speculative-ngram-max-bfs-breadth 1"
-            ),
+            ("--speculative-algorithm NGRAM --speculative-num-draft-tokens 6 --speculative-ngram-max-bfs-breadth 1"),
         ),
     ],
     ids=["mtp", "eagle3", "ngram"],
 )
-def test_sglang_is_told_to_speculate_in_a_chain_with_one_token_more_than_it_drafts(
-    name, speculation, expected
-):
+def test_sglang_is_told_to_speculate_in_a_chain_with_one_token_more_than_it_drafts(name, speculation, expected):
     assert line(name, "sglang", speculation=speculation).endswith(expected)
 
 
@@ -381,9 +376,7 @@ def test_sglang_hands_the_cache_over_between_two_roles():
 @EVERY_ENGINE
 def test_n_grams_are_looked_up_while_decoding_only(engine):
     speculation = Speculation(method="ngram", draft_length=2)
-    prefill, decode = started(
-        "llama-3.1-8b", engine, speculation=speculation, disaggregation=Disaggregation()
-    )
+    prefill, decode = started("llama-3.1-8b", engine, speculation=speculation, disaggregation=Disaggregation())
     assert "spec" not in " ".join([*prefill.argv, *prefill.files.values()])
     assert "spec" in " ".join([*decode.argv, *decode.files.values()])
 
@@ -519,9 +512,7 @@ powers = st.sampled_from([1, 2, 4, 8])
 layouts = st.builds(
     Layout, tensor=powers, pipeline=powers, attention_dp=powers, expert=powers, replicas=st.integers(1, 9)
 )
-batchings = st.builds(
-    Batching, max_sequences=st.integers(1, 2048), max_batched_tokens=st.integers(2048, 16384)
-)
+batchings = st.builds(Batching, max_sequences=st.integers(1, 2048), max_batched_tokens=st.integers(2048, 16384))
 speculations = st.just(Speculation()) | st.builds(
     Speculation,
     method=st.sampled_from([method for method in METHODS if method != "none"]),
@@ -555,12 +546,8 @@ def test_every_configuration_is_rendered_on_exactly_its_gpus_or_refused_for_a_re
 def test_every_engine_s_own_sizes_multiply_to_the_gpus_of_a_worker(model, config):
     if unsupported(config):
         return
-    tensor = {"trtllm": "--tp_size", "vllm": "--tensor-parallel-size", "sglang": "--tp-size"}[
-        config.engine.name
-    ]
-    stages = {"trtllm": "--pp_size", "vllm": "--pipeline-parallel-size", "sglang": "--pp-size"}[
-        config.engine.name
-    ]
+    tensor = {"trtllm": "--tp_size", "vllm": "--tensor-parallel-size", "sglang": "--tp-size"}[config.engine.name]
+    stages = {"trtllm": "--pp_size", "vllm": "--pipeline-parallel-size", "sglang": "--pp-size"}[config.engine.name]
     for command in commands(find_model(model), config):
         # Data parallelism adds ranks in vLLM and cuts up those of `--tp-size` in SGLang.
         sizes = [option(command, tensor), option(command, stages), option(command, "--data-parallel-size")]

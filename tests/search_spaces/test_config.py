@@ -53,8 +53,7 @@ CONFIGS = st.builds(
         Precision, weights=st.sampled_from(sorted(WEIGHT_BYTES)), kv_cache=st.sampled_from(sorted(KV_BYTES))
     ),
     speculation=speculations(),
-    disaggregation=st.none()
-    | st.builds(Disaggregation, prefill_layout=LAYOUTS, prefill_batching=batchings()),
+    disaggregation=st.none() | st.builds(Disaggregation, prefill_layout=LAYOUTS, prefill_batching=batchings()),
 )
 
 

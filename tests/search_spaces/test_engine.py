@@ -16,14 +16,17 @@ def test_an_engine_without_a_release_is_its_first(name):
     assert find_engine(name) == Engine(name=name, version=engines()[name].versions[0])
 
 
-@pytest.mark.parametrize(("name", "version"), [(name, version) for name in ENGINES for version in engines()[name].versions])
+RELEASES = [(name, version) for name in ENGINES for version in engines()[name].versions]
+
+
+@pytest.mark.parametrize(("name", "version"), RELEASES)
 def test_every_release_is_found_by_its_name(name, version):
     assert find_engine(f"{name}@{version}") == Engine(name=name, version=version)
 
 
 @pytest.mark.parametrize("text", ["vlm", "VLLM", " vllm", "", "vllm 0.24.0"])
 def test_an_unknown_engine_is_refused_with_the_nearest_first(text):
-    with pytest.raises(UnknownNameError, match="unknown engine .* valid: ") as caught:
+    with pytest.raises(UnknownNameError, match=r"unknown engine .* valid: ") as caught:
         find_engine(text)
     if text.strip():
         assert str(caught.value).split("valid: ")[1].startswith("vllm")

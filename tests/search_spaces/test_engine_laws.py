@@ -58,9 +58,7 @@ def test_no_engine_speculates_over_pipeline_stages(engine, method):
 
 
 @pytest.mark.parametrize("engine", ["trtllm", "sglang"])
-@pytest.mark.parametrize(
-    ("method", "carried"), [("none", False), ("mtp", True), ("eagle3", True), ("ngram", False)]
-)
+@pytest.mark.parametrize(("method", "carried"), [("none", False), ("mtp", True), ("eagle3", True), ("ngram", False)])
 def test_prefill_workers_may_have_stages_unless_they_carry_the_draft(engine, method, carried):
     config = served(engine, prefill=Layout(pipeline=2), method=method)
     assert drafts_while_prefilling(config) == carried
@@ -116,9 +114,7 @@ def test_vllm_hands_no_cache_over_from_or_to_pipeline_stages(prefill, decode, wh
     assert unsupported(served("vllm", decode)) is None
 
 
-@pytest.mark.parametrize(
-    ("prefill", "decode", "possible"), [(4, 1, True), (2, 2, True), (4, 2, False), (1, 2, False)]
-)
+@pytest.mark.parametrize(("prefill", "decode", "possible"), [(4, 1, True), (2, 2, True), (4, 2, False), (1, 2, False)])
 def test_sglang_hands_the_cache_over_to_one_stage_or_to_as_many_as_there_were(prefill, decode, possible):
     reason = unsupported(served("sglang", Layout(pipeline=decode), prefill=Layout(pipeline=prefill)))
     assert (reason is None) == possible

@@ -218,13 +218,14 @@ def test_trtllm_takes_its_share_of_what_is_free_and_vllm_of_the_whole():
 @st.composite
 def drawn(draw):
     """A model, a system and a configuration out of their space."""
-    model, system = models()[draw(st.sampled_from(sorted(models())))], systems()[draw(st.sampled_from(sorted(systems())))]
+    model = models()[draw(st.sampled_from(sorted(models())))]
+    system = systems()[draw(st.sampled_from(sorted(systems())))]
     space = full_space(model, system, ENGINES, draw(st.integers(1, system.max_gpus)))
     params = {name: draw(st.sampled_from(values)) for name, values in space.dimensions.items()}
     try:
         return model, system, space.gpus, space.config(space.drawn(params))
     except InfeasibleError:
-        assume(False)  # noqa: FBT003 hypothesis' own signature
+        assume(False)
 
 
 def with_memory(system: System, size: float) -> System:

@@ -1,8 +1,8 @@
 """The machines and what they cost: against another table, and against the days on which prices changed."""
 
-import re
 import csv
 import datetime as dt
+import re
 from importlib.resources import files
 from itertools import pairwise
 
@@ -113,25 +113,18 @@ def test_a_price_holds_from_its_day_until_the_next(day, usd, watts):
 
 def test_the_three_lists_are_three_prices():
     day = dt.date(2026, 3, 18)
-    found = [
-        list_price(find_system("gb300-nvl72"), price_list, day).usd_per_gpu_hour for price_list in PRICE_LISTS
-    ]
+    found = [list_price(find_system("gb300-nvl72"), price_list, day).usd_per_gpu_hour for price_list in PRICE_LISTS]
     assert found == [2.652, 3.3, 3.96]
 
 
 def test_before_the_first_day_of_the_table_there_is_no_price():
-    with pytest.raises(
-        InputError, match="no rental price for h100 on or before 2026-03-17; valid dates: 2026-03-18"
-    ):
+    with pytest.raises(InputError, match="no rental price for h100 on or before 2026-03-17; valid dates: 2026-03-18"):
         list_price(find_system("h100"), "rental", dt.date(2026, 3, 17))
 
 
 def test_the_price_table_holds_only_changes():
     rows = read_csv("prices.csv")
-    facts = [
-        (row["gpu"], tuple(value for key, value in row.items() if key not in {"date", "source"}))
-        for row in rows
-    ]
+    facts = [(row["gpu"], tuple(value for key, value in row.items() if key not in {"date", "source"})) for row in rows]
     for gpu in {gpu for gpu, _ in facts}:
         history = [fact for name, fact in facts if name == gpu]
         assert all(before != after for before, after in pairwise(history))
@@ -145,9 +138,7 @@ def test_the_price_table_has_one_row_for_a_gpu_and_day_in_order_of_days():
 
 
 def test_every_priced_gpu_belongs_to_a_system():
-    assert {row["gpu"] for row in read_csv("prices.csv")} == {
-        system.gpu.name for system in systems().values()
-    }
+    assert {row["gpu"] for row in read_csv("prices.csv")} == {system.gpu.name for system in systems().values()}
 
 
 def test_a_second_costs_its_share_of_the_hour_and_the_energy_where_that_is_charged_apart():

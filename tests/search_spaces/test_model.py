@@ -111,9 +111,7 @@ def test_every_model_has_the_shape_that_its_own_configuration_states(model):
     assert model.experts == experts
     assert model.experts_per_token == (config["num_experts_per_tok"] if experts else 0)
     assert model.expert_width == (config.get("moe_intermediate_size") or config["intermediate_size"])
-    assert model.embedding_parameters == pytest.approx(
-        2 * config["vocab_size"] * config["hidden_size"], rel=1e-4
-    )
+    assert model.embedding_parameters == pytest.approx(2 * config["vocab_size"] * config["hidden_size"], rel=1e-4)
 
 
 @EVERY_MODEL
@@ -127,9 +125,7 @@ def test_every_layer_of_every_model_keeps_a_cache(model):
 
 
 def test_deepseek_v4_pro_compresses_as_many_layers_as_its_configuration_states():
-    ratios = bundled_config(find_model("deepseek-v4-pro"))["compress_ratios"][
-        :-1
-    ]  # the last is the MTP layer's
+    ratios = bundled_config(find_model("deepseek-v4-pro"))["compress_ratios"][:-1]  # the last is the MTP layer's
     assert find_model("deepseek-v4-pro").attention.layers_by_ratio == {
         128: ratios.count(128),
         4: ratios.count(4),
@@ -270,9 +266,7 @@ def test_the_cache_on_one_gpu_is_what_aiconfigurator_counts(name, tensor, length
     if model.own_weights == "fp8_block" and model.expert_width // tensor % 128:
         pytest.skip("AIConfigurator does not split an expert inside a block of 128")
     oracle = aiconfigurator_model(model, model.own_weights, Layout(tensor=tensor))
-    assert model.kv_bytes(length, kv_cache="fp8", tensor=tensor) == oracle.get_kvcache_bytes_per_sequence(
-        length
-    )
+    assert model.kv_bytes(length, kv_cache="fp8", tensor=tensor) == oracle.get_kvcache_bytes_per_sequence(length)
 
 
 @pytest.mark.parametrize("length", [1024, 8192, 65_536])
@@ -335,9 +329,7 @@ def test_a_draft_longer_than_was_measured_is_infeasible():
 
 
 def test_an_unknown_model_raises_with_the_nearest_name_first():
-    with pytest.raises(
-        UnknownNameError, match="unknown model 'gpt-oss-121b'; valid: gpt-oss-120b, gpt-oss-20b"
-    ):
+    with pytest.raises(UnknownNameError, match="unknown model 'gpt-oss-121b'; valid: gpt-oss-120b, gpt-oss-20b"):
         find_model("gpt-oss-121b")
 
 

@@ -20,9 +20,7 @@ def space_of(model: str = "gpt-oss-120b", system: str = "b200", gpus: int = 8) -
     return full_space(models()[model], systems()[system], ENGINES, gpus)
 
 
-SPACES = st.builds(
-    space_of, st.sampled_from(sorted(models())), st.sampled_from(sorted(systems())), st.integers(1, 72)
-)
+SPACES = st.builds(space_of, st.sampled_from(sorted(models())), st.sampled_from(sorted(systems())), st.integers(1, 72))
 
 
 @st.composite

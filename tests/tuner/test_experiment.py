@@ -186,9 +186,7 @@ def test_acceptance_measured_on_the_workload_replaces_the_models_own(experiment)
 
 
 def test_measured_acceptance_opens_its_draft_lengths_to_the_search(experiment):
-    speculation = (
-        experiment({"workload/acceptance": {"mtp": [1.9]}}).scenario().space.dimensions["speculation"]
-    )
+    speculation = experiment({"workload/acceptance": {"mtp": [1.9]}}).scenario().space.dimensions["speculation"]
     assert "mtp:1" in speculation
     assert "mtp:2" not in speculation
 
@@ -361,9 +359,7 @@ def test_a_number_too_large_to_print_is_refused(complaint_about_text):
 
 def test_a_date_before_the_first_price_says_which_dates_there_are(complaint):
     (line,) = complaint({"price/date": dt.date(2020, 1, 1)})
-    assert line.startswith(
-        "price: no hyperscaler price for b200 on or before 2020-01-01; valid dates: 2026-03-18"
-    )
+    assert line.startswith("price: no hyperscaler price for b200 on or before 2020-01-01; valid dates: 2026-03-18")
 
 
 def test_everything_that_is_wrong_is_said_at_once(complaint):
@@ -467,9 +463,7 @@ SCALARS = st.one_of(
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda values: (
-        st.lists(values, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), values, max_size=3)
-    ),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), values, max_size=3),
     max_leaves=6,
 )
 PATHS = st.sampled_from(
@@ -541,9 +535,7 @@ def test_a_shipped_experiment_is_a_question_that_can_be_asked(path):
     scenario = experiment.scenario()
     assert scenario.name == path.stem
     assert scenario.gpus == scenario.system.max_gpus
-    assert (
-        Experiment.model_validate(experiment.model_dump(by_alias=True), context={"path": path}) == experiment
-    )
+    assert Experiment.model_validate(experiment.model_dump(by_alias=True), context={"path": path}) == experiment
     first, second, *_ = path.read_text(encoding="utf-8").splitlines()
     assert first == "# yaml-language-server: $schema=experiment.schema.json"
     assert second.startswith("# Who asks: ")

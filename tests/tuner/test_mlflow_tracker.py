@@ -200,9 +200,7 @@ def test_each_trial_is_a_run_nested_in_the_run_of_its_study(logged):
     assert logged.problem is None
     assert logged.study.info.run_name == "chat-1"
     assert sorted(logged.trials) == [0, 1, 2, 3, 4, 5, 8, 9, 10, 11]
-    assert {run.data.tags["mlflow.parentRunId"] for run in logged.trials.values()} == {
-        logged.study.info.run_id
-    }
+    assert {run.data.tags["mlflow.parentRunId"] for run in logged.trials.values()} == {logged.study.info.run_id}
 
 
 def test_runs_say_their_configuration_and_their_ending(logged):
@@ -362,9 +360,7 @@ def test_after_kill_9_every_trial_is_complete_and_no_process_is_left(store, tmp_
             wait_until(lambda: not is_alive(writer))
         finally:
             os.kill(fork, signal.SIGKILL)
-    assert {number: run.info.status for number, run in trial_runs(store).items()} == dict.fromkeys(
-        range(5), "FINISHED"
-    )
+    assert {number: run.info.status for number, run in trial_runs(store).items()} == dict.fromkeys(range(5), "FINISHED")
     assert study_runs(store)[0].info.status == "KILLED"
 
 
@@ -547,9 +543,7 @@ def test_an_address_that_cannot_be_used_is_refused_with_one_that_can(uri, says):
     assert SECRET not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "uri", ["postgresql+psycopg2://u:p@host/db", "mysql://host/db", "https://host", "databricks"]
-)
+@pytest.mark.parametrize("uri", ["postgresql+psycopg2://u:p@host/db", "mysql://host/db", "https://host", "databricks"])
 def test_every_kind_of_store_that_mlflow_knows_is_accepted(uri):
     check_tracking_uri(uri)
 
@@ -654,9 +648,7 @@ def answers(url: str) -> bool:
 def test_a_real_server_takes_the_same_study(store):
     with mlflow_server(store) as uri:
         for _ in range(2):
-            with MlflowTracker(
-                SCENARIO, study="chat-1", tracking_uri=uri, experiment_text="a: 1\n"
-            ) as tracker:
+            with MlflowTracker(SCENARIO, study="chat-1", tracking_uri=uri, experiment_text="a: 1\n") as tracker:
                 for trial in (measured(0), FAILED, INFEASIBLE):
                     tracker.log(trial)
                 tracker.summarize(0, "# The verdict")

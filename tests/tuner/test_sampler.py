@@ -151,6 +151,13 @@ def test_nothing_is_proposed_twice_and_it_ends_when_all_was_proposed(seed, disag
     assert len({frozenset(params.items()) for params in tried}) == len(tried) < 200
 
 
+def test_other_batch_limits_and_prefill_workers_follow_when_ranking_and_neighbours_are_used_up():
+    study = study_with(RankedSampler(Believes(numbers), ranking_of(AGGREGATED), seed=0))
+    while study.sampler.propose(study.get_trials(deepcopy=False)) is not None:
+        take_turn(study, lambda params: 1.0 if params == AGGREGATED else 2.0)
+    assert AGGREGATED | {"batching.max_sequences": 256} in [trial.params for trial in study.trials]
+
+
 def test_a_step_back_to_aggregated_leaves_the_prefill_workers_behind():
     sampler = RankedSampler(Believes(numbers), ranking_of(DISAGGREGATED), seed=0)
     study = study_with(sampler)
@@ -176,8 +183,6 @@ def test_two_searches_of_the_same_seed_propose_the_same():
 
 
 # The best so far
-
-
 
 
 @pytest.mark.parametrize(
