@@ -201,7 +201,6 @@ class _Simulation:
         workload = self.loaded.workload
         self.to_count = max(round(workload.requests / self.groups), self.concurrency)
         self.prompts = workload.input_tokens.draw(self.rng, self.to_count)
-        self.prompts = np.maximum(self.prompts - workload.shared_prefix_tokens, 1)
         self.outputs = workload.output_tokens.draw(self.rng, self.to_count)
         self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
 
