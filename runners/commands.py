@@ -293,6 +293,8 @@ def _trtllm_settings(worker: _Worker) -> dict[str, Any]:
             "free_gpu_memory_fraction": engines()["trtllm"].memory_fraction,
         },
     }
+    if worker.batching.receive_interval > 1:
+        settings |= _trtllm_waiting(worker)
     if worker.role != "prefill":
         settings["cuda_graph_config"] = {
             "enable_padding": True,
@@ -305,6 +307,14 @@ def _trtllm_settings(worker: _Worker) -> dict[str, Any]:
     if worker.role != "serve":
         settings["cache_transceiver_config"] = {"backend": "NIXL"}
     return settings
+
+
+def _trtllm_waiting(worker: _Worker) -> dict[str, Any]:
+    """Decode steps for which prompts gather: until all ranks have one, or enough for a pass."""
+    steps = worker.batching.receive_interval
+    if worker.layout.attention_dp > 1:
+        return {"attention_dp_config": {"enable_balance": True, "timeout_iters": steps, "batching_wait_iters": 0}}
+    return {"batch_wait_timeout_iters": steps, "batch_wait_max_tokens_ratio": 1.0}
 
 
 def _trtllm_speculation(worker: _Worker) -> dict[str, Any]:
@@ -397,6 +407,7 @@ def _sglang(worker: _Worker) -> _Rendered:
             "--ep-size": _many(layout.expert),
             "--max-running-requests": batching.max_sequences * schedulers,
             "--chunked-prefill-size": batching.max_batched_tokens * layout.attention_dp,
+            "--scheduler-recv-interval": _many(batching.receive_interval),
             "--cuda-graph-max-bs-decode": None if worker.role == "prefill" else batching.max_sequences,
             "--mem-fraction-static": engines()["sglang"].memory_fraction,
             "--quantization": worker.quantization,

@@ -18,11 +18,13 @@ class Estimated:
     A batch that its memory model refuses counts as a load that was not kept up with. Lengths are taken at their
     longest, as the peer takes them. Its speculation has one cost law (each draft token a share of a layer, attention
     for every query token) and takes the mean accepted tokens from this project's tables. Disaggregated configurations
-    are not estimated: InfeasibleError.
+    are not estimated: InfeasibleError. A pass takes prompts up to max_batched_tokens, or with `one_prompt` up to the
+    length of one: the default of its own `cli estimate`.
     """
 
-    def __init__(self, silicon: Silicon) -> None:
+    def __init__(self, silicon: Silicon, *, one_prompt: bool = False) -> None:
         self.silicon = silicon
+        self.one_prompt = one_prompt
 
     @contextmanager
     def serve(self, config: ServingConfig) -> Iterator[Measure]:
@@ -34,7 +36,6 @@ class Estimated:
             step_key(config, config.layout),
             draft_length=config.speculation.draft_length,
             accepted=accepted,
-            max_batched_tokens=config.batching.max_batched_tokens,
         )
 
         def measure(loaded: LoadedWorkload) -> Measurement:
@@ -42,7 +43,9 @@ class Estimated:
                 raise InputError("the estimated runner knows closed-loop arrivals only; valid: closed_loop")
             workload = loaded.workload
             batch = max(1, round(loaded.load / config.layout.schedulers))
-            point = estimate(batch, workload.input_tokens.high, workload.output_tokens.high)
+            longest = workload.input_tokens.high
+            context = longest if self.one_prompt else config.batching.max_batched_tokens
+            point = estimate(batch, longest, workload.output_tokens.high, context)
             rate = point.output_rate * config.layout.replicas
             requests = workload.requests
             output = requests * workload.output_tokens.high

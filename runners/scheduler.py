@@ -45,6 +45,8 @@ class Policy:
     `kv_tokens` is the KV-cache capacity. `drafted` of the `draft_length` draft tokens are computed on the GPU (none by
     n-gram). `role` prefill hands each sequence on after its prompt; decode receives
     sequences whose prompt is in its cache already. `tokens_per_step` is the mean progress of a sequence in one step.
+    With a `receive_interval` arrivals are looked at every so many decode steps, after each pass with prompts, and while
+    idle. Where it `overlaps`, the host plans a pass while the one before runs: an arrival misses the next pass.
     """
 
     max_sequences: int
@@ -56,6 +58,8 @@ class Policy:
     draft_length: int = 0
     drafted: int = 0
     tokens_per_step: float = 1.0
+    receive_interval: int = 1
+    overlaps: bool = False
 
 
 @dataclass(slots=True)
@@ -99,6 +103,7 @@ class Scheduler:
     def __init__(self, steps: StepTimes, policy: Policy) -> None:
         self.steps = steps
         self.policy = policy
+        self.arrived: deque[tuple[int, Sequence]] = deque()
         self.waiting: deque[Sequence] = deque()
         self.prefilling: deque[Sequence] = deque()
         self.running: list[tuple[int, int, Sequence]] = []
@@ -110,23 +115,30 @@ class Scheduler:
         self._step = 0
         self._context = 0.0
         self._admissions = 0
+        self._unlooked = 0
+        self._starts = 0
         self._last_step = 0.0
         self._last_tokens: dict[float, int] = {}
 
     @property
     def load(self) -> int:
         """Sequences here, in any state."""
-        return len(self.waiting) + len(self.prefilling) + len(self.running)
+        return len(self.arrived) + len(self.waiting) + len(self.prefilling) + len(self.running)
 
     def submit(self, sequence: Sequence, now: float) -> None:
-        """Queue a sequence; a decode-only block that is under way ends at the next step if it can be admitted."""
-        self.waiting.append(sequence)
+        """Queue a sequence; a decode-only block that is under way ends at the next look if it can be admitted."""
         block = self.block
-        if block and block.steps > 1 and len(self.waiting) == 1 and self._has_room(sequence):
+        busy = bool(self.running or self.prefilling)
+        misses = self.policy.overlaps and busy and not (block and not block.chunks)
+        self.arrived.append((self._starts + (2 if misses else 1), sequence))
+        first = not self.waiting and len(self.arrived) == 1
+        if block and block.steps > 1 and first and self._has_room(sequence):
             self._cut(block, now)
 
     def start(self, now: float) -> None:
         """Begin the next block, if there is anything to do."""
+        self._starts += 1
+        self._receive()
         self._admit(now)
         self._make_room()
         if self.prefilling:
@@ -141,6 +153,7 @@ class Scheduler:
         block = self.block
         assert block is not None
         self.block = None
+        self._unlooked = 0 if block.chunks else (self._unlooked + block.steps) % self.policy.receive_interval
         if not block.chunks:
             self._advance(block, block.steps)
             return self._completed(block.end)
@@ -150,6 +163,12 @@ class Scheduler:
         return done + self._completed(block.end)
 
     # Admission
+
+    def _receive(self) -> None:
+        if self._unlooked and self.running:
+            return
+        while self.arrived and (self.arrived[0][0] <= self._starts or not self.running):
+            self.waiting.append(self.arrived.popleft()[1])
 
     def _has_room(self, sequence: Sequence) -> bool:
         here = len(self.running) + len(self.prefilling)
@@ -220,6 +239,8 @@ class Scheduler:
         steps = self.running[0][0] - self._step
         if self.policy.admission == "preempt":
             steps = min(steps, max(1, int((self.policy.kv_tokens - self.kv_used) / self._growth(sequences))))
+        if self.arrived:
+            steps = min(steps, self._until_look(1))
         context = self._context / sequences
         progress = self.policy.tokens_per_step
         middle = context + progress * (steps - 1) / 2
@@ -238,13 +259,19 @@ class Scheduler:
         return self.steps.decode(sequences, self.policy.draft_length, drafted=self.policy.drafted)
 
     def _cut(self, block: Block, now: float) -> None:
-        """End a decode-only block at the first step boundary that is not before `now`."""
+        """End a decode-only block at the first look at arrivals that is not before `now`."""
         elapsed = now - block.start
         half = block.growth_s / 2
         linear = block.step_s - half
         steps = math.ceil(2 * elapsed / (linear + math.sqrt(linear * linear + 4 * half * elapsed)) - 1e-9)
-        block.steps = min(max(steps, 1), block.steps)
+        planned = 1 if self.policy.overlaps else 0
+        block.steps = min(self._until_look(max(steps, 1) + planned), block.steps)
         block.end = block.start + block.seconds(block.steps)
+
+    def _until_look(self, steps: int) -> int:
+        """Steps of this block, at least `steps`, after which arrivals are looked at."""
+        interval = self.policy.receive_interval
+        return steps + -(self._unlooked + steps) % interval
 
     # Progress
 

@@ -39,15 +39,16 @@ class Simulated:
     transfer at the system's link bandwidth, speculation with the measured acceptance by position and the draft's own
     time (one layer and the output head for each draft token).
 
-    Not modelled: host time between iterations (scheduling, sampling, detokenization, HTTP), contention of KV
-    transfers, attention-DP ranks that wait for one of them to prefill, imbalance between ranks and experts beyond the
-    database's own assumption, the burst with which a load generator begins, prefix-cache eviction, CUDA-graph padding,
-    and start-up. Replicas and ranks are alike and get requests in turn, so one of them stands for all; with
-    disaggregation the smallest group with the same ratio does.
+    Also: steps for which arrivals are left waiting (`receive_interval`), the pass that a request misses because it is
+    planned already, the host's time to issue a pass with prompts without CUDA graphs, and, where the workload has a
+    `standing_start`, the burst with which a load generator begins.
 
-    Error: not yet validated on its own. Its step times come from AIConfigurator 0.12.0, whose own estimate on 3,337
-    measured Blackwell rows has a median absolute error of 25 % on TPOT, 50 % on TTFT and 23 % on throughput for each
-    GPU, with rank correlation 0.98 inside a scenario.
+    Not modelled: the rest of the host's time (sampling, tokenization, detokenization, HTTP), contention of KV
+    transfers, imbalance between attention-DP ranks and experts beyond the database's own assumption, prefix-cache
+    eviction, CUDA-graph padding, and start-up. Replicas and ranks are alike and get requests in turn, so one of them
+    stands for all; with disaggregation the smallest group with the same ratio does.
+
+    Error: see docs/fidelity.md, made by `servetune validate` on clean measured Blackwell rows.
 
     Deterministic: the workload's seed decides lengths, arrivals and acceptance.
     """
@@ -135,9 +136,9 @@ class _Simulation:
         self.counted: list[Sequence] = []
         self.events: list[tuple[float, int, Scheduler | None, Sequence | None]] = []
         self.order = itertools.count()
+        self.finishing: Scheduler | None = None
         self.sent = 0
         self.in_flight = 0
-        self.finishing: Scheduler | None = None
         self.window = _Window(self.concurrency, self.seats)
 
     def _policy(self, layout: Layout, batching: Batching, role: Literal["both", "prefill", "decode"]) -> Policy:
@@ -153,6 +154,8 @@ class _Simulation:
             role=role,
             admission=facts.admission,
             mixes_prefill=facts.mixes_prefill,
+            receive_interval=batching.receive_interval,
+            overlaps=facts.overlaps and role == "both",
             draft_length=config.speculation.draft_length if speculates else 0,
             drafted=self.model.drafted_tokens(config.speculation) if speculates else 0,
             tokens_per_step=self.acceptance.mean if speculates else 1.0,
@@ -166,6 +169,9 @@ class _Simulation:
         if isinstance(arrivals, ClosedLoop):
             self.concurrency = max(1, math.ceil(arrivals.concurrency / self.groups))
             self.groups = min(self.groups, arrivals.concurrency / self.concurrency)
+        if workload.standing_start and self.concurrency:
+            self._draw_standing_start()
+            return
         self.to_count = max(workload.requests, self.concurrency)
         # Enough for a warm-up of two generations, the counted requests and those in flight at the end.
         count = 2 * self.to_count + 3 * max(self.seats, self.concurrency)
@@ -188,6 +194,14 @@ class _Simulation:
             first = self.rng.choice(count, size=running, p=self.outputs / self.outputs.sum())
             self.prompts = np.concatenate([self.prompts[first], self.prompts])
             self.outputs = np.concatenate([self.outputs[first], self.outputs])
+        self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
+
+    def _draw_standing_start(self) -> None:
+        """Only what is counted: this group's share of the requests, all of them."""
+        workload = self.loaded.workload
+        self.to_count = max(round(workload.requests / self.groups), self.concurrency)
+        self.prompts = workload.input_tokens.draw(self.rng, self.to_count)
+        self.outputs = workload.output_tokens.draw(self.rng, self.to_count)
         self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
 
     def _next(self, now: float) -> Sequence | None:
@@ -226,10 +240,22 @@ class _Simulation:
         for _ in range(self.concurrency - part_way):
             self._send(0.0)
 
+    def _send_at_once(self) -> None:
+        """The first generation arrives together: the server sees all of it before its first pass."""
+        self.window.open_at_once(self.concurrency)
+        for _ in range(self.concurrency):
+            sequence = self._next(0.0)
+            if sequence is not None:
+                min(self.entries, key=lambda scheduler: scheduler.load).submit(sequence, 0.0)
+        for scheduler in self.entries:
+            self._start(scheduler, 0.0)
+
     # The event loop
 
     def run(self) -> Measurement:
-        if self.concurrency:
+        if self.concurrency and self.loaded.workload.standing_start:
+            self._send_at_once()
+        elif self.concurrency:
             self._fill()
         else:
             self._schedule_arrival()
@@ -357,6 +383,11 @@ class _Window:
         self.opened = math.inf
         self.in_flight_at_start = 0
         self.in_flight_at_last_arrival: int | None = None
+
+    def open_at_once(self, concurrency: int) -> None:
+        """Count from the first request on, with all of the first generation in flight."""
+        self.opened = 0.0
+        self.in_flight_at_start = concurrency
 
     def exhausted(self, in_flight: int) -> None:
         """The last request has been sent."""

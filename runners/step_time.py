@@ -64,7 +64,8 @@ class StepTimes:
     - draft(sequences): one draft token for each sequence.
 
     `verify_intensity` says how compute-bound attention over the KV cache is with one query token (1 = exactly
-    balanced with memory, see `decode`).
+    balanced with memory, see `decode`). `prefill_host` is the host's time to issue a pass with prompts, which the GPU
+    works through meanwhile: no such pass is shorter.
     """
 
     prefill_shared: Curve
@@ -73,6 +74,7 @@ class StepTimes:
     decode_attention: Surface
     draft: Curve
     verify_intensity: float
+    prefill_host: float = 0.0
     _decode: dict[tuple[int, int, int], "DecodeTimes"] = field(default_factory=dict, repr=False)
 
     def prefill(self, chunks: Sequence[tuple[int, int, int]], *, decoding_tokens: int = 0) -> float:
@@ -88,7 +90,7 @@ class StepTimes:
         for done, now, prompt in chunks:
             tokens += now
             attention += whole(prompt) * now * (2 * done + now) / (prompt * prompt)
-        return self.prefill_shared(tokens) + attention / len(chunks)
+        return max(self.prefill_shared(tokens) + attention / len(chunks), self.prefill_host)
 
     def decode(self, sequences: int, draft_length: int = 0, *, drafted: int = 0) -> "DecodeTimes":
         """Step times of a batch that verifies `draft_length` draft tokens, `drafted` of them computed on the GPU.

@@ -161,7 +161,9 @@ class Workload:
     """What is asked of the server, without how hard: `at(load)` adds that.
 
     `requests` is how many are measured, after a warm-up that is not. `shared_prefix_tokens` of each prompt are the
-    same in all requests and found in the prefix cache.
+    same in all requests and found in the prefix cache. With a `standing_start` there is no warm-up: a closed loop's
+    first requests are all sent at once to an idle server and count, as benchmark clients do it; the run ends when all
+    `requests` are answered.
     """
 
     shape: Shape = "closed_loop"
@@ -169,6 +171,7 @@ class Workload:
     output_tokens: Lengths
     trace: Trace | None = None
     requests: int = 400
+    standing_start: bool = False
     shared_prefix_tokens: int = 0
     seed: int = 0
 

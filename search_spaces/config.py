@@ -82,10 +82,16 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
-    """Limits of one scheduler's iteration: sequences running at once, tokens in one forward pass."""
+    """Limits of one scheduler's iteration: sequences running at once, tokens in one forward pass.
+
+    `receive_interval` is the number of decode steps for which requests that have arrived are left waiting (SGLang's
+    --scheduler-recv-interval; TensorRT-LLM's batch_wait_timeout_iters, and with attention DP its timeout_iters):
+    that spares the host work and lets prompts gather, at the price of TTFT.
+    """
 
     max_sequences: int = 256
     max_batched_tokens: int = 8192
+    receive_interval: int = 1
 
     def __post_init__(self) -> None:
         _require("max_sequences >= 1", holds=self.max_sequences >= 1, found=str(self.max_sequences))
@@ -94,6 +100,7 @@ class Batching:
             holds=self.max_batched_tokens >= self.max_sequences,
             found=f"{self.max_batched_tokens} < {self.max_sequences}",
         )
+        _require("receive_interval >= 1", holds=self.receive_interval >= 1, found=str(self.receive_interval))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ class EngineFacts:
 
     `admission`: `reserve` admits a request when its whole length fits the KV cache; `preempt` when its prompt does,
     and evicts the newest when the cache is full. `mixes_prefill`: prompts ride in the same iterations as decoding.
+    `issues_prefill`: without CUDA graphs, the host issues a pass with prompts kernel by kernel. `overlaps`: the host
+    plans a pass while the one before runs, so a request that arrives meanwhile misses the next one.
     """
 
     name: EngineName
@@ -26,6 +28,8 @@ class EngineFacts:
     memory_fraction_of: Literal["free", "total"]
     admission: Literal["reserve", "preempt"]
     mixes_prefill: bool
+    issues_prefill: bool
+    overlaps: bool
     methods: tuple[Method, ...]
     source: str
 

@@ -154,8 +154,24 @@ def _sglang_handover(config: ServingConfig, _: Sequence[_Pool]) -> str | None:
     return None
 
 
+def _receive_interval(config: ServingConfig, pools: Sequence[_Pool]) -> str | None:
+    """One engine, vLLM, looks at arrivals before every step; SGLang's interval excludes attention DP.
+
+    managers/scheduler_recv_skipper.py asserts `not server_args.enable_dp_attention`. TensorRT-LLM waits for
+    batch_wait_timeout_iters, with attention DP for attention_dp_config.timeout_iters.
+    """
+    for pool in pools:
+        if pool.batching.receive_interval == 1:
+            continue
+        if config.engine.name == "vllm":
+            return "vllm looks at arrivals in every step: receive_interval must be 1"
+        if config.engine.name == "sglang" and pool.layout.attention_dp > 1:
+            return "sglang looks at arrivals in every step with attention DP: receive_interval must be 1"
+    return None
+
+
 LAWS: dict[EngineName, tuple[Law, ...]] = {
-    "trtllm": (_trtllm_attention, _speculation_without_pipeline),
-    "vllm": (_vllm_experts, _vllm_sequences, _vllm_handover, _speculation_without_pipeline),
-    "sglang": (_sglang_ngram, _sglang_handover, _speculation_without_pipeline),
+    "trtllm": (_receive_interval, _trtllm_attention, _speculation_without_pipeline),
+    "vllm": (_receive_interval, _vllm_experts, _vllm_sequences, _vllm_handover, _speculation_without_pipeline),
+    "sglang": (_receive_interval, _sglang_ngram, _sglang_handover, _speculation_without_pipeline),
 }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from runners.recorded import recordings, served
 from search_spaces.engine import engines
 from search_spaces.hardware import list_price, systems
 from search_spaces.model import models
@@ -69,9 +70,27 @@ def experiment_table() -> Table:
     return table
 
 
+def recording_table() -> Table:
+    columns = ("model", "system", "input / output tokens", "runs", "configurations", "engines", "measured")
+    table = _table("Recordings: scenarios with eight or more measured configurations", *columns)
+    for (model, system, inputs, outputs), rows in recordings().scenarios().items():
+        dates = sorted(row.date for row in rows if row.date)
+        table.add_row(
+            model,
+            system,
+            f"{inputs} / {outputs}",
+            str(len(rows)),
+            str(len({served(row.config) for row in rows})),
+            ", ".join(sorted({row.config.engine.name for row in rows})),
+            f"{dates[0]} to {dates[-1]}" if dates else "unknown",
+        )
+    return table
+
+
 CATALOGUES: Mapping[str, Callable[[], Table]] = {
     "models": model_table,
     "systems": system_table,
     "engines": engine_table,
     "experiments": experiment_table,
+    "recordings": recording_table,
 }

@@ -29,8 +29,8 @@ PARETO_STEP = 1.1
 
 PREDICTION = {
     "simulated": (
-        "Prediction, not a measurement. Step times: AIConfigurator 0.12.0, whose own estimate is off by 25 % on TPOT, "
-        "50 % on TTFT and 23 % on throughput (median, on 3,337 measured Blackwell rows)."
+        "Prediction, not a measurement: off by 16 % on TPOT, 37 % on TTFT (too low by a third) and 17 % on throughput "
+        "(median, on 1,231 measured Blackwell runs; `servetune validate` shows more)."
     ),
     "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
 }

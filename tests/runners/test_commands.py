@@ -156,6 +156,15 @@ def test_sglang_counts_attention_dp_as_part_of_tensor_parallelism_and_its_limits
     )
 
 
+def test_sglang_and_tensorrt_llm_are_told_for_how_long_arrivals_wait():
+    waits = Batching(receive_interval=30)
+    assert "--scheduler-recv-interval 30" in line("llama-3.3-70b", "sglang", Layout(tensor=4), batching=waits)
+    (trtllm,) = started("llama-3.3-70b", "trtllm", Layout(tensor=4), batching=waits)
+    assert settings(trtllm)["batch_wait_timeout_iters"] == 30
+    (ranks,) = started("deepseek-r1", "trtllm", Layout(attention_dp=8, expert=8), batching=waits)
+    assert settings(ranks)["attention_dp_config"]["timeout_iters"] == 30
+
+
 def test_a_pipeline_multiplies_the_limits_that_count_all_of_its_batches():
     layout = Layout(tensor=2, pipeline=2)
     (trtllm,) = started("llama-3.3-70b", "trtllm", layout)

@@ -168,7 +168,8 @@ def test_a_draft_beats_none_at_low_concurrency(draft_length):
 
 @pytest.mark.parametrize("draft_length", [1, 2, 3])
 def test_the_gain_of_drafts_shrinks_as_concurrency_grows(draft_length):
-    gains = [mtp_gain(draft_length, concurrency) for concurrency in (4, 64, 1024)]
+    """Up to where every pass carries a prompt: there the host's time is shared by the tokens that a pass commits."""
+    gains = [mtp_gain(draft_length, concurrency) for concurrency in (4, 64, 256)]
     assert all(more > less for more, less in pairwise(gains))
 
 

@@ -244,7 +244,7 @@ def test_an_overloaded_server_completes_no_more_than_it_can():
     served = config(sequences=32)
     work = workload(200, 100, shape="poisson", requests=1000)
     most = busiest_rate(served, work)
-    assert simulate(served, work, 3 * most).request_rate == pytest.approx(most, rel=0.03)
+    assert simulate(served, work, 3 * most).request_rate == pytest.approx(most, rel=0.05)
 
 
 def test_a_trace_is_replayed_in_its_order_and_with_its_lengths():

@@ -61,6 +61,8 @@ PUBLISHED = {
     "qwen3-vl-235b": 235.0,
     "qwen3-235b": 235.0,
     "kimi-k2.5": 1040.0,
+    "minimax-m2.5": 229.0,
+    "qwen3-32b": 32.8,
 }
 
 # Published active parameters in billions (gpt-oss counts the output head but not the input embedding).
@@ -261,6 +263,8 @@ def test_the_weights_on_one_gpu_are_within_a_tenth_of_what_aiconfigurator_counts
 @pytest.mark.parametrize("length", [100, 8192])
 def test_the_cache_on_one_gpu_is_what_aiconfigurator_counts(name, tensor, length):
     model = find_model(name)
+    if model.own_weights == "fp8_block" and model.expert_width // tensor % 128:
+        pytest.skip("AIConfigurator does not split an expert inside a block of 128")
     oracle = aiconfigurator_model(model, model.own_weights, Layout(tensor=tensor))
     assert model.kv_bytes(length, kv_cache="fp8", tensor=tensor) == oracle.get_kvcache_bytes_per_sequence(length)
 

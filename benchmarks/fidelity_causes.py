@@ -1,0 +1,93 @@
+"""What each mended cause contributes: errors on a sample of recorded rows, the causes switched on one after another.
+
+python benchmarks/fidelity_causes.py --rows 500 --seed 1
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from unittest.mock import patch
+
+from runners.recorded import Recording, recordings
+from runners.silicon import HOST_TIMED
+from search_spaces.engine import engines
+from tuner.validate import Compared, compare, grouped, sample, score, select
+
+
+@dataclass(frozen=True, kw_only=True)
+class Causes:
+    standing_start: bool = True
+    waits: bool = True
+    host: bool = True
+    overlap: bool = True
+    gemms: bool = True
+
+
+STEPS = {
+    "none": Causes(standing_start=False, waits=False, host=False, overlap=False, gemms=False),
+    "+ burst at the start": Causes(waits=False, host=False, overlap=False, gemms=False),
+    "+ waits of the launch scripts": Causes(host=False, overlap=False, gemms=False),
+    "+ host issues prompts": Causes(overlap=False, gemms=False),
+    "+ pass planned ahead": Causes(gemms=False),
+    "+ vLLM fp8 GEMMs": Causes(),
+}
+
+
+def predicted(rows: Sequence[Recording], causes: Causes) -> list[Compared]:
+    facts = {
+        name: replace(fact, issues_prefill=fact.issues_prefill and causes.host, overlaps=causes.overlap)
+        for name, fact in engines().items()
+    }
+    timed = HOST_TIMED if causes.gemms else frozenset()
+    with (
+        patch("runners.silicon.engines", return_value=facts),
+        patch("runners.simulated.engines", return_value=facts),
+        patch("runners.silicon.HOST_TIMED", timed),
+    ):
+        return list(compare([loaded(row, causes) for row in rows], ["simulator"]))
+
+
+def loaded(row: Recording, causes: Causes) -> Recording:
+    config, workload = row.config, row.workload
+    if not causes.waits:
+        config = replace(config, batching=replace(config.batching, receive_interval=1))
+    if not causes.standing_start:
+        workload = replace(workload, standing_start=False, requests=max(400, 3 * row.concurrency))
+    return replace(row, config=config, workload=workload)
+
+
+def cells(rows: Sequence[Compared]) -> str:
+    found = [score(rows, "simulator", figure) for figure in ("ttft", "tpot", "throughput")]
+    return " | ".join(f"{item.median_error:.0%} / {item.bias:.2f}" for item in found if item)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    rows = sample(select(recordings().clean), asked.rows, asked.seed)
+    print("| causes | rows | TTFT | TPOT | throughput/GPU |\n|---|---|---|---|---|")
+    for label, causes in STEPS.items():
+        compared = predicted(rows, causes)
+        whole = [row for row in compared if row.row.config.mode == "aggregated"]
+        groups = {
+            "all": compared,
+            **{f"aggregated, {name}": group for name, group in grouped(whole, "engine").items()},
+            "trtllm, attention DP": [
+                row
+                for row in whole
+                if row.row.config.engine.name == "trtllm" and row.row.config.layout.attention_dp > 1
+            ],
+            "vllm, fp8_block": [
+                row
+                for row in whole
+                if (row.row.config.engine.name, row.row.config.precision.weights) == ("vllm", "fp8_block")
+            ],
+        }
+        for name, group in groups.items():
+            print(f"| {label} | {name} ({len(group)}) | {cells(group)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

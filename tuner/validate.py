@@ -1,0 +1,200 @@
+"""Validate: how far predictions lie from what was measured, ours and the peer's on the same rows."""
+
+import math
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Literal
+
+from runners.estimated import Estimated
+from runners.measurement import Measurement
+from runners.recorded import Recording, closed_loop_rate
+from runners.runner import RunFailedError, Runner
+from runners.silicon import Silicon
+from runners.simulated import Simulated
+from search_spaces.engine import find_engine
+from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.hardware import find_system
+from search_spaces.model import find_model
+
+Figure = Literal["ttft", "tpot", "throughput", "cost"]
+FIGURES: Mapping[Figure, str] = {
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "throughput": "throughput/GPU",
+    "cost": "$/M tokens",
+}
+
+
+def _peer(silicon: Silicon) -> Runner:
+    """AIConfigurator as its own `cli estimate` asks it."""
+    return Estimated(silicon, one_prompt=True)
+
+
+RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulator": Simulated, "AIConfigurator": _peer}
+FEWEST_TO_RANK = 5
+BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Mean TTFT and TPOT in seconds; the rate of a closed loop follows from them as it does for the measurement."""
+
+    ttft: float
+    tpot: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """A measured row and what each runner predicts for it, or why it cannot."""
+
+    row: Recording
+    predictions: Mapping[str, Prediction]
+    uncovered: Mapping[str, str]
+
+    def ratio(self, runner: str, figure: Figure) -> float:
+        """Predicted over measured. Dollars are in inverse proportion to throughput, whatever the GPU's price."""
+        predicted, row = self.predictions[runner], self.row
+        if figure == "ttft":
+            return predicted.ttft / row.ttft
+        if figure == "tpot":
+            return predicted.tpot / row.tpot
+        output = row.workload.output_tokens.mean
+        rates = closed_loop_rate(predicted.ttft, predicted.tpot, output) / closed_loop_rate(row.ttft, row.tpot, output)
+        return rates if figure == "throughput" else 1 / rates
+
+
+def compare(
+    rows: Sequence[Recording],
+    runners: Iterable[str] = tuple(RUNNERS),
+    *,
+    done: Callable[[], None] = lambda: None,
+) -> Iterator[Compared]:
+    """Every runner on every row, one system and model after the other; `done` is called after each row."""
+    groups: dict[tuple[str, str], list[Recording]] = defaultdict(list)
+    for row in rows:
+        groups[row.system, row.model].append(row)
+    for (system, model), group in sorted(groups.items()):
+        longest = max(row.workload.max_request_tokens for row in group)
+        silicon = Silicon(find_model(model), find_system(system), longest_context=longest)
+        made = {name: RUNNERS[name](silicon) for name in runners}
+        for row in group:
+            yield _compared(row, made)
+            done()
+
+
+def _compared(row: Recording, runners: Mapping[str, Runner]) -> Compared:
+    predictions: dict[str, Prediction] = {}
+    uncovered: dict[str, str] = {}
+    for name, runner in runners.items():
+        try:
+            with runner.serve(row.config) as measure:
+                run = measure(row.workload.at(row.concurrency))
+        except (InfeasibleError, RunFailedError) as error:
+            uncovered[name] = error.cause
+        else:
+            predictions[name] = _means(run)
+    return Compared(row=row, predictions=predictions, uncovered=uncovered)
+
+
+def _means(run: Measurement) -> Prediction:
+    return Prediction(ttft=run.ttft.mean, tpot=run.tpot.mean)
+
+
+def select(
+    rows: Iterable[Recording], systems: Sequence[str] | None = None, engine: str | None = None
+) -> list[Recording]:
+    """Rows of these systems (by default the Blackwell ones) and this engine.
+
+    Raises UnknownNameError, and InputError where there is no such row.
+    """
+    wanted = {find_system(name).name for name in systems} if systems else set(BLACKWELL)
+    name = find_engine(engine).name if engine else None
+    found = [row for row in rows if row.system in wanted and name in {None, row.config.engine.name}]
+    if not found:
+        raise InputError(f"nothing was recorded for {engine or 'any engine'} on {', '.join(sorted(wanted))}")
+    return found
+
+
+def sample(rows: Sequence[Recording], count: int | None, seed: int) -> list[Recording]:
+    """That many rows drawn without replacement; all of them without a count."""
+    if count is None or count >= len(rows):
+        return list(rows)
+    return random.Random(seed).sample(list(rows), count)  # noqa: S311 no secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Errors of one figure: median and mean absolute relative error, and the median of predicted over measured."""
+
+    rows: int
+    median_error: float
+    mean_error: float
+    bias: float
+
+
+def score(rows: Iterable[Compared], runner: str, figure: Figure) -> Score | None:
+    """Over the rows that the runner covers; None where there are none."""
+    ratios = [row.ratio(runner, figure) for row in rows if runner in row.predictions]
+    if not ratios:
+        return None
+    errors = [abs(ratio - 1) for ratio in ratios]
+    return Score(rows=len(ratios), median_error=median(errors), mean_error=fmean(errors), bias=median(ratios))
+
+
+GROUPS: Mapping[str, Callable[[Recording], str]] = {
+    "all": lambda _row: "all",
+    "engine": lambda row: row.config.engine.name,
+    "system": lambda row: row.system,
+    "mode": lambda row: row.config.mode,
+    "precision": lambda row: row.config.precision.weights,
+    "model": lambda row: row.model,
+}
+
+
+def grouped(rows: Iterable[Compared], by: str) -> Mapping[str, list[Compared]]:
+    """Rows by one of GROUPS."""
+    groups: dict[str, list[Compared]] = defaultdict(list)
+    for row in rows:
+        groups[GROUPS[by](row.row)].append(row)
+    return dict(sorted(groups.items()))
+
+
+def coverage(rows: Sequence[Compared], runner: str) -> tuple[int, Mapping[str, int]]:
+    """Rows that the runner predicts, and counts of the reasons why it does not."""
+    missing = Counter(row.uncovered[runner] for row in rows if runner in row.uncovered)
+    return len(rows) - missing.total(), missing
+
+
+def rank_correlation(rows: Iterable[Compared], runner: str, figure: Figure) -> float | None:
+    """Median over scenarios of Spearman's correlation between predicted and measured, where five rows or more are."""
+    groups: dict[object, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if runner in row.predictions:
+            measured = _measured(row.row, figure)
+            groups[row.row.scenario].append((measured, measured * row.ratio(runner, figure)))
+    found = [_spearman(pairs) for pairs in groups.values() if len(pairs) >= FEWEST_TO_RANK]
+    return median(found) if found else None
+
+
+def _measured(row: Recording, figure: Figure) -> float:
+    rate = row.output_rate / row.config.gpus
+    return {"ttft": row.ttft, "tpot": row.tpot, "throughput": rate, "cost": 1 / rate}[figure]
+
+
+def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
+    first, second = (_ranks([pair[side] for pair in pairs]) for side in (0, 1))
+    middle = (len(pairs) - 1) / 2
+    top = sum((a - middle) * (b - middle) for a, b in zip(first, second, strict=True))
+    spread = math.sqrt(sum((a - middle) ** 2 for a in first) * sum((b - middle) ** 2 for b in second))
+    return top / spread if spread else math.nan
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 0; equal values share the mean of theirs."""
+    order = sorted(values)
+    first = {value: index for index, value in reversed(list(enumerate(order)))}
+    count = Counter(values)
+    return [first[value] + (count[value] - 1) / 2 for value in values]
