@@ -22,6 +22,12 @@ from search_spaces.config import Batching, Layout, ServingConfig
 from search_spaces.engine import engines
 from search_spaces.fit import kv_capacity
 
+WARM_UP = 3
+"""Completions for each request in flight before an open loop is counted."""
+
+FEWEST_WARM_UPS = 64
+"""Completions before an open loop is counted in any case: the first to complete are the shortest."""
+
 MOST_SCHEDULERS = 16
 """Decode schedulers that share their prefill schedulers in a simulation; a finer ratio is approximated.
 
@@ -173,15 +179,19 @@ class _Simulation:
             self._draw_standing_start()
             return
         self.to_count = max(workload.requests, self.concurrency)
-        # Enough for a warm-up of two generations, the counted requests and those in flight at the end.
-        count = 2 * self.to_count + 3 * max(self.seats, self.concurrency)
+        # Enough for the warm-up, the counted requests and those in flight at the end.
+        count = 2 * self.to_count + FEWEST_WARM_UPS + (WARM_UP + 3) * max(self.seats, self.concurrency)
         if isinstance(arrivals, Replay):
             every = round(self.groups)
             trace = arrivals.trace
-            self.prompts = trace.input_tokens[::every][:count]
-            self.outputs = trace.output_tokens[::every][:count]
-            self.times = trace.arrival[::every][:count] / arrivals.speed
-            self.to_count = min(self.to_count, len(self.prompts) - len(self.prompts) // 10)
+            # A trace that is shorter than the run is replayed from its beginning, as often as it takes.
+            arrival = trace.arrival[::every]
+            rounds = -(-count // len(arrival))
+            period = float(trace.arrival[-1]) + 1 / trace.rate
+            offsets = np.repeat(np.arange(rounds) * period, len(arrival))
+            self.prompts = np.tile(trace.input_tokens[::every], rounds)
+            self.outputs = np.tile(trace.output_tokens[::every], rounds)
+            self.times = (np.tile(arrival, rounds) + offsets) / arrivals.speed
         else:
             self.prompts = workload.input_tokens.draw(self.rng, count)
             self.outputs = workload.output_tokens.draw(self.rng, count)
@@ -322,6 +332,9 @@ class _Simulation:
         """A completion that does not count; what the engines recorded is forgotten when the window opens with it."""
         self.warm_up.append(sequence)
         if self.window.opens(sequence, now, self.in_flight):
+            # Numbers in flight fluctuate by their square root: count enough that this is no backlog.
+            if not self.concurrency:
+                self.to_count = max(self.to_count, 4 * self.in_flight)
             for scheduler in self.decodes:
                 scheduler.gaps = Gaps()
                 scheduler.preemptions = 0
@@ -370,16 +383,16 @@ def _smallest_group(config: ServingConfig) -> tuple[int, int]:
 class _Window:
     """What is counted: completions after the warm-up.
 
-    The warm-up is over when a first generation has completed. In a closed loop these are the requests that began
-    part-way; in open loop those that had come when the first one completed, so that the slowest of them is done and
-    as many are in flight as there ever will be.
+    In a closed loop the warm-up is over when the requests that began part-way have completed. In open loop it is over
+    once WARM_UP times as many have completed as are in flight: by Little's law after WARM_UP + 1 mean stays, when the
+    number in flight has all but settled, however the lengths are spread.
     """
 
     def __init__(self, part_way: int, seats: int) -> None:
         self.left = part_way
         self.closed_loop = part_way > 0
         self.seats = seats
-        self.first_completion = math.inf
+        self.completed = 0
         self.opened = math.inf
         self.in_flight_at_start = 0
         self.in_flight_at_last_arrival: int | None = None
@@ -400,14 +413,14 @@ class _Window:
         """
         if self.opened < math.inf:
             return False
-        if self.first_completion == math.inf:
-            self.first_completion = now
-            if not self.closed_loop:
-                self.left = in_flight + 1
-        generation = 0.0 if self.closed_loop else self.first_completion
-        self.left -= sequence.arrival <= generation
+        if self.closed_loop:
+            self.left -= sequence.arrival == 0
+            over = self.left <= 0
+        else:
+            self.completed += 1
+            settled = self.completed >= max(WARM_UP * in_flight, FEWEST_WARM_UPS)
+            over = settled or self.in_flight_at_last_arrival is not None
         last = self.in_flight_at_last_arrival
-        over = self.left <= 0 or (last is not None and not self.closed_loop)
         if over:
             self.opened = now
             self.in_flight_at_start = in_flight if last is None else min(last, self.seats)

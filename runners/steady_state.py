@@ -94,7 +94,8 @@ class SteadyState:
     def _disaggregated(self, sequences: int) -> SteadyPoint:
         pool = self.config.disaggregation
         assert pool is not None
-        residence = (self.output_tokens - 1) / self.tokens_per_step * self._step_seconds(sequences)
+        decoding = (self.output_tokens - 1) / self.tokens_per_step * self._step_seconds(sequences)
+        residence = max(decoding, 1e-9)  # nothing is decoded after a single token
         wanted = sequences * self.config.layout.schedulers / residence
         steps = self.silicon.step_times(step_key(self.config, pool.prefill_layout))
         prompt = self._prompt_seconds(steps, 0)

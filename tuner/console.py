@@ -68,7 +68,9 @@ def show_answer(console: Console, answer: Answer) -> None:
     console.print(_verdict(answer, best, best.config))
     console.print(_promises(answer.scenario, best.measurement))
     console.print(_figures(answer, best))
-    console.print(_start(answer.scenario, best.config))
+    console.print(Text("Start it", style="italic"))
+    console.print(Text(how_to_start(answer.scenario.model, best.config)), soft_wrap=True)
+    console.print()
     console.print(_runners_up(answer))
     console.print(_pareto(answer))
     console.print(_counts(f"Why {_combinations(answer)} fell out", answer.fell_out()))
@@ -185,10 +187,6 @@ def _cost_table(columns: Sequence[tuple[str, Cost, Measurement]], scenario: Scen
     table.add_row("GPUs", *(str(level.gpus) for level in levels))
     table.add_row(f"load ({scenario.workload.load_unit})", *(f"{level.load:,.4g}" for level in levels))
     return table
-
-
-def _start(scenario: Scenario, config: ServingConfig) -> Panel:
-    return Panel(Text(how_to_start(scenario.model, config), overflow="fold"), title="Start it", title_align="left")
 
 
 def _runners_up(answer: Answer) -> Table:

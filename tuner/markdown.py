@@ -27,6 +27,6 @@ def to_markdown(answer: Answer) -> str:
         f"{milliseconds(promise.observed(best.measurement))} |"
         for promise in scenario.sla.promises
     ]
-    if answer.saving is not None:
+    if answer.saving is not None and answer.saving > 0:
         lines += ["", f"{answer.saving:.0%} cheaper than the engine's default configuration."]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,11 @@ class Session:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the answer, as JSON: the experiment without its budget, and what its trace holds."""
+        """What decides the answer, as JSON: the experiment without its budget, what its trace holds, and the release
+        whose tables and simulator answer.
+        """
         asked = self.question.model_dump(mode="json", exclude={"budget"}, warnings=False)
+        asked["servetune"] = version("servetune")
         trace = self.scenario.workload.trace
         if trace is not None:
             columns = (trace.arrival, trace.input_tokens, trace.output_tokens)

@@ -67,8 +67,8 @@ def plural(count: int, noun: str) -> str:
 
 
 def dollars(value: float) -> str:
-    """Three significant digits, never fewer than a cent's hundredth."""
-    return f"${value:.2f}" if value >= 1 else f"${value:.4f}"
+    """Cents from a dollar up, three significant digits below."""
+    return f"${value:.2f}" if value >= 1 else f"${value:#.3g}"
 
 
 def milliseconds(seconds: float) -> str:

@@ -257,6 +257,7 @@ def test_a_trace_is_replayed_in_its_order_and_with_its_lengths():
     simulation = _Simulation(FakeSilicon(), config(), STEPS, None, replay(recorded).at(2))
     simulation.run()
     seen = sorted(simulation.warm_up + simulation.counted, key=lambda sequence: sequence.arrival)
+    seen = [sequence for sequence in seen if sequence.arrival * 2 <= recorded.arrival[-1]]
     numbers = [int(np.searchsorted(recorded.arrival, sequence.arrival * 2 - 1e-9)) for sequence in seen]
     assert numbers == sorted(set(numbers))
     assert len(numbers) > 250
@@ -280,13 +281,12 @@ def test_a_trace_that_comes_too_fast_is_not_kept_up_with():
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
-@pytest.mark.parametrize("pause", [0.0, 0.01, 60.0])
+@pytest.mark.parametrize("pause", [0.05, 60.0])
 @pytest.mark.parametrize("replicas", [1, 8])
-def test_a_trace_too_short_for_a_warm_up_is_measured_whole(count, pause, replicas):
+def test_a_short_trace_is_replayed_until_enough_requests_are_counted(count, pause, replicas):
     recorded = trace(np.arange(count) * pause, [100] * count, [10] * count)
-    measured = simulate(config(layout=Layout(replicas=replicas)), replay(recorded), 1)
-    assert measured.requests >= 1
-    assert 0 < measured.duration_s < np.inf
+    measured = simulate(config(layout=Layout(replicas=replicas)), replay(recorded, requests=200), 1)
+    assert measured.requests >= 200
     assert measured.kept_up
 
 

@@ -23,7 +23,8 @@ TRTLLM = find_engine("trtllm")
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0189, "$0.0189"), (0.5, "$0.5000"), (1.5, "$1.50"), (12.345, "$12.35"), (1, "$1.00")]
+    ("value", "text"),
+    [(0.0189, "$0.0189"), (0.5, "$0.500"), (0.00573, "$0.00573"), (1.5, "$1.50"), (12.345, "$12.35"), (1, "$1.00")],
 )
 def test_dollars(value, text):
     assert dollars(value) == text
