@@ -54,8 +54,9 @@ class Simulated:
     eviction, CUDA-graph padding, and start-up. Replicas and ranks are alike and get requests in turn, so one of them
     stands for all; with disaggregation the smallest group with the same ratio does.
 
-    Error: median absolute error on 1,231 clean measured Blackwell rows 16 % on TPOT, 17 % on throughput, 37 % on TTFT
-    (too low by a third); docs/fidelity.md has it by engine, system, mode and model, made by `servetune validate`.
+    Error, median absolute: 16 % on TPOT, 18 % on throughput and 35 % on TTFT (too low by a third) on 1,007 clean
+    measured Blackwell rows, aggregated; 14, 14 and 57 % on 224 disaggregated ones. `servetune validate` makes the
+    whole table, docs/fidelity.md.
 
     Deterministic: the workload's seed decides lengths, arrivals and acceptance.
     """

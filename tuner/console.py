@@ -29,8 +29,8 @@ PARETO_STEP = 1.1
 
 PREDICTION = {
     "simulated": (
-        "Prediction, not a measurement: off by 16 % on TPOT, 37 % on TTFT (too low by a third) and 17 % on throughput "
-        "(median, on 1,231 measured Blackwell runs; `servetune validate` shows more)."
+        "Prediction, not a measurement: off by 16 % on TPOT, 18 % on throughput and 35 % on TTFT, which is put too low "
+        "(median, on 1,007 measured Blackwell runs; `servetune validate` shows more)."
     ),
     "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
 }
