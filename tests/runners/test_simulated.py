@@ -483,10 +483,12 @@ def accepted_tokens(tokens_per_step: tuple[float, ...], rng: np.random.Generator
 @settings(max_examples=30, deadline=None)
 @given(tokens_per_step=SERIES)
 def test_mean_and_variance_of_a_step_are_those_of_drafts_drawn_one_by_one(tokens_per_step):
-    drawn = accepted_tokens(tokens_per_step, np.random.default_rng(0), 100_000)
+    drawn = accepted_tokens(tokens_per_step, np.random.default_rng(0), 200_000)
     acceptance = Acceptance.of(tokens_per_step)
-    assert acceptance.mean == pytest.approx(drawn.mean(), rel=0.02)
-    assert acceptance.variance == pytest.approx(drawn.var(), rel=0.04, abs=0.01)
+    squares = (drawn - drawn.mean()) ** 2
+    five_errors = 5 / np.sqrt(drawn.size)
+    assert acceptance.mean == pytest.approx(drawn.mean(), rel=0.001, abs=five_errors * drawn.std())
+    assert acceptance.variance == pytest.approx(drawn.var(), rel=0.01, abs=five_errors * squares.std())
 
 
 @pytest.mark.parametrize("tokens_per_step", [(1.8,), (1.79, 2.27, 2.49, 2.54, 2.55), (1.23, 1.3)])
