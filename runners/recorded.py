@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from runners.launch import launch
+from runners.launch import Launch, launch
 from runners.measurement import Measurement, Percentiles
 from runners.runner import Measure, RunFailedError
 from runners.workload import ClosedLoop, Lengths, LoadedWorkload, Workload
@@ -365,7 +365,6 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         rules.append("layout multiplied by its expert parallelism")
     changed.update(rules)
     layout = _layout(row, "" if row.aggregated else "decode_")
-    prefill = None if row.aggregated else _layout(row, "prefill_")
     inputs, outputs = int(row.number("isl")), int(row.number("osl"))
     started = launch(
         engine,
@@ -378,19 +377,7 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         date=row.date,
         disaggregated=not row.aggregated,
     )
-    most = max(started.max_sequences, math.ceil(row.concurrency / layout.schedulers))
-    batching = Batching(
-        max_sequences=most,
-        max_batched_tokens=max(started.max_batched_tokens, most),
-        receive_interval=started.receive_interval,
-    )
-    disaggregation = None
-    if prefill is not None:
-        tokens = max(started.max_batched_tokens, inputs)
-        disaggregation = Disaggregation(
-            prefill_layout=prefill,
-            prefill_batching=Batching(max_sequences=min(most, tokens), max_batched_tokens=tokens),
-        )
+    batching, disaggregation = _batching(row, started, layout)
     return Recording(
         model=model,
         system=SYSTEMS[row.text("system")],
@@ -415,6 +402,24 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         provenance=f"{row.text('id')} ({row.source})",
         changed=tuple(rules),
     )
+
+
+def _batching(row: _Row, started: Launch, layout: Layout) -> tuple[Batching, Disaggregation | None]:
+    """The limits of the workers that decode, and the prefill workers where there are any; all requests have seats."""
+    most = max(started.max_sequences, math.ceil(row.concurrency / layout.schedulers))
+    batching = Batching(
+        max_sequences=most,
+        max_batched_tokens=max(started.max_batched_tokens, most),
+        receive_interval=started.receive_interval,
+    )
+    if row.aggregated:
+        return batching, None
+    tokens = max(started.max_batched_tokens, int(row.number("isl")))
+    prefill = Disaggregation(
+        prefill_layout=_layout(row, "prefill_"),
+        prefill_batching=Batching(max_sequences=min(most, tokens), max_batched_tokens=tokens),
+    )
+    return batching, prefill
 
 
 def _lengths(nominal: int) -> Lengths:

@@ -88,7 +88,7 @@ class SteadyState:
         residence = steps * step + sequences * prompt
         carrying = step + prompt
         busy = min(sequences * prompt / residence, 0.99)
-        ttft = carrying + step / 2 + carrying * busy / (2 * (1 - busy))
+        ttft = carrying + step / 2 + carrying * queueing(busy)
         return self._point(sequences, residence + step / 2, ttft)
 
     def _disaggregated(self, sequences: int) -> SteadyPoint:
@@ -104,7 +104,7 @@ class SteadyState:
             residence *= wanted / offered
         busy = min(wanted, offered) / offered * PREFILL_UTILIZATION
         transfer = transfer_seconds(self.silicon.model, self.silicon.system, self.config, self.input_tokens)
-        ttft = prompt * (1 + busy / (2 * (1 - busy))) + transfer
+        ttft = prompt * (1 + queueing(busy)) + transfer
         return self._point(sequences, residence + ttft, ttft)
 
     def _point(self, sequences: int, e2e: float, ttft: float) -> SteadyPoint:
@@ -139,6 +139,11 @@ class SteadyState:
         if rest or not whole:
             seconds += steps.prefill([(length - rest, rest, length)], decoding_tokens=decoding_tokens)
         return seconds
+
+
+def queueing(busy: float) -> float:
+    """Mean wait in units of the service time when a server is `busy` so much of its time (M/D/1)."""
+    return busy / (2 * (1 - busy))
 
 
 def transfer_seconds(model: Model, system: System, config: ServingConfig, tokens: float) -> float:

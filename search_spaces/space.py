@@ -70,7 +70,7 @@ class SearchSpace:
 
     def _config(self, params: Mapping[str, Value]) -> ServingConfig:
         layout = _layout(params, "layout.")
-        speculation = _speculation(params)
+        speculation = speculation_of(params)
         sequences = _int(params, "batching.max_sequences")
         disaggregation = None
         left = self.gpus
@@ -173,7 +173,8 @@ def _int(params: Mapping[str, Value], name: str) -> int:
     return int(params[name])
 
 
-def _speculation(params: Mapping[str, Value]) -> Speculation:
+def speculation_of(params: Mapping[str, Value]) -> Speculation:
+    """What `none` or `mtp:2` stands for."""
     method, _, length = str(params["speculation"]).partition(":")
     return Speculation(method=method, draft_length=int(length or 0))  # type: ignore[arg-type]
 

@@ -145,7 +145,9 @@ def simulate(
 ) -> None:
     """Predict one configuration: the engine's default on this experiment's GPUs, with your settings changed.
 
-    servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4 --set batching.max_sequences=256
+    What is not set follows: as many replicas as the GPUs hold.
+
+        servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4 --set batching.max_sequences=256
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
@@ -180,7 +182,7 @@ def validate(
 ) -> None:
     """Compare predictions with published measurements, ours and AIConfigurator's on the same rows.
 
-    All rows take about two minutes.
+    All rows take about a minute.
 
         servetune validate --system b200 --engine trtllm --rows 100 -o report.html
     """

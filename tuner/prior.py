@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from runners.silicon import Silicon
-from runners.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState
+from runners.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing
 from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
 from search_spaces.errors import InfeasibleError
 from search_spaces.fit import check
-from search_spaces.space import PREFILL, Params, Value
+from search_spaces.space import PREFILL, Params, Value, speculation_of
 from tuner.capacity import LoadRange
 from tuner.cost import dollars_per_million
 from tuner.scenario import Scenario
@@ -161,7 +161,7 @@ class Prior:
         """The combination with batch limits that do not bind and, disaggregated, matched prefill workers."""
         dimensions = self.scenario.space.dimensions
         tokens = int(_at_least(dimensions["batching.max_batched_tokens"], USUAL_BATCHED_TOKENS))
-        queries = int(str(params["speculation"]).partition(":")[2] or 0) + 1
+        queries = speculation_of(params).draft_length + 1
         seats = [n for n in dimensions["batching.max_sequences"] if int(n) * queries <= tokens]
         if not seats:
             raise InfeasibleError("batching", f"no max_sequences x {queries} tokens fits {tokens}")
@@ -286,13 +286,12 @@ class Prior:
                 seconds = steady.prompt_seconds()
             except InfeasibleError:
                 continue
-            waiting = PREFILL_UTILIZATION / (2 * (1 - PREFILL_UTILIZATION))
             params: Params = {PREFILL + name: size for name, size in zip(names, sizes, strict=True)}
             yield _PrefillPool(
                 params=params | {"prefill.max_batched_tokens": tokens},
                 gpus=layout.gpus,
                 request_rate=layout.schedulers * PREFILL_UTILIZATION / seconds,
-                ttft=seconds * (1 + waiting),
+                ttft=seconds * (1 + queueing(PREFILL_UTILIZATION)),
             )
 
 

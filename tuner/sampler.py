@@ -74,10 +74,10 @@ class RankedSampler(BaseSampler):
         """One step from the best trial in one dimension, the best predicted first."""
         best = best_of(trials)
         if best is None:
-            return iter(())
+            return
         candidates = [self._predicted(params) for params in self._one_step(best.params)]
         legal = [candidate for candidate in candidates if candidate is not None]
-        return (candidate.params for candidate in sorted(legal, key=lambda candidate: candidate.rank))
+        yield from (candidate.params for candidate in sorted(legal, key=lambda candidate: candidate.rank))
 
     def _one_step(self, params: Mapping[str, Any]) -> Iterator[Params]:
         for name, values in self._prior.scenario.space.dimensions.items():
