@@ -256,7 +256,13 @@ def _counts(title: str, counts: Mapping[str, int]) -> Table:
 
 
 def show_next(
-    console: Console, outcome: "Outcome", *, question: str, where: "Where", trials: int | None = None
+    console: Console,
+    outcome: "Outcome",
+    *,
+    question: str,
+    where: "Where",
+    trials: int | None = None,
+    runner: str | None = None,
 ) -> None:
     """Where everything is, and the next command to try; each on one line of its own, to be copied."""
     rows = [("Study", f"{where.studies / where.study}.journal")]
@@ -271,6 +277,7 @@ def show_next(
     if outcome.interrupted:
         options = ["--studies", str(where.studies), "--study", where.study]
         options += ["--trials", str(trials)] if trials else []
+        options += ["--runner", runner] if runner else []
         options += [] if where.track else ["--no-track"]
         rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
     best = outcome.answer.best

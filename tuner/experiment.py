@@ -444,9 +444,16 @@ def _draft(model: Model, name: Method, tokens_per_step: list[float]) -> Draft:
 # Reading it
 
 
-def read_experiment(path: Path) -> Experiment:
-    """Raises InputError with everything in the file that is not as it must be, one problem in each line."""
+def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
+    """The question in a file, put to another runner where one is named.
+
+    Raises InputError with everything in the file that is not as it must be, one problem in each line.
+    """
     data = _read_mapping(path)
+    if runner is not None:
+        if runner not in RUNNERS:
+            raise UnknownNameError("runner", runner, RUNNERS)
+        data["runner"] = runner
     try:
         return Experiment.model_validate(data, context={"path": path})
     except ValidationError as error:

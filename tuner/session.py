@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 FRONTIER_POINTS = 10
 
-RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulated": Simulated, "estimated": Estimated}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
@@ -71,7 +69,7 @@ class Session:
 
     @cached_property
     def runner(self) -> Runner:
-        return RUNNERS[self.question.runner](self.silicon)
+        return RUNNERS[self.question.runner](self)
 
     @property
     def study_name(self) -> str:
@@ -147,6 +145,12 @@ class Session:
         self.prior.check(config)
         with self.runner.serve(config) as measure:
             return measure(self.scenario.workload.at(load))
+
+
+RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
+    "simulated": lambda session: Simulated(session.silicon),
+    "estimated": lambda session: Estimated(session.silicon),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -205,15 +205,18 @@ def test_a_model_that_does_not_fit_exits_with_3_and_says_why(folder):
 
 def test_the_estimated_runner_spends_no_trial_on_what_it_cannot_estimate(folder):
     modes = "mode: [aggregated, disaggregated]"
-    question = QUESTION.replace("mode: [aggregated]", modes).replace("budget:", "runner: estimated\nbudget:")
+    question = QUESTION.replace("mode: [aggregated]", modes)
     (folder / "estimated.yaml").write_text(question)
-    result = run("tune", "estimated.yaml", "--no-track", cwd=folder)
+    result = run("tune", "estimated.yaml", "--runner", "estimated", "--no-track", cwd=folder)
     assert result.code == 0, result.errors
     assert "kept the SLA 3" in result.words
     assert "every percentile shown is the mean" in result.words
     (folder / "estimated.yaml").write_text(question.replace(modes, "mode: [disaggregated]"))
-    said = refused(run("tune", "estimated.yaml", "--no-track", cwd=folder))
+    said = refused(run("tune", "estimated.yaml", "--runner", "estimated", "--no-track", cwd=folder))
     assert said.startswith("servetune: estimated.yaml: runner: estimated takes mode aggregated only")
+    said = refused(run("tune", "estimated.yaml", "--runner", "simulatd", cwd=folder))
+    assert "unknown runner" in said
+    assert "simulated" in said
 
 
 def test_runs_are_kept_in_mlflow_where_the_command_says(tmp_path):

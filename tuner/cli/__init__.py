@@ -1,0 +1,69 @@
+"""The servetune command: reads what the user typed, composes the parts, and shows what came of it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from search_spaces.errors import InputError
+from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
+from tuner.cli.listing import list_known
+from tuner.cli.tune import simulate, tune
+from tuner.cli.validate import validate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Finds the cheapest way to serve a language model that keeps its latency promise.
+
+Start here:
+
+- `servetune list experiments` shows the questions that ship with it
+
+- `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
+
+- `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
+
+Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the SLA, 130 interrupted.
+""",
+)
+
+
+def main() -> None:
+    """The console script: input errors are told on one line each and exit with 2, without a traceback."""
+    try:
+        app()
+    except InputError as error:
+        _stop(str(error), EXIT_USAGE)
+    except KeyboardInterrupt:
+        _stop("interrupted", EXIT_INTERRUPTED)
+
+
+def _stop(message: str, code: int) -> None:
+    sys.stderr.write(f"servetune: {message}\n")
+    sys.exit(code)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"servetune {version('servetune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(tune)
+app.command()(simulate)
+app.command()(validate)
+app.command(name="list")(list_known)
