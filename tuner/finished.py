@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError, nearest_first
 from tuner.answer import Answer
@@ -17,7 +18,7 @@ from tuner.kept import EXPERIMENT, Summary, kept_summary
 from tuner.prior import Ranking
 from tuner.scenario import Scenario
 from tuner.search import finished_trials
-from tuner.session import Session
+from tuner.session import PREDICTING, Session
 from tuner.study_file import QUESTION, SUFFIX, read_study
 from tuner.trial import Trial
 
@@ -30,9 +31,6 @@ RELEASE = "servetune"
 
 OWN_NAME = re.compile(r"(.+)-[0-9a-f]{8}")
 """A study's own name: its experiment's, and a digest of the question."""
-
-PREDICTING = ("simulated", "estimated")
-"""Runners that answer from tables: asking them again costs seconds, not GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +99,12 @@ class Finished:
     def best(self) -> Trial | None:
         """The cheapest trial that keeps the SLA or, if none does, the one that misses it least."""
         return next(iter(self.ranked), None)
+
+    @property
+    def curve(self) -> list[Measurement]:
+        """The best configuration at every load that it was run at, lowest first."""
+        beyond = self.summary.curve if self.summary and not self.unfinished else ()
+        return sorted((*self.winner.levels, *beyond), key=lambda level: level.load)
 
     @property
     def keeps_sla(self) -> bool:
