@@ -224,8 +224,8 @@ class _Winner:
         yield Limit(
             name="Prefill compute",
             use=occupied.busy_with_prompts,
-            evidence=f"prompts take {occupied.busy_with_prompts:.0%} of {where}: {self.level.request_rate:,.3g} requests/s "
-            f"x {milliseconds(occupied.prompt_s)} for a prompt{alone}",
+            evidence=f"prompts take {occupied.busy_with_prompts:.0%} of {where}: "
+            f"{self.level.request_rate:,.3g} requests/s x {milliseconds(occupied.prompt_s)} for a prompt{alone}",
         )
         kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in _largest(occupied.kinds) if share >= 0.01)  # noqa: PLR2004
         yield Limit(

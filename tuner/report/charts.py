@@ -184,7 +184,7 @@ def load_charts(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
     promised = {promise.metric for promise in scenario.sla.promises}
     metrics: list[Metric] = [
         metric for metric in ("ttft", "tpot", "itl", "e2e") if metric in promised | {"ttft", "tpot"}
-    ]  # type: ignore[misc]
+    ]
     return [_load_chart(scenario, levels, chosen, metric) for metric in metrics]
 
 

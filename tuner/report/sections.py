@@ -10,7 +10,7 @@ from tuner.cost import cost
 from tuner.report.charts import importance_chart, load_charts, pareto_charts
 from tuner.report.contender import Contender
 from tuner.report.economics import FIFTEENFOLD, HOURS_PER_MONTH, YEAR_S
-from tuner.report.page import Chart, Code, Section, Table, Tile
+from tuner.report.page import Block, Chart, Code, Section, Table, Tile
 from tuner.report.report import Report
 from tuner.report.reproduce import commands, releases
 from tuner.report.shadow_prices import ShadowPrice, served
@@ -221,10 +221,10 @@ def _pareto(report: Report) -> Section:
     table = Table(caption="Points of the front, from cheap to quick", heads=heads, rows=rows, folded=True)
     text = [
         (
-            "Every point is one load of one configuration that was tried; lines join those that no other of the same kind "
-            "beats in both directions. Filled points keep the whole promise, hollow ones do not. The dashed line is the "
-            "promised time per token. It is promised at its own percentile, while points lie at the median, so that a "
-            "point to the right of it may still miss."
+            "Every point is one load of one configuration that was tried; lines join those that no other of the same "
+            "kind beats in both directions. Filled points keep the whole promise, hollow ones do not. The dashed "
+            "line is the promised time per token. It is promised at its own percentile, while points lie at the "
+            "median, so that a point to the right of it may still miss."
         )
     ]
     return Section(anchor="pareto", title="Cost against speed", text=text, blocks=[*charts, table])
@@ -245,8 +245,8 @@ def _load(report: Report) -> Section:
     charts.append(Table(caption="Loads of the winner", heads=heads, rows=rows))
     text = [
         (
-            f"The winner was run at {plural(len(levels), 'load')} to find the highest that keeps the promise and to show its "
-            "latency; latencies are of completed requests after the warm-up."
+            f"The winner was run at {plural(len(levels), 'load')} to find the highest that keeps the promise and to "
+            "show its latency; latencies are of completed requests after the warm-up."
         )
     ]
     return Section(anchor="load", title="Latency against load", text=text, blocks=charts)
@@ -302,11 +302,14 @@ def _importance(report: Report) -> Section:
     heads = ["knob", "difference explained (fANOVA)", "tells the best tenth (PED-ANOVA)"]
     text = [
         (
-            f"Of the {found.trials} trials that keep the promise, by Optuna's evaluators. The search tries mostly what is "
-            "predicted to be good, so a knob that it hardly varied shows little here."
+            f"Of the {found.trials} trials that keep the promise, by Optuna's evaluators. The search tries mostly "
+            "what is predicted to be good, so a knob that it hardly varied shows little here."
         )
     ]
-    blocks = [importance_chart(found), Table(caption="Importance of each knob", heads=heads, rows=rows, folded=True)]
+    blocks: list[Block] = [
+        importance_chart(found),
+        Table(caption="Importance of each knob", heads=heads, rows=rows, folded=True),
+    ]
     return Section(anchor="importance", title=title, text=text, blocks=blocks)
 
 
@@ -320,7 +323,7 @@ def _shadow_prices(report: Report) -> Section:
         "looser limit",
         "at",
     ]
-    rows = [_shadow_row(report, price) for price in report.shadow_prices]
+    rows = [_shadow_row(price) for price in report.shadow_prices]
     prices = Table(
         caption=f"Shadow prices, in {OBJECTIVES[report.finished.scenario.objective]}, the other promises kept",
         heads=heads,
@@ -331,7 +334,7 @@ def _shadow_prices(report: Report) -> Section:
     )
 
 
-def _shadow_row(report: Report, price: ShadowPrice) -> list[str]:
+def _shadow_row(price: ShadowPrice) -> list[str]:
     cheaper = price.cheaper
     return [
         _law(price.promise),
@@ -359,17 +362,19 @@ def _shadow_text(report: Report) -> Iterator[str]:
     cheaper = report.nearest_cheaper
     if cheaper is None:
         if finished.keeps_sla:
-            yield "No load that was tried is cheaper than the winner by 2 % or more: a looser promise is worth nothing here."
+            yield "No load tried is 2 % cheaper than the winner or more: a looser promise is worth nothing here."
         return
-    limits = ", ".join(
-        f"{promise.metric.upper()} {promise.statistic} {milliseconds(max(promise.observed(cheaper.measurement), promise.limit_s))}"
-        for promise in finished.scenario.sla.promises
-    )
+    limits = ", ".join(_loosened(promise, cheaper.measurement) for promise in finished.scenario.sla.promises)
     saving = 1 - cheaper.objective / report.objective(report.contenders[0])
     yield (
         f"The nearest cheaper promise: {limits} would cost {dollars(cheaper.objective)} ({saving:.0%} less), with "
         f"{cheaper.config} at a load of {cheaper.measurement.load:,.4g} {finished.scenario.workload.load_unit}."
     )
+
+
+def _loosened(promise: Promise, level: Measurement) -> str:
+    limit = max(promise.observed(level), promise.limit_s)
+    return f"{promise.metric.upper()} {promise.statistic} {milliseconds(limit)}"
 
 
 def _menu(report: Report) -> list[Table]:
@@ -426,10 +431,9 @@ def _money(report: Report) -> Section:
     text = [
         f"At ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy}: {price.source}.",
         (
-            "One deployment serves tokens/s x 3600 x "
-            f"{HOURS_PER_MONTH} tokens a month around the clock; as many whole deployments are held as the tokens sold "
-            f"take. Cost = GPUs x $/GPU-hour x {HOURS_PER_MONTH}; revenue = {tokens} tokens sold x price; "
-            "return = revenue / cost."
+            f"One deployment serves tokens/s x 3600 x {HOURS_PER_MONTH} tokens a month around the clock; as many "
+            f"whole deployments are held as the tokens sold take. Cost = GPUs x $/GPU-hour x {HOURS_PER_MONTH}; "
+            f"revenue = {tokens} tokens sold x price; return = revenue / cost."
         ),
     ]
     if report.demand.tokens_per_month is None:
@@ -504,8 +508,8 @@ def _energy(report: Report) -> Section:
     found, scenario = report.energy, report.finished.scenario
     text = [
         (
-            f"{scenario.price.all_in_watts_per_gpu:,.0f} W for each GPU held, all in (cooling and losses included, idle or "
-            "not; stated with the price, not measured)."
+            f"{scenario.price.all_in_watts_per_gpu:,.0f} W for each GPU held, all in (cooling and losses included, "
+            "idle or not; stated with the price, not measured)."
         )
     ]
     rows = [
@@ -521,7 +525,7 @@ def _reproduce(report: Report) -> Section:
     finished = report.finished
     versions = Table(caption="Versions", heads=["", "release"], rows=releases(report), words=(0, 1))
     start = how_to_start(finished.scenario.model, finished.winning_config)
-    blocks = [
+    blocks: list[Block] = [
         Code(caption="Tune again, and make this report", text="\n".join(commands(report))),
         Code(caption="Start the winner", text=start),
         Code(caption=f"The experiment, {finished.question.path.name}", text=finished.text.rstrip()),
