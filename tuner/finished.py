@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
-from search_spaces.errors import InputError, nearest_first
+from search_spaces.errors import InputError, UnknownNameError, nearest_first
 from tuner.answer import Answer
 from tuner.experiment import Experiment, as_written, list_experiments, rebuilt_experiment
 from tuner.kept import EXPERIMENT, Summary, kept_summary
+from tuner.markdown import to_markdown
 from tuner.prior import Ranking
 from tuner.scenario import Scenario
 from tuner.search import finished_trials
@@ -158,6 +159,24 @@ class Finished:
         from tuner.frames import levels_frame
 
         return levels_frame(self.scenario, self.trials)
+
+    def report(self, kind: str = "html", *, tokens_per_month: float | None = None, price: float | None = None) -> str:
+        """The report as html, md, json or csv text; `price` is dollars for a million tokens sold.
+
+        Raises InputError where nothing was measured.
+        """
+        from tuner.report.economics import Demand
+        from tuner.report.render import FORMATS
+        from tuner.report.report import Report
+
+        if kind not in FORMATS:
+            raise UnknownNameError("format", kind, FORMATS)
+        demand = Demand(tokens_per_month=tokens_per_month, usd_per_million=price)
+        return FORMATS[kind](Report(finished=self, demand=demand))
+
+    def _repr_markdown_(self) -> str:
+        """Question, verdict and figures, as notebooks show them."""
+        return to_markdown(self.answer)
 
 
 def open_finished(studies: Path, name: str) -> Finished:

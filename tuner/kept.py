@@ -11,7 +11,7 @@ from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError
 from tuner.answer import Answer
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, read_experiment
 from tuner.trial import Trial
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ class Summary:
 
 
 def keep_experiment(study: "optuna.Study", question: Experiment) -> None:
-    """Keeps the experiment's file with its study; nothing where there is no file."""
+    """Keeps where the experiment's file is, its budget and, where it asks just this question, its text."""
     path = question.path
-    if path.is_file():
-        text = path.read_text(encoding="utf-8-sig")
-        budget = question.budget.model_dump(mode="json")
-        _keep(study, EXPERIMENT, {"path": str(path.absolute()), "text": text, "budget": budget})
+    kept = {"path": str(path.absolute()), "budget": question.budget.model_dump(mode="json")}
+    if path.is_file() and read_experiment(path, runner=question.runner).model_dump() == question.model_dump():
+        kept["text"] = path.read_text(encoding="utf-8-sig")
+    _keep(study, EXPERIMENT, kept)
 
 
 def keep_summary(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
 
 FRONTIER_POINTS = 10
-CURVE = (0.1, 0.25, 0.5, 0.75, 1.25)
+CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
 """Loads at which a predicted winner is run to show its latency, in units of the one that counts."""
 
 

@@ -25,6 +25,9 @@ FULL = 0.95
 BUSY = 0.8
 """A pool that is busy this share of its time makes prompts queue."""
 
+MUCH = 0.5
+"""A prompt whose own pass takes this share of the mean TTFT decides it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
@@ -210,8 +213,8 @@ class _Winner:
         shares = self._shares
         if not shares or self.occupied is None:
             return ""
-        prompts_queue = self.nearest.metric == "ttft" or self.occupied.busy_with_prompts >= BUSY
-        if prompts_queue and self.occupied.busy_with_prompts >= max(shares.values()):
+        own = self.occupied.prompt_s / self.level.ttft.mean
+        if self.nearest.metric == "ttft" and (own >= MUCH or self.occupied.busy_with_prompts >= BUSY):
             return "prefill compute"
         return max(shares, key=lambda name: shares[name])
 

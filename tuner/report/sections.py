@@ -233,7 +233,9 @@ def _pareto(report: Report) -> Section:
 def _load(report: Report) -> Section:
     scenario, trial = report.finished.scenario, report.winner
     levels = report.finished.curve
-    charts: list[Chart | Table] = list(load_charts(scenario, levels, trial.measurement))
+    charts: list[Chart | Table] = []
+    if len(levels) > 1:
+        charts += load_charts(scenario, levels, trial.measurement)
     rows = [_level_row(report, trial, level) for level in levels]
     heads = [
         f"load ({scenario.workload.load_unit})",
@@ -339,7 +341,7 @@ def _shadow_row(price: ShadowPrice) -> list[str]:
     return [
         _law(price.promise),
         milliseconds(price.observed_s),
-        "nothing tried is cheaper" if price.measured is None else _per_ms(price.measured),
+        "–" if price.measured is None else _per_ms(price.measured),  # noqa: RUF001
         "–" if price.closed_form is None else _per_ms(price.closed_form),  # noqa: RUF001
         "–" if cheaper is None else milliseconds(cheaper.limit_s),  # noqa: RUF001
         "–" if cheaper is None else f"{dollars(cheaper.objective)} ({cheaper.config})",  # noqa: RUF001
@@ -360,9 +362,13 @@ def _shadow_text(report: Report) -> Iterator[str]:
         "configuration with the promise 10 % longer; it knows means only."
     )
     cheaper = report.nearest_cheaper
+    if not finished.keeps_sla:
+        level = report.winner.measurement
+        limits = ", ".join(_loosened(promise, level) for promise in finished.scenario.sla.promises)
+        yield f"The promise is not kept, so it has no price. The nearest that could be kept: {limits}."
+        return
     if cheaper is None:
-        if finished.keeps_sla:
-            yield "No load tried is 2 % cheaper than the winner or more: a looser promise is worth nothing here."
+        yield "No load tried is 2 % cheaper than the winner or more: a looser promise is worth nothing here."
         return
     limits = ", ".join(_loosened(promise, cheaper.measurement) for promise in finished.scenario.sla.promises)
     saving = 1 - cheaper.objective / report.objective(report.contenders[0])

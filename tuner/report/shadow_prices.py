@@ -39,7 +39,7 @@ class ShadowPrice:
     """What loosening one promise saves, the others kept.
 
     `measured` and `closed_form` are dollars per million tokens saved by each extra millisecond; None where nothing
-    measured is cheaper, or where there is no closed form.
+    measured is cheaper, where there is no closed form, and where the promise is not kept as it is.
     """
 
     promise: Promise
@@ -71,7 +71,8 @@ def _shadow_price(finished: Finished, promise: Promise, now: float) -> ShadowPri
     looser = [
         (promise.observed(level), config, level)
         for config, level in served(finished)
-        if _others_kept(scenario, promise, level)
+        if finished.keeps_sla
+        and _others_kept(scenario, promise, level)
         and promise.excess(level) > 0
         and _objective(scenario, level) <= now * (1 - WORTHWHILE)
     ]
