@@ -109,7 +109,8 @@ class Finished:
 
     @property
     def keeps_sla(self) -> bool:
-        return self.answer.keeps_sla
+        best = self.best
+        return best is not None and self.scenario.sla.kept_by(best.measurement)
 
     @property
     def winner(self) -> Trial:

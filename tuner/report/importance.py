@@ -15,7 +15,10 @@ FEWEST_TRIALS = 8
 MOST_TRIALS = 1000
 """The evaluators take the latest so many trials: their time grows with them."""
 
-TREES = 32
+TREES, DEPTH = 32, 6
+"""Of fANOVA's forest. Optuna's own, 64 trees of any depth, takes 10 s on 300 trials; this takes under 0.5 s and puts
+the shares of a made-up study of known effects within 0.03 of it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +45,15 @@ def importance(finished: Finished) -> Importance | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # experimental, as Optuna says of PED-ANOVA
-        explained = get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=TREES, seed=0))
+        explained = get_param_importances(
+            study, evaluator=FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=0)
+        )
         best = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     varied = {name for name, value in explained.items() if math.isfinite(value) and _values(study, name) > 1}
     if not varied:
         return None
     return Importance(
-        trials=len(study.trials),
+        trials=len(study.get_trials(deepcopy=False)),
         explained={name: float(value) for name, value in explained.items() if name in varied},
         among_the_best={name: float(best.get(name, 0.0)) for name in varied},
     )
@@ -75,4 +80,4 @@ def _comparable(finished: Finished) -> "optuna.Study | None":
 
 
 def _values(study: "optuna.Study", name: str) -> int:
-    return len({trial.params.get(name) for trial in study.trials})
+    return len({trial.params.get(name) for trial in study.get_trials(deepcopy=False)})

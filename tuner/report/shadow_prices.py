@@ -67,11 +67,11 @@ def shadow_prices(finished: Finished) -> list[ShadowPrice]:
 
 
 def _shadow_price(finished: Finished, promise: Promise, now: float) -> ShadowPrice:
-    scenario = finished.scenario
+    scenario, kept = finished.scenario, finished.keeps_sla
     looser = [
         (promise.observed(level), config, level)
         for config, level in served(finished)
-        if finished.keeps_sla
+        if kept
         and _others_kept(scenario, promise, level)
         and promise.excess(level) > 0
         and _objective(scenario, level) <= now * (1 - WORTHWHILE)
