@@ -91,8 +91,8 @@ def _markdown_row(cells: Any) -> str:
 
 
 def to_csv(report: Report) -> str:
-    """A row for each trial: see `tuner.frames.trials_frame`."""
-    finished = report.finished
+    """A row for each trial: see `tuner.frames.trials_frame`. Raises InputError where nothing was measured."""
+    _, finished = report.winner, report.finished
     out = io.StringIO()
     trials_frame(finished.scenario, finished.trials).to_csv(out, quoting=csv.QUOTE_MINIMAL)
     return out.getvalue()

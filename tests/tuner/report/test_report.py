@@ -77,8 +77,10 @@ def test_a_full_cache_binds_where_every_promise_has_room(tmp_path):
     assert "at most 100% full, 7 preemptions" in [limit.evidence for limit in found.limits]
 
 
-def test_shares_of_a_worker_s_time_sum_to_one(finished):
-    shares = {limit.name: limit.use for limit in what_binds(finished).limits}
+def test_shares_of_a_worker_s_time_sum_to_one(tmp_path):
+    config = replace(CONFIG, layout=replace(CONFIG.layout, expert=2))  # there are kernel times for it
+    study_of(tmp_path, measured(0, level(100_000), config=config))
+    shares = {limit.name: limit.use for limit in what_binds(open_finished(tmp_path, CHAT)).limits}
     parts = ("Prefill compute", "Decode bandwidth", "Decode compute", "Interconnect")
     assert sum(shares[name] for name in parts) == pytest.approx(1)
     assert all(shares[name] >= 0 for name in parts)
