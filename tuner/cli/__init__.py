@@ -10,6 +10,7 @@ from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.listing import list_known
 from tuner.cli.report import report
 from tuner.cli.tune import simulate, tune
+from tuner.cli.ui import ui
 from tuner.cli.validate import validate
 
 app = typer.Typer(
@@ -69,5 +70,6 @@ def _options(
 app.command()(tune)
 app.command()(simulate)
 app.command()(report)
+app.command()(ui)
 app.command()(validate)
 app.command(name="list")(list_known)
