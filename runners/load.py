@@ -16,7 +16,7 @@ import numpy as np
 from runners.measurement import Measurement, Percentiles
 from runners.prompts import NARROW_POOL, WIDE_POOL, TokenPrompts
 from runners.runner import RunFailedError
-from runners.stream import Answer, Body, Client, Endpoint, Failure, base_url, read_key
+from runners.stream import Answer, Body, Client, Endpoint, Failure, TimedSelector, base_url, read_key
 from runners.workload import ClosedLoop, LoadedWorkload, Poisson, Replay, Request
 
 HANG = "hang under load"
@@ -122,7 +122,9 @@ def load_report(
     nonce: int | None = None,
 ) -> LoadReport:
     """As `run_load`, with how the measurement came about."""
+    selector = TimedSelector()
     run = _Run(
+        read_at=lambda: selector.returned,
         model_name=model_name,
         endpoint=endpoint,
         key=read_key(api_key_env),
@@ -135,7 +137,7 @@ def load_report(
     gc.collect()
     gc.freeze()  # what the process has loaded is not searched again while tokens are timed
     try:
-        return asyncio.run(run.run())
+        return selector.run(run.run())
     finally:
         gc.unfreeze()
 
@@ -200,6 +202,7 @@ def _replayed(arrivals: Replay) -> Iterator[Request]:
 class _Run:
     """One run: the requests in flight, what came of the others, and when it is over."""
 
+    read_at: Callable[[], float]
     model_name: str
     endpoint: Endpoint
     key: str | None
@@ -232,8 +235,14 @@ class _Run:
 
     async def run(self) -> LoadReport:
         self.over: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        async with Client(self.model_name, endpoint=self.endpoint, key=self.key, on_token=self._progressed) as client:
-            self.client = client
+        self.client = Client(
+            self.model_name,
+            endpoint=self.endpoint,
+            key=self.key,
+            on_token=self._progressed,
+            read_at=self.read_at,
+        )
+        async with self.client:
             self.prompts = await self._prompts()
             self.began = self.progress = time.perf_counter()
             try:
