@@ -1,23 +1,36 @@
 """Load: sends a workload to servers that are up, times every token, and says what was seen as a Measurement."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from runners.histograms import Totals
 from runners.measurement import Measurement, Metric, Percentiles
 from runners.prompts import prepare
 from runners.runner import RunFailedError
 from runners.stopping import LOOK_GROWTH, Decision, Limit, Stopping
-from runners.stream import Answer, Body, Client, Endpoint, Failure, TimedSelector, base_url, read_key
+from runners.stream import (
+    HTTP_OK,
+    Answer,
+    Body,
+    Client,
+    Endpoint,
+    Failure,
+    StreamError,
+    TimedSelector,
+    base_url,
+    read_key,
+)
 from runners.workload import ClosedLoop, LoadedWorkload, Poisson, Replay, Request
 
 HANG = "hang under load"
@@ -47,6 +60,9 @@ SURE_ERRORS = 3.25
 BATCHES = 10
 """Consecutive answers are put into so many batches, to see how their throughput varies."""
 
+METRICS_PATH = "/metrics"
+METRICS_LIMIT_S = 10.0
+
 BLOCK = 1024
 """Requests drawn at a time."""
 
@@ -75,7 +91,8 @@ class LoadReport:
     """A measurement, and how it came about.
 
     `answers` are the counted ones. `failures` counts by cause, those of the warm-up included. `send_delays` are in
-    seconds, of an open loop's requests. `warm_up` is how many requests ended before the counted ones.
+    seconds, of an open loop's requests. `warm_up` is how many requests ended before the counted ones. `by_server` has
+    the mean latencies (seconds) of the same window by the servers' own histograms, where they keep them.
     """
 
     measurement: Measurement
@@ -84,6 +101,7 @@ class LoadReport:
     warm_up: int
     failures: dict[str, int]
     send_delays: Percentiles | None
+    by_server: Mapping[Metric, float] = field(default_factory=dict)
 
 
 STRICT = Rules()
@@ -233,6 +251,7 @@ class _Run:
     failures: list[Failure] = field(default_factory=list)
     failed_in_window: int = 0
     delays: list[float] = field(default_factory=list)
+    histograms: Totals | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -264,7 +283,9 @@ class _Run:
                     self._fill()
                 else:
                     self._start(self._send_when_due())
-                return self._report(await self.over)
+                ended = await self.over
+                by_server = await self._by_server()
+                return self._report(ended, by_server)
             finally:
                 for task in self.tasks:
                     task.cancel()
@@ -289,7 +310,7 @@ class _Run:
 
     def _fill(self) -> None:
         if self.loaded.workload.standing_start:
-            self.opened = self.began
+            self._open(self.began)
             self.in_flight_at_start = self.concurrency
         for _ in range(self.concurrency):
             self._start(self._keep_sending())
@@ -325,6 +346,8 @@ class _Run:
         self.progress = now
 
     def _take(self, request: Request, outcome: Answer | Failure, *, part_way: bool) -> None:
+        if self.over.done():
+            return
         counts = self.opened < math.inf
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
@@ -391,8 +414,12 @@ class _Run:
                 self.to_count = max(self.to_count, 4 * self.in_flight)
                 self.stopping = self._stopping()
         if over:
-            self.opened = now
-            self.in_flight_at_start = self.in_flight
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.opened = now
+        self.in_flight_at_start = self.in_flight
+        self._start(self._look_at_histograms())
 
     def _end(self, ended: Ended) -> None:
         if not self.over.done():
@@ -415,9 +442,28 @@ class _Run:
             raise RunFailedError(OUT_OF_TIME, detail)
         self._end("time limit")
 
+    # The server's own view
+
+    async def _look_at_histograms(self) -> None:
+        with contextlib.suppress(StreamError):  # a server without them is no failure
+            self.histograms = await self._histograms()
+
+    async def _histograms(self) -> Totals:
+        pages = await asyncio.gather(*(self.client.get(url, METRICS_PATH) for url in self.urls))
+        return Totals.of(page.decode(errors="replace") for status, page in pages if status == HTTP_OK)
+
+    async def _by_server(self) -> Mapping[Metric, float]:
+        if self.histograms is None:
+            return {}
+        try:
+            async with asyncio.timeout(METRICS_LIMIT_S):
+                return (await self._histograms()).means_since(self.histograms)
+        except (StreamError, TimeoutError):
+            return {}
+
     # The result
 
-    def _report(self, ended: Ended) -> LoadReport:
+    def _report(self, ended: Ended, by_server: Mapping[Metric, float]) -> LoadReport:
         if not self.answers:
             causes = Counter(failure.cause for failure in self.failures)
             detail = f"no request was answered: {dict(causes)}, such as {self.failures[0].detail}"
@@ -432,6 +478,7 @@ class _Run:
             warm_up=self.warm_up,
             failures=dict(Counter(failure.cause for failure in self.failures)),
             send_delays=delays,
+            by_server=by_server,
         )
 
     def _check_delays(self) -> None:

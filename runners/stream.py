@@ -18,7 +18,9 @@ Result = TypeVar("Result")
 Endpoint = Literal["completions", "chat"]
 PATHS: Mapping[Endpoint, str] = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
+MODELS_PATH = "/v1/models"
 HTTP_OK = 200
+REFUSED = (401, 403)
 CONNECT_LIMIT_S = 30.0
 READ_BYTES = 16 * 1024
 
@@ -244,6 +246,34 @@ class Client:
         if self._key:
             seen = seen.replace(self._key, "***")
         return Failure(sent=sent, ended=time.perf_counter(), cause=cause, detail=" ".join(seen[:SHOWN].split()))
+
+
+def served_models(url: str, api_key_env: str | None = None) -> list[str]:
+    """The names under which a server offers its models, its own first.
+
+    Raises InputError for a server that cannot be reached, refuses the key, or is no OpenAI-compatible one.
+    """
+    key = read_key(api_key_env)
+
+    async def asked() -> tuple[int, bytes]:
+        async with Client("", key=key) as client, asyncio.timeout(CONNECT_LIMIT_S):
+            return await client.get(base_url(url), MODELS_PATH)
+
+    try:
+        status, content = TimedSelector().run(asked())
+    except StreamError as error:
+        raise InputError(f"{url}: {error.cause}: {error}") from None
+    except TimeoutError:
+        raise InputError(f"{url}: no answer to GET {MODELS_PATH} within {CONNECT_LIMIT_S:.0f} s") from None
+    if status in REFUSED:
+        raise InputError(f"{url}: HTTP {status}: the server wants an API key: name its variable with --api-key-env")
+    try:
+        models = [str(model["id"]) for model in json.loads(content)["data"]]
+    except (ValueError, KeyError, TypeError):
+        models = []
+    if status != HTTP_OK or not models:
+        raise InputError(f"{url}: no OpenAI-compatible server: GET {MODELS_PATH} gave HTTP {status} and no models")
+    return models
 
 
 class StreamError(Exception):
