@@ -128,8 +128,10 @@ def dependence(seconds: Sequence[float]) -> float:
     positive sequence, 1992); of ranks, so that it tells what the median's crossing would, however few are above the
     limit.
     """
-    ranks = np.argsort(np.argsort(seconds)).astype(float)
+    ranks = np.unique(np.asarray(seconds), return_inverse=True)[1].astype(float)
     ranks -= ranks.mean()
+    if not ranks.any():
+        return 1.0
     size = len(ranks)
     spectrum = np.fft.rfft(ranks, 2 * size)
     covariance = np.fft.irfft(spectrum * spectrum.conj())[:size]

@@ -405,12 +405,18 @@ class _Reading:
         except ValueError:
             raise StreamError(WRONG_ANSWER, data.decode(errors="replace")) from None
         if not isinstance(event, dict) or "error" in event:
-            raise StreamError("error in the stream", data.decode(errors="replace"))
+            raise StreamError(self._cause(event), data.decode(errors="replace"))
         if event.get("usage"):
             self._usage = event["usage"]
         if any(map(_has_token, event.get("choices") or ())):
             self.chunks.append(now)
             self._on_token(now)
+
+    def _cause(self, event: Any) -> str:
+        """VLLM refuses a request for a stream with status 200 and the true status as the only event."""
+        error = event.get("error") if isinstance(event, dict) else None
+        code = error.get("code") if isinstance(error, dict) else None
+        return f"HTTP {code}" if isinstance(code, int) and not self.chunks else "error in the stream"
 
     def answer(self, name: str, sent: float) -> Answer:
         """Raises StreamError for a stream that ended before its time, or without token counts."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 LIMIT = 2**24
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Plan:
     ignores_length: bool = False
     key: str = ""
     usage: bool = True
+    refuses_in_stream: bool = False
     seats: int = 10_000
     histograms: bool = True
 
@@ -122,6 +124,12 @@ class _Server:
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         writer.write(head.encode() + content)
 
+    def refuse(self, writer, error) -> None:
+        if not self.plan.refuses_in_stream:
+            return self.whole(writer, 400, error)
+        writer.write(STREAM + framed(error) + framed(b"[DONE]") + b"0\r\n\r\n")
+        return None
+
     def prompt_tokens(self, request, chat) -> int:
         if chat:
             return 5 + sum(len(message["content"].split()) for message in request["messages"])
@@ -134,7 +142,7 @@ class _Server:
             return self.whole(writer, 404, {"error": {"message": f"no model {request['model']}"}})
         prompt = request.get("prompt")
         if isinstance(prompt, list) and max(prompt) >= plan.vocabulary:
-            return self.whole(writer, 400, {"error": {"message": "token id out of vocabulary"}})
+            return self.refuse(writer, {"error": {"message": "token id out of vocabulary", "code": 400}})
         asked = request.get("max_tokens") or request["max_completion_tokens"]
         sent = Sent(name=name, received=received, prompt_tokens=self.prompt_tokens(request, chat), asked_tokens=asked)
         sent.prompt_head = prompt[:8] if isinstance(prompt, list) else None
@@ -150,7 +158,7 @@ class _Server:
     async def stream(self, sent, chat, fails, writer) -> None:
         plan = self.plan
         slow = 5 if fails == "slow" else 1
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(STREAM)
         if chat:
             writer.write(self.event(chat, {"role": "assistant", "content": ""}, None))
         produced = max(sent.asked_tokens // 2, 1) if plan.ignores_length else sent.asked_tokens
