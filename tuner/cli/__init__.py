@@ -10,6 +10,7 @@ from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.listing import list_known
 from tuner.cli.measure import measure
 from tuner.cli.tune import simulate, tune
+from tuner.cli.ui import ui
 from tuner.cli.validate import validate
 
 app = typer.Typer(
@@ -67,5 +68,6 @@ def _options(
 app.command()(tune)
 app.command()(simulate)
 app.command()(measure)
+app.command()(ui)
 app.command()(validate)
 app.command(name="list")(list_known)
