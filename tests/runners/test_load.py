@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 
-from runners.load import Rules, load_report, requests_of, run_load
+from runners.load import LATE, Rules, load_report, requests_of, run_load
 from runners.runner import RunFailedError
 from runners.stopping import Limit
 from runners.workload import Lengths, Trace, Workload
@@ -22,7 +22,17 @@ def asked(**changes):
     return Workload(**lengths | {"requests": 60} | changes)
 
 
-def loaded(plan, load=4, *, rules=None, endpoint="completions", **changes):
+def loaded(plan, load=4, *, tries=5, **options):
+    """The report and the server's log; again where this machine was too busy to send on time, which is no fault."""
+    try:
+        return loaded_once(plan, load, **options)
+    except RunFailedError as error:
+        if error.cause != LATE or tries == 1:
+            raise
+        return loaded(plan, load, tries=tries - 1, **options)
+
+
+def loaded_once(plan, load, *, rules=None, endpoint="completions", **changes):
     with GoldenServer(plan) as server:
         report = load_report(
             [server.url], plan.model, asked(**changes).at(load), gpus=1, endpoint=endpoint, rules=rules or Rules()
@@ -259,6 +269,12 @@ def test_a_run_out_of_time_counts_what_was_answered_or_fails():
     assert report.measurement.requests >= 50
     with pytest.raises(RunFailedError, match=r"time limit under load: .* of 60 requests answered in 1 s"):
         loaded(Plan(ttft_s=1, tpot_s=1), rules=Rules(time_limit_s=1))
+
+
+def test_an_open_loop_that_was_not_sent_on_time_is_invalid(monkeypatch):
+    monkeypatch.setattr("runners.load.ON_TIME_S", 0.0)
+    with pytest.raises(RunFailedError, match=r"load not sent on time: \d+ of \d+ requests were sent over 0 ms after"):
+        loaded(QUICK, 50.0, tries=1, shape="poisson")
 
 
 def test_an_overload_shows_as_a_growing_backlog():
