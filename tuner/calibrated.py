@@ -108,7 +108,10 @@ def observed(row: Recording) -> Observation:
 
 
 def judge(rows: Sequence[Recording], *, measurements: int = HANDFUL, processes: int = PROCESSES) -> Evidence:
-    """Every row once, by a calibration on at most so many rows of the other layouts of its domain."""
+    """Every row once, by a calibration on at most so many rows of the other layouts of its domain.
+
+    Rows that the simulator cannot serve are left out; raises InputError where that leaves none.
+    """
     groups: dict[tuple[str, str], list[Recording]] = defaultdict(list)
     for row in rows:
         groups[row.system, row.model].append(row)
@@ -118,6 +121,8 @@ def judge(rows: Sequence[Recording], *, measurements: int = HANDFUL, processes: 
     else:
         with ProcessPoolExecutor(max_workers=processes) as pool:
             parts = list(pool.map(_judged, jobs, [measurements] * len(jobs)))
+    if not any(part.judged for part in parts):
+        raise InputError(f"none of the {len(rows)} rows can be predicted: there are no kernel data for them")
     return Evidence(
         judged=tuple(one for part in parts for one in part.judged),
         foreign=tuple(one for part in parts for one in part.foreign),
@@ -241,6 +246,9 @@ class Page:
 
     @property
     def tables(self) -> Iterator[Table]:
+        return (table for table in self._tables() if table.rows)
+
+    def _tables(self) -> Iterator[Table]:
         yield self._coverage()
         covered = [one for one in self.evidence.judged if not one.abstained]
         title = "Errors on layouts that were not measured"
@@ -272,7 +280,7 @@ class Page:
         return Table(title=f"{title} (median error / mean error / bias)", heads=heads, rows=rows)
 
     def _intervals(self, covered: Sequence[Judged]) -> Table:
-        groups = {"all": covered, **_by(covered, lambda row: row.config.engine.name)}
+        groups = {"all": covered, **_by(covered, lambda row: row.config.engine.name)} if covered else {}
         rows = []
         for label, group in groups.items():
             held = [one.held for one in group]
