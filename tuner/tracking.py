@@ -1,8 +1,11 @@
 """Tracking: what is recorded of a trial, and the seam behind which it is kept."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Protocol
 
 from runners.measurement import Measurement
@@ -50,7 +53,7 @@ def record(trial: Trial, scenario: Scenario) -> Record:
         number=trial.number,
         name=str(trial.config) if trial.config else f"{trial.ending}: {trial.cause}",
         params=_texts(flatten(trial.config)) if trial.config else {},
-        metrics=_metrics(trial.measurement, scenario) if measured else {},
+        metrics=(_metrics(trial.measurement, scenario) if measured else {}) | _spent(trial, scenario),
         curve=tuple(_step(level, scenario) for level in levels),
         tags=_tags(trial, scenario),
     )
@@ -83,6 +86,29 @@ def scenario_params(scenario: Scenario) -> dict[str, str]:
     )
 
 
+def datasets(scenario: Scenario) -> list[dict[str, str]]:
+    """What recorded data a scenario replays, in the fields of MLflow's Dataset; its digest is of what is replayed."""
+    trace = scenario.workload.trace
+    if trace is None:
+        return []
+    rows = zip(trace.arrival.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True)
+    profile = {
+        "num_rows": len(trace.arrival),
+        "requests_per_s": trace.rate,
+        "mean_input_tokens": float(trace.input_tokens.mean()),
+        "mean_output_tokens": float(trace.output_tokens.mean()),
+    }
+    return [
+        {
+            "name": PurePath(trace.path).name,
+            "digest": hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()[:8],
+            "source_type": "local",
+            "source": json.dumps({"uri": trace.path}),
+            "profile": json.dumps(profile),
+        }
+    ]
+
+
 def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
     figures: dict[str, float] = asdict(cost(measurement, scenario.price))
     return _finite(
@@ -93,6 +119,14 @@ def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
         | {f"excess.{key}": value for key, value in scenario.sla.excess(measurement).items()}
         | {"preemptions": measurement.preemptions, "kv_cache_peak": measurement.kv_cache_peak}
     )
+
+
+def _spent(trial: Trial, scenario: Scenario) -> dict[str, float]:
+    """What the trial itself cost, where GPUs were held."""
+    if not trial.gpu_seconds:
+        return {}
+    dollars = trial.gpu_seconds * scenario.price.usd_per_gpu_second
+    return {"trial.gpu_hours": trial.gpu_seconds / 3600, "trial.usd": dollars}
 
 
 def _step(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
