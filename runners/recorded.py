@@ -379,16 +379,7 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
     )
     batching, disaggregation = _batching(row, started, layout)
     if disaggregation is not None:
-        known = recipe(
-            engine,
-            model=model,
-            system=SYSTEMS[row.text("system")],
-            weights=weights,
-            lengths=(inputs, outputs),
-            concurrency=row.concurrency,
-            prefill=disaggregation.prefill_layout,
-            decode=layout,
-        )
+        known = _recipe_of(row, model, weights, disaggregation.prefill_layout, layout)
         batching, disaggregation = _as_in_recipe(known, batching, disaggregation)
     return Recording(
         model=model,
@@ -432,6 +423,20 @@ def _batching(row: _Row, started: Launch, layout: Layout) -> tuple[Batching, Dis
         prefill_batching=Batching(max_sequences=min(most, tokens), max_batched_tokens=tokens),
     )
     return batching, prefill
+
+
+def _recipe_of(row: _Row, model: str, weights: Weights, prefill: Layout, decode: Layout) -> Recipe | None:
+    engine: EngineName = row.text("backend")  # type: ignore[assignment]
+    return recipe(
+        engine,
+        model=model,
+        system=SYSTEMS[row.text("system")],
+        weights=weights,
+        lengths=(int(row.number("isl")), int(row.number("osl"))),
+        concurrency=row.concurrency,
+        prefill=prefill,
+        decode=decode,
+    )
 
 
 def _as_in_recipe(known: Recipe | None, batching: Batching, pool: Disaggregation) -> tuple[Batching, Disaggregation]:
