@@ -497,6 +497,14 @@ def served(config: ServingConfig) -> ServingConfig:
     )
 
 
+def newest(rows: Iterable[Recording]) -> tuple[Recording, ...]:
+    """Each configuration at each load once: its latest measurement, as one who measured now would see it."""
+    latest: dict[tuple[object, ...], Recording] = {}
+    for row in sorted(rows, key=lambda row: row.date or dt.date.min):
+        latest[served(row.config), row.scenario, row.concurrency] = row
+    return tuple(latest.values())
+
+
 class Recorded:
     """Answers with what was published for a configuration, at the nearest recorded concurrency at or below.
 
@@ -513,7 +521,7 @@ class Recorded:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._rows: dict[ServingConfig, list[Recording]] = defaultdict(list)
-        for row in rows:
+        for row in newest(rows):
             self._rows[served(row.config)].append(row)
         for found in self._rows.values():
             found.sort(key=lambda row: row.concurrency)

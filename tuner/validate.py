@@ -18,6 +18,7 @@ from search_spaces.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware import find_system
 from search_spaces.model import find_model
+from tuner.replay import BLACKWELL, Prediction
 
 Figure = Literal["ttft", "tpot", "throughput", "cost"]
 FIGURES: Mapping[Figure, str] = {
@@ -35,15 +36,6 @@ def _peer(silicon: Silicon) -> Runner:
 
 RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulator": Simulated, "AIConfigurator": _peer}
 FEWEST_TO_RANK = 5
-BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """Mean TTFT and TPOT in seconds; the rate of a closed loop follows from them as it does for the measurement."""
-
-    ttft: float
-    tpot: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
