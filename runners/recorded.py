@@ -93,6 +93,7 @@ SYSTEMS = {system.silicon_name: name for name, system in systems().items()}
 
 SHORTEST_SHARE = 0.8
 """Lengths are drawn uniformly from this share of the nominal length up to all of it (random_range_ratio 0.8)."""
+LENGTH_TOLERANCE = 0.01
 REQUESTS_EACH = 10
 """Requests for each one in flight (num_prompts = 10 x max_concurrency); all start at once."""
 
@@ -558,7 +559,7 @@ def _nearest(found: Sequence[Recording], loaded: LoadedWorkload, config: Serving
     if not isinstance(loaded.arrivals, ClosedLoop):
         raise InputError("recordings know closed-loop arrivals only; valid: closed_loop")
     asked = loaded.workload
-    rows = [row for row in found if _same_lengths(row.workload, asked)]
+    rows = [row for row in found if same_lengths(row.workload, asked)]
     if not rows:
         known = sorted({(row.workload.input_tokens.high, row.workload.output_tokens.high) for row in found})
         raise RunFailedError(
@@ -575,8 +576,10 @@ def _nearest(found: Sequence[Recording], loaded: LoadedWorkload, config: Serving
     return rows[index - 1]
 
 
-def _same_lengths(one: Workload, other: Workload) -> bool:
-    return (one.input_tokens, one.output_tokens) == (other.input_tokens, other.output_tokens)
+def same_lengths(one: Workload, other: Workload) -> bool:
+    """Whether both ask for the same token counts: the longest are equal, the shortest within 1 % of them."""
+    pairs = (one.input_tokens, other.input_tokens), (one.output_tokens, other.output_tokens)
+    return all(a.high == b.high and abs(a.low - b.low) <= LENGTH_TOLERANCE * a.high for a, b in pairs)
 
 
 def as_measurement(row: Recording) -> Measurement:

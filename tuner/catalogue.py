@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from runners.recorded import recordings, served
 from search_spaces.engine import engines
 from search_spaces.hardware import list_price, systems
 from search_spaces.model import models
 from tuner.experiment import list_experiments, read_experiment
+from tuner.recorded_scenario import FOLDER, recorded_cases
 from tuner.wording import METHODS
 
 
@@ -71,17 +71,23 @@ def experiment_table() -> Table:
 
 
 def recording_table() -> Table:
-    columns = ("model", "system", "input / output tokens", "runs", "configurations", "engines", "measured")
-    table = _table("Recordings: scenarios with eight or more measured configurations", *columns)
-    for (model, system, inputs, outputs), rows in recordings().scenarios().items():
-        dates = sorted(row.date for row in rows if row.date)
+    columns = (
+        "replay with servetune tune ...",
+        "input / output tokens",
+        "runs",
+        "configurations",
+        "engines",
+        "measured",
+    )
+    table = _table("Recordings that can be searched: eight or more measured configurations", *columns)
+    for name, case in recorded_cases().items():
+        dates = sorted(row.date for row in case.rows if row.date)
         table.add_row(
-            model,
-            system,
-            f"{inputs} / {outputs}",
-            str(len(rows)),
-            str(len({served(row.config) for row in rows})),
-            ", ".join(sorted({row.config.engine.name for row in rows})),
+            f"{FOLDER}/{name}",
+            f"{case.input_tokens} / {case.output_tokens}",
+            str(len(case.rows)),
+            str(len(case.configs)),
+            ", ".join(sorted({row.config.engine.name for row in case.rows})),
             f"{dates[0]} to {dates[-1]}" if dates else "unknown",
         )
     return table
