@@ -511,7 +511,7 @@ class Recorded:
 
     Percentiles are not in the rows: each of them is the mean. A run is charged what it took: the requests through
     the closed loop plus `startup_s` for loading and warming up the engine; `sleep` spends that time (by default none
-    is spent), and `spent_s` sums it up.
+    is spent), and `spent_s` sums it up, `gpu_seconds` times the GPUs held.
     """
 
     def __init__(
@@ -528,6 +528,7 @@ class Recorded:
             found.sort(key=lambda row: row.concurrency)
         self.startup_s = startup_s
         self.spent_s = 0.0
+        self.gpu_seconds = 0.0
         self._sleep = sleep
 
     @property
@@ -540,17 +541,19 @@ class Recorded:
         found = self._rows.get(served(config))
         if not found:
             raise RunFailedError("not recorded", f"{config} was never measured; {len(self._rows)} configurations were")
-        self._charge(self.startup_s)
+        gpus = found[0].config.gpus
+        self._charge(self.startup_s, gpus)
 
         def measure(loaded: LoadedWorkload) -> Measurement:
             row = _nearest(found, loaded, config)
-            self._charge(row.seconds)
+            self._charge(row.seconds, gpus)
             return as_measurement(row)
 
         yield measure
 
-    def _charge(self, seconds: float) -> None:
+    def _charge(self, seconds: float, gpus: int) -> None:
         self.spent_s += seconds
+        self.gpu_seconds += seconds * gpus
         if self._sleep is not None:
             self._sleep(seconds)
 

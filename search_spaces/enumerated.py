@@ -21,8 +21,16 @@ class EnumeratedSpace(SearchSpace):
         """The listed configuration that parameters stand for. Raises InfeasibleError when it is not in the list."""
         found = self.configs.get(frozenset(params.items()))
         if found is None:
-            raise InfeasibleError("not in the list", f"{len(self.configs)} configurations are, but not {dict(params)}")
+            raise self._unlisted(dict(params))
         return found
+
+    def check(self, config: ServingConfig) -> None:
+        """Raises InfeasibleError for a configuration that is not in the list, its batch limits apart."""
+        if not self.lists(config):
+            raise self._unlisted(config)
+
+    def _unlisted(self, what: object) -> InfeasibleError:
+        return InfeasibleError("not in the list", f"{len(self.configs)} configurations are, but not {what}")
 
     def params(self, config: ServingConfig) -> Params:
         return listed_params(config)

@@ -199,17 +199,12 @@ class RecordedPrior(Prior):
         return Ranking(candidates=tuple(sorted(candidates, key=lambda candidate: candidate.rank)), fell_out={})
 
     def predict(self, params: Params) -> Candidate:
-        """The candidate that parameters stand for; its cost is infinite where there is no prediction."""
+        """The candidate that parameters stand for; its cost is None where there is no prediction."""
         config = self.scenario.space.config(params)
         try:
             return self._candidate(params, config, self._best_point(config))
         except InfeasibleError:
-            return Candidate(params=params, objective=math.inf, excess=math.inf)
-
-    def check(self, config: ServingConfig) -> None:
-        """Raises InfeasibleError for what was not recorded; what was has been served, whatever the laws say."""
-        if served(config) not in self._rows:
-            raise InfeasibleError("not recorded", f"{config} was never measured")
+            return Candidate(params=params, objective=None, excess=math.inf)
 
     def load_range(self, config: ServingConfig) -> LoadRange:
         """The recorded loads; the first guess is the predicted capacity or, without one, the middle."""

@@ -1,7 +1,5 @@
 """Searching what was recorded: the question, the prior over its rows, and what a search over them comes to."""
 
-import math
-
 import optuna
 import pytest
 
@@ -180,9 +178,9 @@ def test_what_was_measured_is_never_infeasible_but_anything_else_is(session):
     from dataclasses import replace
 
     config = session.recorded[0].config
-    session.prior.check(config)
-    with pytest.raises(InfeasibleError, match="not recorded"):
-        session.prior.check(replace(config, layout=replace(config.layout, replicas=99)))
+    session.scenario.check(config)
+    with pytest.raises(InfeasibleError, match="not in the list"):
+        session.scenario.check(replace(config, layout=replace(config.layout, replicas=99)))
 
 
 class NoKernelData:
@@ -200,7 +198,7 @@ def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(ses
     prior = RecordedPrior(scenario, NoKernelData(scenario.model, scenario.system), session.recorded)
     ranking = prior.rank()
     assert len(ranking.candidates) == len(scenario.space.configs)
-    assert all(math.isinf(candidate.objective) for candidate in ranking.candidates)
+    assert all(candidate.objective is None for candidate in ranking.candidates)
     config = next(iter(scenario.space.configs.values()))
     loads = prior.load_range(config)
     assert loads.lowest <= loads.guess <= loads.highest
@@ -209,7 +207,7 @@ def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(ses
 # A whole search
 
 
-def replay(session, trials):
+def replay(session, **budget):
     """Trials and study of a search over a session's rows."""
     from tuner.sampler import RankedSampler
     from tuner.search import Budget, Search
@@ -223,7 +221,7 @@ def replay(session, trials):
         study=study,
         sampler=sampler,
         tracker=Untracked(),
-        budget=Budget(trials=trials),
+        budget=Budget(**{"trials": 100} | budget),
         progress=lambda _done, _best: None,
     )
     search.run()
@@ -234,7 +232,7 @@ def test_a_search_to_the_end_measures_every_configuration_once_and_finds_the_bes
     from tuner.recorded_scenario import replayed
     from tuner.search import best_trial
 
-    search, study = replay(session, trials=100)
+    search, study = replay(session)
     trials = search.trials()
     assert [trial.ending for trial in trials] == ["measured"] * len(session.scenario.space.configs)
     best = best_trial(session.scenario, trials)
@@ -261,6 +259,12 @@ def test_a_search_is_charged_the_gpu_hours_of_the_runs_that_it_replayed(session)
     assert found.gpu_seconds == pytest.approx(sum(row.seconds * row.config.gpus for row in replayed_rows))
     assert 0 < found.gpu_seconds < found.all_gpu_seconds
     assert search.runner.spent_s == pytest.approx(found.seconds)
+    assert trial.gpu_seconds == pytest.approx(found.gpu_seconds)
+
+
+def test_a_budget_of_gpu_hours_holds_for_replayed_runs(session):
+    search, _ = replay(session, gpu_seconds=1.0)
+    assert len(search.trials()) == 1
 
 
 def test_another_question_of_the_same_rows_is_another_study(tmp_path, session):
