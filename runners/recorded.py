@@ -94,6 +94,8 @@ SYSTEMS = {system.silicon_name: name for name, system in systems().items()}
 SHORTEST_SHARE = 0.8
 """Lengths are drawn uniformly from this share of the nominal length up to all of it (random_range_ratio 0.8)."""
 LENGTH_TOLERANCE = 0.01
+LEAST_MS = 0.1
+"""Below any TTFT or TPOT of a served model: TPOT in seconds, put into a column of milliseconds, is below it."""
 REQUESTS_EACH = 10
 """Requests for each one in flight (num_prompts = 10 x max_concurrency); all start at once."""
 
@@ -199,6 +201,25 @@ class _Row:
         except ValueError:
             raise InputError(f"{self.where}: column {column} must hold a number, but has {text!r}") from None
 
+    def tokens(self, column: str) -> int:
+        """Raises InputError for what is no count of tokens."""
+        count = self.number(column)
+        if not 1 <= count < math.inf:
+            raise InputError(
+                f"{self.where}: column {column} must hold a number of tokens, but has {self.text(column)!r}"
+            )
+        return int(count)
+
+    def seconds(self, column: str) -> float:
+        """Of a column in milliseconds. Raises InputError for a time that no engine has: its unit will be another."""
+        time = self.number(column)
+        if not LEAST_MS <= time < math.inf:
+            raise InputError(
+                f"{self.where}: column {column} must hold milliseconds, {LEAST_MS:g} or more, "
+                f"but has {self.text(column)!r}"
+            )
+        return time / 1000
+
     def size(self, column: str) -> int:
         """A parallel size; absent and 0 both mean 1."""
         return max(int(self.number(column, 1)), 1)
@@ -268,7 +289,8 @@ def _rows(path: Path) -> Iterator[_Row]:
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(
-                    f"{path}: recordings need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
+                    f"{path}: recordings need the columns {', '.join(COLUMNS)} (times in milliseconds); "
+                    f"missing: {', '.join(missing)}"
                 )
             for number, cells in enumerate(reader, start=2):
                 yield _Row(cells, f"{path}: line {number}")
@@ -366,7 +388,7 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         rules.append("layout multiplied by its expert parallelism")
     changed.update(rules)
     layout = _layout(row, "" if row.aggregated else "decode_")
-    inputs, outputs = int(row.number("isl")), int(row.number("osl"))
+    inputs, outputs = row.tokens("isl"), row.tokens("osl")
     started = launch(
         engine,
         model=model,
@@ -396,8 +418,8 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
             standing_start=True,
         ),
         concurrency=row.concurrency,
-        ttft=row.number("silicon_ttft_ms") / 1000,
-        tpot=row.number("silicon_tpot_ms") / 1000,
+        ttft=row.seconds("silicon_ttft_ms"),
+        tpot=row.seconds("silicon_tpot_ms"),
         release=row.text("backend_version") or "unknown",
         date=row.date,
         provenance=f"{row.text('id')} ({row.source})",
