@@ -162,6 +162,12 @@ class Recordings:
     dropped: Mapping[str, int]
     changed: Mapping[str, int]
 
+    @classmethod
+    def of(cls, rows: Iterable[Recording]) -> "Recordings":
+        """Some rows, as if no others had been recorded."""
+        kept = tuple(rows)
+        return cls(rows=kept, total=len(kept), dropped={}, changed={})
+
     @property
     def clean(self) -> tuple[Recording, ...]:
         """Rows with nothing known against them."""

@@ -72,7 +72,7 @@ class Case:
     @property
     def name(self) -> str:
         """`deepseek-r1-b200-1024-1024`."""
-        return "-".join(map(str, self.scenario))
+        return case_name(self.scenario)
 
     @cached_property
     def configs(self) -> Mapping[ServingConfig, tuple[Recording, ...]]:
@@ -81,6 +81,10 @@ class Case:
         for row in sorted(self.rows, key=lambda row: row.concurrency):
             groups[served(row.config)].append(row)
         return {config: tuple(rows) for config, rows in groups.items()}
+
+
+def case_name(scenario: tuple[str, str, int, int]) -> str:
+    return "-".join(map(str, scenario))
 
 
 def cases(found: Recordings | None = None, *, systems: Sequence[str] = BLACKWELL) -> Sequence[Case]:

@@ -17,7 +17,9 @@ def validate(
     engine: Annotated[str | None, typer.Option(help="Only rows of this engine.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Rows to draw; by default all of them.")] = None,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Report to write: .md or .html.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Report to write: .md (and pictures) or .html.")
+    ] = None,
 ) -> None:
     """Compare predictions with published measurements, ours and AIConfigurator's on the same rows.
 
