@@ -516,7 +516,7 @@ class _Problems:
 
 def _read_text(path: Path) -> str:
     """A file's text, or the question that comes with a recorded scenario."""
-    if path.parent == Path(FOLDER) and not path.exists():
+    if path.parent == Path(FOLDER) and not path.exists() and path.stem in recorded_cases():
         return question_text(recorded_cases()[path.stem])
     try:
         return path.read_bytes().decode("utf-8-sig")

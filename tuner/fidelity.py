@@ -80,7 +80,7 @@ class Fidelity:
 
     def _decisions(self) -> Iterator[Table]:
         """On the rows that all predict, then on all rows, where what a runner abstains from cannot be picked."""
-        heads = ["", "", "decisions", "SLA broken", "nothing found", "share of the best"]
+        heads = ["", "", "decisions", "SLA broken", "by (median)", "nothing found", "share of the best"]
         for title, only in (
             ("Decisions among the rows that all predict", _predicted_by_all),
             ("Decisions among all rows", lambda _row: True),
@@ -95,7 +95,7 @@ class Fidelity:
                     found = quality(group)
                     rows += [[label, name, *_quality_cells(found)]] if found else []
             if rows:
-                yield Table(title=title, heads=heads, rows=sorted(rows, key=lambda row: row[0] != "all"))
+                yield Table(title=title, heads=heads, rows=sorted(rows, key=lambda row: (row[0] != "all", row[0])))
 
     def _splits(self, shared: Sequence[Compared]) -> Table:
         """How far the error of a group that was seen by nobody may lie from the error of all rows."""
@@ -192,7 +192,8 @@ def _predicted_by_all(row: Compared) -> bool:
 
 
 def _quality_cells(found: Quality) -> list[str]:
-    return [f"{found.decisions:,}", f"{found.broken:.0%}", f"{found.none:.0%}", f"{found.share:.2f}"]
+    shares = (found.broken, found.excess, found.none)
+    return [f"{found.decisions:,}", *(f"{share:.0%}" for share in shares), f"{found.share:.2f}"]
 
 
 def _spread(groups: Mapping[str, Sequence[Compared]], runner: str) -> Iterator[str]:

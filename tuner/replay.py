@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
+from statistics import fmean, median
 
 from runners.recorded import Recording, Recordings, closed_loop_rate, newest, recordings, served
 from search_spaces.config import ServingConfig
@@ -123,6 +123,13 @@ class Decision:
         return self.picked is not None and not self.limits.kept_by(self.picked)
 
     @property
+    def excess(self) -> float:
+        """By which share the pick was measured over the limit that it misses most; 0 where it breaks none."""
+        if self.picked is None:
+            return 0.0
+        return max(self.picked.ttft / self.limits.ttft, self.picked.tpot / self.limits.tpot, 1.0) - 1
+
+    @property
     def share(self) -> float:
         """Of the best measured tokens/s/GPU that keep the limits; 0 for a pick that breaks them, and for none."""
         if self.picked is None or self.broken:
@@ -154,13 +161,14 @@ def decide(rows: Sequence[Recording], predictions: Sequence[Prediction | None], 
 class Quality:
     """Decisions summed up: how many, and which share of them broke the limits, found nothing, or reached of the best.
 
-    `share` counts a pick that breaks the limits, and none at all, as 0.
+    `share` counts a pick that breaks the limits, and none at all, as 0; `excess` is the median over broken ones.
     """
 
     decisions: int
     broken: float
     none: float
     share: float
+    excess: float
 
 
 def quality(decisions: Iterable[Decision]) -> Quality | None:
@@ -173,4 +181,5 @@ def quality(decisions: Iterable[Decision]) -> Quality | None:
         broken=fmean(decision.broken for decision in made),
         none=fmean(decision.picked is None for decision in made),
         share=fmean(decision.share for decision in made),
+        excess=median([decision.excess for decision in made if decision.broken] or [0.0]),
     )

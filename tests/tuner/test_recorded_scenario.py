@@ -1,5 +1,7 @@
 """Searching what was recorded: the question, the prior over its rows, and what a search over them comes to."""
 
+from pathlib import Path
+
 import optuna
 import pytest
 
@@ -145,6 +147,11 @@ def test_fewer_gpus_than_any_deployment_has_are_refused():
 def test_an_unknown_recorded_scenario_lists_the_nearest_first():
     with pytest.raises(UnknownNameError, match=f"valid: {GPT_OSS}"):
         find_experiment("recorded/gpt-oss-120b-b200-1024-1023")
+
+
+def test_a_file_that_is_not_there_is_told_even_in_a_folder_of_that_name():
+    with pytest.raises(InputError, match="cannot be read"):
+        read_experiment(Path("recorded") / "nothing.yaml")
 
 
 # Percentiles

@@ -75,6 +75,7 @@ def test_quality_counts_what_broke_what_found_nothing_and_the_mean_share(rows):
     made = [Decision(picked=picked, best=rows[1], limits=LIMITS) for picked in (rows[1], rows[2], None, rows[1])]
     found = quality(made)
     assert (found.decisions, found.broken, found.none, found.share) == (4, 0.25, 0.25, 0.5)
+    assert found.excess == pytest.approx(0.03 / 0.02 - 1)
     assert quality([]) is None
 
 

@@ -10,7 +10,7 @@ from runners.recorded import Recordings, recordings
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.cli import app
 from tuner.fidelity import Fidelity, to_html, to_markdown, write
-from tuner.replay import case, quality
+from tuner.replay import case, cases, quality
 from tuner.validate import (
     GROUPS,
     SPLITS,
@@ -283,3 +283,10 @@ def test_questions_are_written_where_asked(tmp_path):
 def test_only_recordings_are_written(tmp_path):
     result = CliRunner().invoke(app, ["list", "models", "--write", str(tmp_path)])
     assert isinstance(result.exception, InputError)
+
+
+def test_the_report_asks_what_the_benchmarks_ask():
+    """An oracle over every clean Blackwell row decides once for each limit of each case."""
+    found = decisions([predicted(row) for row in select(recordings().clean)], "simulator")
+    assert len(found) == sum(len(case.limits) for case in cases())
+    assert all(decision.share == 1 for decision in found)
