@@ -677,11 +677,11 @@ def find_experiment(name_or_path: str) -> Path:
     name = name_or_path.rpartition("/")[2].removesuffix(SUFFIX)[:SHOWN]
     if name_or_path in (name, name + SUFFIX) and name in known:
         return known[name]
-    if name_or_path.startswith(f"{FOLDER}/"):
-        recorded = recorded_cases()
-        if name not in recorded:
-            raise UnknownNameError("recorded scenario", name, recorded)
+    recorded = recorded_cases()
+    if name in recorded and name_or_path.removeprefix(f"{FOLDER}/").removesuffix(SUFFIX) == name:
         return Path(FOLDER) / f"{name}{SUFFIX}"
+    if name_or_path.startswith(f"{FOLDER}/"):
+        raise UnknownNameError("recorded scenario", name, recorded)
     choices = ", ".join(nearest_first(name, list(known)))
     raise InputError(
         f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}; "

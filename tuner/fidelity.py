@@ -36,6 +36,7 @@ from tuner.validate import (
 from tuner.wording import dollars as dollars_in_words
 from tuner.wording import milliseconds, rate
 
+KINDS = (".md", ".html")
 FEWEST_IN_GROUP = 5
 """Rows that a group of a split needs for its error to be counted."""
 
@@ -256,15 +257,20 @@ def show(console: Console, report: Fidelity) -> None:
         console.print(note, style="dim", markup=False)
 
 
+def check_kind(path: Path) -> None:
+    """Raises InputError for a file that no report can be written to as."""
+    if path.suffix not in KINDS:
+        raise InputError(f"{path}: unknown kind of report {path.suffix!r}; valid: {', '.join(KINDS)}")
+
+
 def write(report: Fidelity, path: Path) -> None:
     """Raises InputError for a file that is neither .md nor .html, or cannot be written."""
-    renderers = {".md": lambda found: to_markdown(found, stem=path.stem), ".html": to_html}
-    if path.suffix not in renderers:
-        raise InputError(f"{path}: unknown kind of report {path.suffix!r}; valid: {', '.join(renderers)}")
-    beside = plots(report, path.stem) if path.suffix == ".md" else {}
+    check_kind(path)
+    as_page = path.suffix == ".html"
+    beside = {} if as_page else plots(report, path.stem)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(renderers[path.suffix](report), encoding="utf-8")
+        path.write_text(to_html(report) if as_page else to_markdown(report, stem=path.stem), encoding="utf-8")
         for name, picture in beside.items():
             (path.parent / name).write_text(picture, encoding="utf-8")
     except OSError as error:

@@ -144,6 +144,13 @@ def test_fewer_gpus_than_any_deployment_has_are_refused():
         question.model_copy(update={"gpus": 4}).scenario()
 
 
+def test_a_recorded_scenario_is_found_by_its_bare_name_and_as_a_file_name_too():
+    for name in (GPT_OSS, f"{GPT_OSS}.yaml", f"recorded/{GPT_OSS}", f"recorded/{GPT_OSS}.yaml"):
+        assert find_experiment(name).stem == GPT_OSS
+    with pytest.raises(InputError, match="no file and no experiment"):
+        find_experiment(f"elsewhere/{GPT_OSS}")
+
+
 def test_an_unknown_recorded_scenario_lists_the_nearest_first():
     with pytest.raises(UnknownNameError, match=f"valid: {GPT_OSS}"):
         find_experiment("recorded/gpt-oss-120b-b200-1024-1023")

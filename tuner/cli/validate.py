@@ -29,9 +29,11 @@ def validate(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.recorded import recordings
-    from tuner.fidelity import Fidelity, progress, show, write
+    from tuner.fidelity import Fidelity, check_kind, progress, show, write
     from tuner.validate import compare, sample, select
 
+    if output is not None:
+        check_kind(output)
     known = recordings()
     drawn = sample(select(known.clean, systems, engine), rows, seed)
     out = console()
