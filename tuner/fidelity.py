@@ -37,6 +37,8 @@ from tuner.wording import dollars as dollars_in_words
 from tuner.wording import milliseconds, rate
 
 KINDS = (".md", ".html")
+HEADROOMS = (0.0, 0.1, 0.2, 0.4)
+QUALITY = ("decisions", "SLA broken", "by (median)", "nothing found", "share of the best")
 FEWEST_IN_GROUP = 5
 """Rows that a group of a split needs for its error to be counted."""
 
@@ -70,6 +72,7 @@ class Fidelity:
         shared = [row for row in self.compared if _predicted_by_all(row)]
         yield self._errors("Errors on the rows that all predict", {"all": shared})
         yield from self._decisions()
+        yield self._headrooms()
         yield self._ranks()
         yield self._errors("Errors by mode, each on the rows that it predicts", grouped(self.compared, "mode"))
         for by in (name for name in GROUPS if name not in {"all", "mode", "scenario", "layout"}):
@@ -81,7 +84,7 @@ class Fidelity:
 
     def _decisions(self) -> Iterator[Table]:
         """On the rows that all predict, then on all rows, where what a runner abstains from cannot be picked."""
-        heads = ["", "", "decisions", "SLA broken", "by (median)", "nothing found", "share of the best"]
+        heads = ["", "", *QUALITY]
         for title, only in (
             ("Decisions among the rows that all predict", _predicted_by_all),
             ("Decisions among all rows", lambda _row: True),
@@ -97,6 +100,17 @@ class Fidelity:
                     rows += [[label, name, *_quality_cells(found)]] if found else []
             if rows:
                 yield Table(title=title, heads=heads, rows=sorted(rows, key=lambda row: (row[0] != "all", row[0])))
+
+    def _headrooms(self) -> Table:
+        """What a user gains who keeps a distance from the limits."""
+        rows = [
+            [f"{headroom:.0%}", name, *_quality_cells(found)]
+            for headroom in HEADROOMS
+            for name in RUNNERS
+            if (found := quality(decisions(self.compared, name, only=_predicted_by_all, headroom=headroom)))
+        ]
+        heads = ["headroom", "", *QUALITY]
+        return Table(title="The same with headroom, predictions raised by that share", heads=heads, rows=rows)
 
     def _splits(self, shared: Sequence[Compared]) -> Table:
         """How far the error of a group that was seen by nobody may lie from the error of all rows."""

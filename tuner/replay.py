@@ -32,8 +32,10 @@ class Limits:
     ttft: float
     tpot: float
 
-    def kept_by(self, point: Prediction | Recording) -> bool:
-        return point.ttft <= self.ttft and point.tpot <= self.tpot
+    def kept_by(self, point: Prediction | Recording, *, headroom: float = 0.0) -> bool:
+        """Whether both stay below, and would if they were higher by the share `headroom`."""
+        higher = 1 + headroom
+        return point.ttft * higher <= self.ttft and point.tpot * higher <= self.tpot
 
     @property
     def sla(self) -> Sla:
@@ -142,8 +144,10 @@ def best_row(rows: Iterable[Recording], limits: Limits) -> Recording | None:
     return max(filter(limits.kept_by, rows), key=lambda row: rate_per_gpu(row, row), default=None)
 
 
-def decide(rows: Sequence[Recording], predictions: Sequence[Prediction | None], limits: Limits) -> Decision | None:
-    """Picks the row with the most predicted tokens/s/GPU of those predicted to keep the limits.
+def decide(
+    rows: Sequence[Recording], predictions: Sequence[Prediction | None], limits: Limits, *, headroom: float = 0.0
+) -> Decision | None:
+    """Picks the row with the most predicted tokens/s/GPU of those predicted to keep the limits, with some headroom.
 
     `predictions` are the rows', in their order; a row with None is one that the predictor abstains from: it is not
     picked, but may be the best. None where no row was measured to keep the limits: then there was nothing to find.
@@ -152,7 +156,7 @@ def decide(rows: Sequence[Recording], predictions: Sequence[Prediction | None], 
     if best is None:
         return None
     known = [(row, point) for row, point in zip(rows, predictions, strict=True) if point is not None]
-    hopeful = [(row, point) for row, point in known if limits.kept_by(point)]
+    hopeful = [(row, point) for row, point in known if limits.kept_by(point, headroom=headroom)]
     picked = max(hopeful, key=lambda pair: rate_per_gpu(*pair), default=None)
     return Decision(picked=picked[0] if picked else None, best=best, limits=limits)
 

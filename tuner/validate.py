@@ -191,7 +191,11 @@ def held_out(rows: Sequence[Recording], by: str) -> Iterator[tuple[str, list[Rec
 
 
 def decisions(
-    compared: Iterable[Compared], runner: str, *, only: Callable[[Compared], bool] = lambda _row: True
+    compared: Iterable[Compared],
+    runner: str,
+    *,
+    only: Callable[[Compared], bool] = lambda _row: True,
+    headroom: float = 0.0,
 ) -> list[Decision]:
     """What the runner would have picked in each scenario with eight configurations, at each of the grid's limits.
 
@@ -202,7 +206,8 @@ def decisions(
     for rows in Recordings.of(by_row).scenarios().values():
         known = [row for row in newest(rows) if only(by_row[row])]
         predictions = [by_row[row].predictions.get(runner) for row in known]
-        found += [made for limits in GRID if (made := decide(known, predictions, limits)) is not None]
+        made = (decide(known, predictions, limits, headroom=headroom) for limits in GRID)
+        found += [decision for decision in made if decision is not None]
     return found
 
 
