@@ -87,8 +87,9 @@ WEIGHTS: dict[str, tuple[Weights, Weights]] = {
     "fp4": ("nvfp4", "nvfp4"),
 }
 DENSE = {"llama-3.3-70b", "llama-3.1-8b", "qwen3-32b"}
-# TensorRT-LLM's MoE backend feeds MXFP8 activations (gptoss_fp4_b200_trt.sh), Hopper has no FP4 tensor cores.
+# TensorRT-LLM's MoE backend feeds MXFP8 activations (gptoss_fp4_b200_trt.sh); Hopper, without FP4 tensor cores, 16-bit.
 MXFP4_BY_ENGINE: dict[EngineName, Weights] = {"trtllm": "mxfp4_mxfp8", "vllm": "mxfp4", "sglang": "mxfp4"}
+HOPPER = {"h100_sxm", "h200_sxm"}
 SYSTEMS = {system.silicon_name: name for name, system in systems().items()}
 
 SHORTEST_SHARE = 0.8
@@ -378,7 +379,7 @@ def _weights_name(row: _Row) -> str:
 
 def _weights(row: _Row, model: str, engine: EngineName) -> Weights:
     if model.startswith("gpt-oss"):
-        return MXFP4_BY_ENGINE[engine]
+        return "mxfp4" if row.text("system") in HOPPER else MXFP4_BY_ENGINE[engine]
     dense, experts = WEIGHTS[_weights_name(row)]
     return dense if model in DENSE else experts
 

@@ -76,6 +76,9 @@ def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
         f"{found.gpu_seconds / 3600:.2f} GPU-hours of runs ({dollars(dear)}); all rows took "
         f"{found.all_gpu_seconds / 3600:.2f} GPU-hours. Starting the engines is not recorded and not charged."
     )
+    blind = sum(candidate.objective is None for candidate in answer.ranking.candidates)
+    if blind:
+        console.print(f"{plural(blind, 'configuration')} could not be predicted, so tried last.")
     best = answer.best
     if found.best is None:
         console.print("No recorded run keeps this SLA.")

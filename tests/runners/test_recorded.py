@@ -157,6 +157,12 @@ def test_fp4_of_gpt_oss_is_mxfp4(read):
     assert found.changed["MXFP4 labelled fp4 or nvfp4"] == 1
 
 
+def test_on_hopper_activations_of_gpt_oss_stay_at_16_bit(read):
+    gpt_oss = row(backend="trtllm", model_path="openai/gpt-oss-120b", precision="fp4", system="h200_sxm")
+    (found,) = read(gpt_oss).rows
+    assert found.config.precision.weights == "mxfp4"
+
+
 def test_a_cold_start_is_suspect_and_says_why(read):
     cold, busy = read(row(16, silicon_ttft_ms="3001"), row(17, silicon_ttft_ms="3002")).rows
     assert cold.suspect.startswith("cold start")

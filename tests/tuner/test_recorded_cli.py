@@ -37,6 +37,7 @@ def test_a_recorded_scenario_is_replayed_by_its_name(tune, tmp_path):
     assert "Replay of 8 published runs of 8 configurations" in words
     assert "Replayed 3 of 8 configurations" in words
     assert "GPU-hours" in words
+    assert "4 configurations could not be predicted, so tried last" in words
     assert "of the best recorded run" in words
     assert "Measured row: " in words
     assert "measured mean" in words
