@@ -35,10 +35,11 @@ from search_spaces.hardware import PRICE_LISTS, Price, PriceList, System, find_s
 from search_spaces.model import Draft, Model, find_model, models
 from search_spaces.space import SearchSpace, Value, full_space
 from tuner.cost import OBJECTIVES, Objective
+from tuner.recorded_scenario import FOLDER, question_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario import Scenario
 from tuner.sla import PROMISES, Sla, read_promise
 
-RunnerName = Literal["simulated", "estimated"]
+RunnerName = Literal["simulated", "estimated", "recorded"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SUFFIX = ".yaml"
@@ -358,7 +359,8 @@ class Experiment(_Part):
         description="dimensions of the search, each with the values left to choose from; else all",
     )
     runner: Annotated[RunnerName, _known("runner", lambda: RUNNERS)] = Field(
-        default="simulated", description="simulated (request by request) or estimated (steady state)"
+        default="simulated",
+        description="simulated (request by request), estimated (steady state) or recorded (published runs)",
     )
     budget: Budget = Budget()
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
@@ -376,23 +378,30 @@ class Experiment(_Part):
     def name(self) -> str:
         return self._path.stem
 
+    @property
+    def text(self) -> str:
+        """The file, or the question that comes with a recorded scenario. Raises InputError."""
+        return _read_text(self._path)
+
     def scenario(self) -> Scenario:
         """The question asked. Raises InputError with every law that the file breaks, one in each line."""
         model, system = self._model(), find_system(self.system)
         problems = _Problems(self.path)
         problems.require(
             "gpus",
-            holds=self.gpus <= system.max_gpus,
+            holds=self.gpus <= system.max_gpus or self.runner == "recorded",  # published runs span several nodes
             law=f"`gpus <= {system.max_gpus}` must hold on {system.name}, but got {self.gpus}",
         )
-        space = self._space(model, system, problems)
         workload = price = None
+        of_workload = _Problems(self.path)
+        with of_workload.at("workload.trace"):
+            workload = self.workload.workload(self.path.parent, self.seed)
+            self._check_lengths(workload, model, of_workload)
+        space = self._space(model, system, workload, problems)
         with problems.at("price"):
             price = self.price.price(system)
-        with problems.at("workload.trace"):
-            workload = self.workload.workload(self.path.parent, self.seed)
-            self._check_lengths(workload, model, problems)
-        if problems.lines or workload is None or price is None:
+        problems.lines += of_workload.lines
+        if problems.lines or workload is None or price is None or space is None:
             raise problems.error()
         return Scenario(
             name=self.name,
@@ -412,12 +421,28 @@ class Experiment(_Part):
         accepted = self.workload.acceptance.items()
         return replace(model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted})
 
-    def _space(self, model: Model, system: System, problems: "_Problems") -> SearchSpace:
-        space = full_space(model, system, tuple(find_engine(name) for name in self.engines), self.gpus)
+    def _space(
+        self, model: Model, system: System, workload: Workload | None, problems: "_Problems"
+    ) -> SearchSpace | None:
+        """None where the recorded runner has nothing, or the workload is missing: problems noted elsewhere."""
+        space: SearchSpace | None
+        if self.runner == "recorded":
+            space = self._recorded_space(workload, problems)
+        else:
+            space = full_space(model, system, tuple(find_engine(name) for name in self.engines), self.gpus)
+        if space is None:
+            return None
         for name, values in self.space.items():
             with problems.at(f"space.{_key_path([name])}"):
                 space = space.restricted({name[:SHOWN]: tuple(values)})
         return space
+
+    def _recorded_space(self, workload: Workload | None, problems: "_Problems") -> SearchSpace | None:
+        if workload is not None:
+            with problems.at("runner: recorded"):
+                rows = recorded_rows(self.model, self.system, workload)
+                return recorded_space(rows, self.engines, self.gpus)
+        return None
 
     def _check_lengths(self, workload: Workload, model: Model, problems: "_Problems") -> None:
         longest, prefix = workload.max_request_tokens, workload.shared_prefix_tokens
@@ -452,7 +477,7 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
 
     Raises InputError with everything in the file that is not as it must be, one problem in each line.
     """
-    data = _read_mapping(path)
+    data = _mapping(path, _read_text(path))
     if runner is not None:
         if runner not in RUNNERS:
             raise UnknownNameError("runner", runner, RUNNERS)
@@ -512,14 +537,20 @@ class _Problems:
         return InputError("\n".join(f"{self.path}: {_printable(line)}" for line in self.lines))
 
 
-def _read_mapping(path: Path) -> dict[Any, Any]:
+def _read_text(path: Path) -> str:
+    """A file's text, or the question that comes with a recorded scenario."""
+    if path.parent == Path(FOLDER) and not path.exists() and path.stem in recorded_cases():
+        return question_text(recorded_cases()[path.stem])
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text, but byte {error.start} is not") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def _mapping(path: Path, text: str) -> dict[Any, Any]:
     data = _parse(path, text)
     if not isinstance(data, dict):
         keys = ", ".join(_keys(Experiment))
@@ -659,15 +690,26 @@ def list_experiments() -> dict[str, Path]:
 
 
 def find_experiment(name_or_path: str) -> Path:
-    """A file by its path, or an experiment by its name. Raises InputError for what is neither."""
+    """A file by its path, an experiment by its name, or a recorded scenario's question by `recorded/NAME`.
+
+    Raises InputError for what is none of them.
+    """
     if os.path.isfile(name_or_path):  # noqa: PTH113 Path.is_file raises for names that no file can have
         return Path(name_or_path)
     known = list_experiments()
     name = name_or_path.rpartition("/")[2].removesuffix(SUFFIX)[:SHOWN]
     if name_or_path in (name, name + SUFFIX) and name in known:
         return known[name]
+    recorded = recorded_cases()
+    if name in recorded and name_or_path.removeprefix(f"{FOLDER}/").removesuffix(SUFFIX) == name:
+        return Path(FOLDER) / f"{name}{SUFFIX}"
+    if name_or_path.startswith(f"{FOLDER}/"):
+        raise UnknownNameError("recorded scenario", name, recorded)
     choices = ", ".join(nearest_first(name, list(known)))
-    raise InputError(f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}")
+    raise InputError(
+        f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}; "
+        f"`servetune list recordings` shows those named {FOLDER}/..."
+    )
 
 
 def _shipped() -> Path:

@@ -28,7 +28,9 @@ def validate(
     measurements: Annotated[
         int, typer.Option(min=1, max=24, help="With --calibrated: measurements for each calibration.")
     ] = 6,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Report to write: .md or .html.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Report to write: .md (and pictures) or .html.")
+    ] = None,
 ) -> None:
     """Compare predictions with published measurements, ours and AIConfigurator's on the same rows.
 
@@ -40,9 +42,11 @@ def validate(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.recorded import recordings
-    from tuner.fidelity import Fidelity, progress, show, write
+    from tuner.fidelity import Fidelity, check_kind, progress, show, write
     from tuner.validate import compare, sample, select
 
+    if output is not None:
+        check_kind(output)
     known = recordings()
     drawn = sample(select(known.clean, systems, engine), rows, seed)
     out = console()
