@@ -21,10 +21,9 @@ from search_spaces.model import Model
 
 Role = Literal["serve", "prefill", "decode"]
 
-HOST = "127.0.0.1"
-PORTS: dict[Role, int] = {"serve": 8000, "prefill": 8100, "decode": 8200}
-SIDE_CHANNELS: dict[Role, int] = {"prefill": 5600, "decode": 5700}  # where vLLM's NIXL agents shake hands
-BOOTSTRAP_PORT = 8998  # where SGLang's decode workers find a prefill worker
+LOOPBACK = "127.0.0.1"
+PORTS: Mapping[Role, int] = {"serve": 8000, "prefill": 8100, "decode": 8200}
+SIDE_CHANNELS: Mapping[Role, int] = {"prefill": 5600, "decode": 5700}
 NGRAM_SIZE = 4  # the longest n-gram that is looked up in the text so far
 VLLM_GRAPH_TOKENS = 512  # where vLLM's CUDA graphs end by default
 SMALLEST_NODE = 4  # GPUs of a GB200 or GB300 node
@@ -94,7 +93,7 @@ ROUTERS: dict[EngineName, str] = {
         "kv_transfer_params from prefill to decode"
     ),
     "sglang": (
-        f"`python -m sglang_router.launch_router --pd-disaggregation --prefill URL {BOOTSTRAP_PORT} --decode URL`"
+        "`python -m sglang_router.launch_router --pd-disaggregation --prefill URL {bootstrap_port} --decode URL`"
     ),
 }
 
@@ -106,6 +105,24 @@ ACROSS_NODES: dict[EngineName, str] = {
     ),
     "sglang": "add --nnodes, --node-rank and --dist-init-addr",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where workers listen, and what they load in place of the model's own checkpoint.
+
+    `host` is the address that they bind to. `ports` are those of the HTTP servers, by role; a further copy needs a
+    place of its own. `side_channels` are the ports where vLLM's NIXL agents shake hands (each attention-DP rank takes
+    the next one), `bootstrap_port` the one where SGLang's decode workers find a prefill worker. `checkpoint` and
+    `draft` are local copies, loaded in place of what is published under the names that would stand there.
+    """
+
+    host: str = LOOPBACK
+    ports: Mapping[Role, int] = field(default_factory=lambda: PORTS)
+    side_channels: Mapping[Role, int] = field(default_factory=lambda: SIDE_CHANNELS)
+    bootstrap_port: int = 8998
+    checkpoint: str | None = None
+    draft: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +147,10 @@ class Command:
         return shlex.join(self.argv)
 
 
-def commands(model: Model, config: ServingConfig) -> tuple[Command, ...]:
+ANYWHERE = Place()
+
+
+def commands(model: Model, config: ServingConfig, *, place: Place = ANYWHERE) -> tuple[Command, ...]:
     """One command for each kind of worker; where disaggregated, that of the prefill workers comes first.
 
     Raises InfeasibleError for what the engine cannot express.
@@ -138,7 +158,7 @@ def commands(model: Model, config: ServingConfig) -> tuple[Command, ...]:
     reason = unsupported(config)
     if reason:
         raise InfeasibleError("engine", reason)
-    return tuple(_command(worker) for worker in _workers(model, config))
+    return tuple(_command(worker) for worker in _workers(model, config, place))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +170,11 @@ class _Worker:
     role: Role
     layout: Layout
     batching: Batching
+    place: Place
+
+    @property
+    def port(self) -> int:
+        return self.place.ports[self.role]
 
     @property
     def engine(self) -> EngineName:
@@ -173,7 +198,9 @@ class _Worker:
     @property
     def draft(self) -> str:
         """The EAGLE-3 head's checkpoint, or a placeholder that no registry resolves."""
-        return EAGLE3_DRAFTS.get(self.model.checkpoint, f"<eagle3 draft of {self.model.checkpoint}>")
+        return self.place.draft or EAGLE3_DRAFTS.get(
+            self.model.checkpoint, f"<eagle3 draft of {self.model.checkpoint}>"
+        )
 
     @property
     def loads_own(self) -> bool:
@@ -195,13 +222,17 @@ class _Worker:
     @property
     def checkpoint(self) -> str:
         """What is loaded, or a placeholder that no registry resolves."""
+        return self.place.checkpoint or self.published_checkpoint
+
+    @property
+    def published_checkpoint(self) -> str:
         if self.loads_own or self.quantization:
             return self.model.checkpoint
         return self.published or f"<{FORMATS[self.weights].split(' ', 1)[1]} checkpoint of {self.model.checkpoint}>"
 
     @property
     def trusts_remote_code(self) -> bool:
-        return self.checkpoint in REMOTE_CODE
+        return self.published_checkpoint in REMOTE_CODE
 
     @property
     def graph_tokens(self) -> int:
@@ -216,9 +247,9 @@ class _Rendered:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def _workers(model: Model, config: ServingConfig) -> list[_Worker]:
+def _workers(model: Model, config: ServingConfig, place: Place) -> list[_Worker]:
     def worker(role: Role, layout: Layout, batching: Batching) -> _Worker:
-        return _Worker(model=model, config=config, role=role, layout=layout, batching=batching)
+        return _Worker(model=model, config=config, role=role, layout=layout, batching=batching, place=place)
 
     if config.disaggregation is None:
         return [worker("serve", config.layout, config.batching)]
@@ -268,8 +299,8 @@ def _trtllm(worker: _Worker) -> _Rendered:
     name = f"trtllm-{worker.role}.yaml"
     argv = _options(
         {
-            "--host": HOST,
-            "--port": PORTS[worker.role],
+            "--host": worker.place.host,
+            "--port": worker.port,
             "--tp_size": worker.ranks,
             "--pp_size": _many(worker.layout.pipeline),
             "--ep_size": worker.layout.expert if worker.model.is_moe else None,
@@ -341,8 +372,8 @@ def _vllm(worker: _Worker) -> _Rendered:
     large_graphs = worker.role != "prefill" and worker.graph_tokens > VLLM_GRAPH_TOKENS
     argv = _options(
         {
-            "--host": HOST,
-            "--port": PORTS[worker.role],
+            "--host": worker.place.host,
+            "--port": worker.port,
             "--tensor-parallel-size": worker.layout.tensor,
             "--pipeline-parallel-size": _many(worker.layout.pipeline),
             "--data-parallel-size": _many(worker.layout.attention_dp),
@@ -360,7 +391,7 @@ def _vllm(worker: _Worker) -> _Rendered:
             "--trust-remote-code": worker.trusts_remote_code,
         }
     )
-    channel = SIDE_CHANNELS.get(worker.role)
+    channel = worker.place.side_channels.get(worker.role)
     env = {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(channel)} if channel else {}
     return _Rendered(argv=("vllm", "serve", worker.checkpoint, *argv), env=env)
 
@@ -398,8 +429,8 @@ def _sglang(worker: _Worker) -> _Rendered:
     argv = _options(
         {
             "--model-path": worker.checkpoint,
-            "--host": HOST,
-            "--port": PORTS[worker.role],
+            "--host": worker.place.host,
+            "--port": worker.port,
             "--tp-size": worker.ranks,
             "--pp-size": _many(layout.pipeline),
             "--dp-size": _many(layout.attention_dp),
@@ -417,7 +448,7 @@ def _sglang(worker: _Worker) -> _Rendered:
             **_sglang_speculation(worker),
             "--disaggregation-mode": None if worker.role == "serve" else worker.role,
             "--disaggregation-transfer-backend": None if worker.role == "serve" else "nixl",
-            "--disaggregation-bootstrap-port": BOOTSTRAP_PORT if worker.role == "prefill" else None,
+            "--disaggregation-bootstrap-port": worker.place.bootstrap_port if worker.role == "prefill" else None,
             "--trust-remote-code": worker.trusts_remote_code,
         }
     )
@@ -462,6 +493,20 @@ def _notes(worker: _Worker) -> list[str]:
 
 
 def _notes_on_checkpoints(worker: _Worker) -> list[str]:
+    notes = _notes_on_the_weights(worker) if worker.place.checkpoint is None else []
+    if worker.draft_length and worker.config.speculation.method == "eagle3" and worker.place.draft is None:
+        placeholder = worker.model.checkpoint not in EAGLE3_DRAFTS
+        notes.append(
+            f"It needs an EAGLE-3 draft for {worker.model.checkpoint} in place of the placeholder."
+            if placeholder
+            else f"{worker.draft} is one published EAGLE-3 draft for {worker.model.checkpoint}."
+        )
+    if worker.trusts_remote_code:
+        notes.append("The checkpoint brings Python code of its own, which is trusted.")
+    return notes
+
+
+def _notes_on_the_weights(worker: _Worker) -> list[str]:
     notes = []
     if worker.quantization and worker.published:
         notes.append(
@@ -476,15 +521,6 @@ def _notes_on_checkpoints(worker: _Worker) -> list[str]:
         notes.append(
             f"It needs {FORMATS[worker.weights]} checkpoint of {worker.model.checkpoint} in place of the placeholder."
         )
-    if worker.draft_length and worker.config.speculation.method == "eagle3":
-        placeholder = worker.model.checkpoint not in EAGLE3_DRAFTS
-        notes.append(
-            f"It needs an EAGLE-3 draft for {worker.model.checkpoint} in place of the placeholder."
-            if placeholder
-            else f"{worker.draft} is one published EAGLE-3 draft for {worker.model.checkpoint}."
-        )
-    if worker.trusts_remote_code:
-        notes.append("The checkpoint brings Python code of its own, which is trusted.")
     return notes
 
 
@@ -501,7 +537,7 @@ def _notes_on_the_engine(worker: _Worker) -> list[str]:
 
 
 def _notes_on_placement(worker: _Worker) -> list[str]:
-    copies, gpus, port = worker.layout.replicas, worker.layout.gpus_per_worker, PORTS[worker.role]
+    copies, gpus, port = worker.layout.replicas, worker.layout.gpus_per_worker, worker.port
     notes = []
     if copies > 1:
         notes.append(
@@ -515,7 +551,8 @@ def _notes_on_placement(worker: _Worker) -> list[str]:
     if worker.role == "serve" and copies > 1:
         notes.append("A load balancer has to stand in front.")
     if worker.role != "serve":
-        notes.append(f"A router has to stand in front: {ROUTERS[worker.engine]}.")
+        router = ROUTERS[worker.engine].format(bootstrap_port=worker.place.bootstrap_port)
+        notes.append(f"A router has to stand in front: {router}.")
     if worker.role != "serve" and worker.engine == "trtllm":
         notes.append("Set cache_transceiver_config.max_tokens_in_buffer to the longest prompt or more.")
     return notes

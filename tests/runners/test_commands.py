@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from runners.commands import Command, commands
+from runners.commands import Command, Place, commands
 from search_spaces.config import (
     ENGINES,
     MAX_DRAFT_LENGTH,
@@ -386,6 +386,38 @@ def test_prefill_and_decode_workers_listen_on_different_ports(engine):
     prefill, decode = started("llama-3.1-8b", engine, disaggregation=Disaggregation())
     assert option(prefill, "--port") != option(decode, "--port")
     assert option(prefill, "--host") == option(decode, "--host") == "127.0.0.1"
+
+
+# Where it runs.
+
+
+@EVERY_ENGINE
+def test_a_place_says_the_address_and_the_port_of_every_role(engine):
+    place = Place(host="0.0.0.0", ports={"prefill": 9101, "decode": 9202}, bootstrap_port=9303)
+    config = ServingConfig(engine=find_engine(engine), disaggregation=Disaggregation())
+    prefill, decode = commands(find_model("llama-3.1-8b"), config, place=place)
+    assert option(prefill, "--host") == option(decode, "--host") == "0.0.0.0"
+    assert (option(prefill, "--port"), option(decode, "--port")) == ("9101", "9202")
+    assert option(prefill, "--disaggregation-bootstrap-port") == ("9303" if engine == "sglang" else None)
+
+
+def test_a_place_says_where_nixl_agents_shake_hands():
+    place = Place(side_channels={"prefill": 7001, "decode": 7002})
+    config = ServingConfig(engine=find_engine("vllm"), disaggregation=Disaggregation())
+    rendered = commands(find_model("llama-3.1-8b"), config, place=place)
+    assert [command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] for command in rendered] == ["7001", "7002"]
+
+
+@EVERY_ENGINE
+def test_a_local_copy_is_loaded_in_place_of_what_is_published_and_nothing_else_changes(engine):
+    speculation = Speculation(method="eagle3", draft_length=2)
+    config = ServingConfig(engine=find_engine(engine), precision=R1, speculation=speculation)
+    (command,) = commands(find_model("kimi-k2.5"), config, place=Place(checkpoint="./model", draft="./draft"))
+    (published,) = commands(find_model("kimi-k2.5"), config)
+    copied = [part.replace("nvidia/Kimi-K2.5-NVFP4", "./model") for part in published.argv]
+    assert list(command.argv) == [part.replace("nvidia/Kimi-K2.5-Thinking-Eagle3", "./draft") for part in copied]
+    assert "checkpoint of" not in command.note
+    assert "EAGLE-3" not in command.note
 
 
 # Number formats.
