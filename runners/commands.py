@@ -3,14 +3,13 @@
 Rendered for the releases in engines.yaml. Hosts, ports and file names are those of a Place, by default placeholders.
 """
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from runners import dynamo, sglang, tensorrt_llm, vllm
 from runners.checkpoints import EAGLE3_DRAFTS, FORMATS
-from runners.worker import PORTS, SIDE_CHANNELS, Address, Place, Rendered, Role, Worker, workers_of
+from runners.worker import PORTS, SIDE_CHANNELS, Address, Command, Place, Rendered, Role, Worker, workers_of
 from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engine import engines
 from search_spaces.engine_laws import unsupported
@@ -32,28 +31,6 @@ __all__ = [
 Orchestrator = Literal["dynamo"]
 SMALLEST_NODE = 4  # GPUs of a GB200 or GB300 node
 ANYWHERE = Place()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What starts one kind of worker: `copies` processes of `argv`, each on `gpus` GPUs of its own.
-
-    `files` have to lie in the working directory, by name; `env` is added to the environment. `note` says in
-    sentences what else it takes.
-    """
-
-    role: Role
-    copies: int
-    gpus: int
-    argv: tuple[str, ...]
-    files: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def shell(self) -> str:
-        """The command as a line to read or to paste; what runs is `argv`."""
-        return shlex.join(self.argv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

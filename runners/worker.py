@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -58,6 +59,28 @@ class Address:
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What starts one kind of worker: `copies` processes of `argv`, each on `gpus` GPUs of its own.
+
+    `files` have to lie in the working directory, by name; `env` is added to the environment. `note` says in
+    sentences what else it takes.
+    """
+
+    role: Role
+    copies: int
+    gpus: int
+    argv: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def shell(self) -> str:
+        """The command as a line to read or to paste; what runs is `argv`."""
+        return shlex.join(self.argv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
