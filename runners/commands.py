@@ -24,6 +24,7 @@ __all__ = [
     "Orchestrator",
     "Place",
     "Role",
+    "caveats",
     "commands",
     "router",
 ]
@@ -81,6 +82,18 @@ def commands(
         return tuple(_command(worker, ENGINES[worker.engine].render(worker), _notes(worker)) for worker in workers)
     under = [_command(worker, _under_dynamo(worker), _notes_under_dynamo(worker)) for worker in workers]
     return (_router(dynamo.frontend(place), dynamo.NOTE), *under)
+
+
+def caveats(
+    model: Model, config: ServingConfig, *, place: Place = ANYWHERE, orchestrator: Orchestrator | None = None
+) -> list[str]:
+    """What no command or manifest can say, in sentences: about checkpoints, releases and what is untested."""
+    found: list[str] = []
+    for worker in workers_of(model, config, place):
+        own = tensorrt_llm.notes(worker) if worker.engine == "trtllm" else []
+        release = dynamo.notes_on_the_release(worker) if orchestrator == "dynamo" else _notes_on_the_release(worker)
+        found += [*_notes_on_checkpoints(worker), *release, *own]
+    return list(dict.fromkeys(found))
 
 
 def router(

@@ -101,14 +101,16 @@ def _without(argv: tuple[str, ...], names: set[str]) -> tuple[str, ...]:
 
 def notes(worker: Worker) -> list[str]:
     """What a command line cannot say."""
-    release, engine = release_for(worker.config.engine), worker.config.engine
-    sentences = []
-    if not release.brings(engine):
-        sentences.append(
-            f"Dynamo {release.version} brings {engine.name} {release.engines[engine.name]}, the nearest to {engine}."
-        )
+    sentences = notes_on_the_release(worker)
     if worker.layout.replicas > 1:
         sentences.append(
             f"Start {worker.layout.replicas} of these, each with {worker.layout.gpus_per_worker} GPUs of its own."
         )
     return sentences
+
+
+def notes_on_the_release(worker: Worker) -> list[str]:
+    release, engine = release_for(worker.config.engine), worker.config.engine
+    if release.brings(engine):
+        return []
+    return [f"Dynamo {release.version} brings {engine.name} {release.engines[engine.name]}, the nearest to {engine}."]

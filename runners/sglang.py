@@ -12,6 +12,8 @@ from search_spaces.engine import engines
 
 KV_CACHES: dict[KvCache, str] = {"bf16": "bf16", "fp8": "fp8_e4m3"}
 
+DIST_INIT_PORT = 20000
+
 ROUTER = "`python -m sglang_router.launch_router --pd-disaggregation --prefill URL {bootstrap_port} --decode URL`"
 ACROSS_NODES = "add --nnodes, --node-rank and --dist-init-addr"
 
@@ -81,3 +83,8 @@ def router(prefill: Sequence[Address], decode: Sequence[Address], place: Place) 
     workers = [part for address in prefill for part in ("--prefill", address.url, str(address.bootstrap_port))]
     workers += [part for address in decode for part in ("--decode", address.url)]
     return Rendered(argv=("python", "-m", "sglang_router.launch_router", *argv, "--pd-disaggregation", *workers))
+
+
+def across_nodes(argv: Sequence[str], *, nodes: int, rank: str, leader: str) -> tuple[str, ...]:
+    """One node's part of a worker that spans several; only the first answers requests."""
+    return (*argv, *options({"--nnodes": nodes, "--node-rank": rank, "--dist-init-addr": f"{leader}:{DIST_INIT_PORT}"}))

@@ -128,3 +128,11 @@ def notes(worker: Worker) -> list[str]:
     if worker.layout.pipeline > 1:
         sentences.append("TensorRT-LLM has not tested chunked prefill with pipeline parallelism.")
     return sentences
+
+
+def across_nodes(argv: Sequence[str], *, hosts: Sequence[str], gpus: Sequence[int]) -> tuple[str, ...]:
+    """The whole of a worker that spans several nodes, as its first node starts it: one MPI rank for each GPU."""
+    slots = ",".join(f"{host}:{len(gpus)}" for host in hosts)
+    visible = f"CUDA_VISIBLE_DEVICES={','.join(map(str, gpus))}"
+    ranks = str(len(hosts) * len(gpus))
+    return ("mpirun", "-n", ranks, "-H", slots, "-x", visible, "trtllm-llmapi-launch", *argv)

@@ -87,3 +87,19 @@ def router(prefill: Sequence[Address], decode: Sequence[Address], place: Place) 
     argv = options({"--host": place.host, "--port": place.ports["router"], "--policy": "round_robin"})
     workers = [part for address in addresses for part in address]
     return Rendered(argv=("vllm-router", *argv, "--vllm-pd-disaggregation", *workers))
+
+
+def across_nodes(argv: Sequence[str], *, nodes: int, rank: str, leader: str) -> tuple[str, ...]:
+    """One node's part of a worker that spans several; only the first answers requests.
+
+    arg_utils.py works out the data-parallel ranks of a node from `--nnodes` and `--node-rank`.
+    """
+    data_parallel = "--data-parallel-size" in argv
+    spread = {
+        "--nnodes": nodes,
+        "--node-rank": rank,
+        "--master-addr": leader,
+        "--data-parallel-address": leader if data_parallel else None,
+        "--headless": rank != "0",
+    }
+    return (*argv, *options(spread))
