@@ -8,6 +8,7 @@ import typer
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.deploy import deploy
+from tuner.cli.doctor import doctor
 from tuner.cli.listing import list_known
 from tuner.cli.tune import simulate, tune
 from tuner.cli.validate import validate
@@ -68,4 +69,5 @@ app.command()(tune)
 app.command()(simulate)
 app.command()(validate)
 app.command()(deploy)
+app.command()(doctor)
 app.command(name="list")(list_known)
