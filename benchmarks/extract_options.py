@@ -20,7 +20,11 @@ SOURCES: dict[str, dict[str, tuple[list[str], dict[str, list[str]]]]] = {
         "vllm": (
             ["vllm/engine/arg_utils.py", "vllm/entrypoints/openai/cli_args.py", "vllm/entrypoints/cli/serve.py"],
             {"vllm/entrypoints/openai/cli_args.py": ["BaseFrontendArgs", "FrontendArgs"]},
-        )
+        ),
+        "vllm-bench": (
+            ["vllm/benchmarks/serve.py", "vllm/benchmarks/datasets.py", "vllm/benchmarks/datasets/datasets.py"],
+            {},
+        ),
     },
     "sglang": {"sglang": (["sglang/srt/server_args.py"], {"sglang/srt/server_args.py": ["ServerArgs"]})},
     "vllm_router": {"vllm-router": (["vllm_router/router_args.py"], {})},

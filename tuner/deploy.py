@@ -237,7 +237,7 @@ Start:
 Measure it with `bash bench.sh [URL]`, and verify that it keeps the promise with
 
 ```sh
-servetune measure {shlex.quote(experiment)} --url {URL}
+servetune measure {shlex.quote(experiment)} --url {URL} --gpus {plan.config.gpus}
 ```
 
 Gated checkpoints need a Hugging Face token: {_token(target, plan)}.

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from runners.workload import Lengths, Workload
 from search_spaces.config import Disaggregation
 from search_spaces.errors import InputError
+from tests.runners.test_known_options import known
 from tests.tuner.test_answer import CONFIG, level, measured
 from tests.tuner.test_finished import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
@@ -47,7 +48,7 @@ def test_the_page_says_how_to_start_measure_and_verify(finished):
     page = deployment(finished, plan_of(finished), find_target("kubernetes"))["README.md"]
     assert "8 GPUs of HGX/DGX B200" in page
     assert "kubectl apply -f kubernetes.yaml" in page
-    assert "servetune measure experiment.yaml --url http://127.0.0.1:8000" in page
+    assert "servetune measure experiment.yaml --url http://127.0.0.1:8000 --gpus 8" in page
     assert "Predicted at 1,000 requests in flight" in page
     assert "kubectl create secret generic hf-token" in page
 
@@ -83,6 +84,15 @@ def test_the_benchmark_sends_the_load_at_which_the_winner_was_chosen(finished):
         "700",
     )
     assert "--max-concurrency" not in poisson
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
+def test_vllm_s_client_knows_every_option_of_the_benchmark(finished, version):
+    for shape in ("closed_loop", "poisson"):
+        workload = replace(finished.scenario.workload, shape=shape)
+        script = bench_script(plan_of(finished), workload, load=2.0)
+        assert {*flags(script), "--ignore-eos"} <= known(f"vllm-bench-{version}")
+        assert "--ignore-eos" in script
 
 
 def test_the_benchmark_is_a_script_that_bash_reads(finished):
