@@ -11,6 +11,7 @@ from tuner.cli.deploy import deploy
 from tuner.cli.doctor import doctor
 from tuner.cli.listing import list_known
 from tuner.cli.tune import simulate, tune
+from tuner.cli.ui import ui
 from tuner.cli.validate import validate
 
 app = typer.Typer(
@@ -67,6 +68,7 @@ def _options(
 
 app.command()(tune)
 app.command()(simulate)
+app.command()(ui)
 app.command()(validate)
 app.command()(deploy)
 app.command()(doctor)
