@@ -34,7 +34,7 @@ def compose_files(plan: Plan) -> Files:
     for slot in slots:
         files |= slot.command.files
     document = {"name": plan.name, "services": services, "volumes": {"huggingface": {}}}
-    return {COMPOSE_FILE: yaml_text(document, comment=f"{plan.title}: {plan.config}"), **files}
+    return {COMPOSE_FILE: yaml_text(document, comment=plan.described), **files}
 
 
 def _worker(plan: Plan, slot: Slot) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _worker(plan: Plan, slot: Slot) -> dict[str, Any]:
         "entrypoint": _escaped(in_container(command.argv)),
         "working_dir": WORK,
         "environment": [*(f"{name}={value}" for name, value in environment.items()), "HF_TOKEN"],
-        "volumes": [f"huggingface:{CACHE}", f".:{WORK}:ro"],
+        "volumes": [f"huggingface:{CACHE}", f".:{WORK}:ro", *(f"{path}:{path}:ro" for path in plan.folders)],
         "ipc": "host",
         "ulimits": {"memlock": -1, "stack": 67108864},
         "restart": "unless-stopped",

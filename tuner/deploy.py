@@ -27,6 +27,9 @@ MARKER = ".servetune-deployment.json"
 """Says that a folder is ours, and which files in it are."""
 
 URL = f"http://127.0.0.1:{FRONT_PORT}"
+NEED_SECRET = ("dynamo", "llm-d")
+"""Targets whose pods do not start without the Secret."""
+
 REPORTED_PERCENTILES = "50,75,90,95,99"
 
 
@@ -240,7 +243,7 @@ Measure it with `bash bench.sh [URL]`, and verify that it keeps the promise with
 servetune measure {shlex.quote(experiment)} --url {URL} --gpus {plan.config.gpus}
 ```
 
-Gated checkpoints need a Hugging Face token: {_token(target, plan)}.
+{_token(target, plan)}
 
 What the files cannot say:
 
@@ -254,11 +257,12 @@ def _brings(plan: Plan, target: Target) -> str:
 
 
 def _token(target: Target, plan: Plan) -> str:
-    if target.name in ("kubernetes", "dynamo", "llm-d"):
-        return (
-            f"`kubectl create secret generic {plan.secret} --from-literal=HF_TOKEN=...`; the files name the Secret only"
-        )
-    return "the environment variable HF_TOKEN of the shell that starts them; no file holds it"
+    create = f"`kubectl create secret generic {plan.secret} --from-literal=HF_TOKEN=...`; no file holds the token."
+    if target.name in NEED_SECRET:
+        return f"The Secret with the Hugging Face token has to exist: {create}"
+    if target.name == "kubernetes":
+        return f"Gated checkpoints need a Hugging Face token: {create}"
+    return "Gated checkpoints need a Hugging Face token: HF_TOKEN in the environment; no file holds it."
 
 
 # The folder

@@ -5,7 +5,7 @@ from typing import Any
 from runners import dynamo
 from runners.commands import Command, commands
 from tuner.compose_files import EVERYWHERE, in_container
-from tuner.kubernetes_files import MOUNT
+from tuner.kubernetes_files import MOUNT, folder_mounts, folder_volumes
 from tuner.plan import Files, Plan, yaml_text
 
 GRAPH = "dynamo.yaml"
@@ -31,7 +31,7 @@ def dynamo_files(plan: Plan) -> Files:
         "metadata": {"name": plan.name},
         "spec": {"backendFramework": plan.engine, "services": services},
     }
-    return {GRAPH: yaml_text(*documents, graph, comment=f"{plan.title}: {plan.config}, Dynamo {release.version}")}
+    return {GRAPH: yaml_text(*documents, graph, comment=f"{plan.described}, Dynamo {release.version}")}
 
 
 def _title(command: Command) -> str:
@@ -56,8 +56,10 @@ def _service(plan: Plan, command: Command, image: str) -> dict[str, Any]:
         service["multinode"] = {"nodeCount": nodes}
     if command.env:
         service["envs"] = [{"name": name, "value": value} for name, value in command.env.items()]
-    pod: dict[str, Any] = {"mainContainer": container}
+    mounts, volumes = folder_mounts(plan), folder_volumes(plan)
     if command.files:
-        container |= {"workingDir": MOUNT, "volumeMounts": [{"name": "files", "mountPath": MOUNT, "readOnly": True}]}
-        pod["volumes"] = [{"name": "files", "configMap": {"name": f"{plan.name}-files"}}]
-    return {**service, "extraPodSpec": pod}
+        container["workingDir"] = MOUNT
+        mounts.append({"name": "files", "mountPath": MOUNT, "readOnly": True})
+        volumes.append({"name": "files", "configMap": {"name": f"{plan.name}-files"}})
+    pod: dict[str, Any] = {"mainContainer": container | ({"volumeMounts": mounts} if mounts else {})}
+    return {**service, "extraPodSpec": pod | ({"volumes": volumes} if volumes else {})}

@@ -30,7 +30,7 @@ def kubernetes_files(plan: Plan) -> Files:
     for command in workers:
         documents += _workload(plan, command)
     documents += _front(plan, workers)
-    return {MANIFESTS: yaml_text(*documents, comment=f"{plan.title}: {plan.config}")}
+    return {MANIFESTS: yaml_text(*documents, comment=plan.described)}
 
 
 def _name(plan: Plan, role: str) -> str:
@@ -114,7 +114,7 @@ def _pod(plan: Plan, command: Command, argv: Sequence[str], gpus: int, *, serves
         "workingDir": MOUNT if command.files else "/",
         "env": _environment(plan, command),
         "resources": {"limits": {"nvidia.com/gpu": str(gpus)}, "requests": {"nvidia.com/gpu": str(gpus)}},
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *_mounts(command)],  # noqa: S108 shared memory
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *_mounts(command), *folder_mounts(plan)],  # noqa: S108 shared memory
     }
     if serves:
         probe = {"httpGet": {"path": "/health", "port": port}, "periodSeconds": PROBE_SECONDS}
@@ -123,7 +123,8 @@ def _pod(plan: Plan, command: Command, argv: Sequence[str], gpus: int, *, serves
             "startupProbe": probe | {"failureThreshold": START_MINUTES * 60 // PROBE_SECONDS},
             "readinessProbe": probe,
         }
-    volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}, *_volumes(plan, command)]
+    volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    volumes += [*_volumes(plan, command), *folder_volumes(plan)]
     return {"containers": [container], "volumes": volumes}
 
 
@@ -133,6 +134,17 @@ def _mounts(command: Command) -> list[dict[str, Any]]:
 
 def _volumes(plan: Plan, command: Command) -> list[dict[str, Any]]:
     return [{"name": "files", "configMap": {"name": f"{plan.name}-files"}}] if command.files else []
+
+
+def folder_mounts(plan: Plan) -> list[dict[str, Any]]:
+    folders = enumerate(plan.folders)
+    return [{"name": f"folder-{number}", "mountPath": path, "readOnly": True} for number, path in folders]
+
+
+def folder_volumes(plan: Plan) -> list[dict[str, Any]]:
+    """Local checkpoints lie on the machines themselves."""
+    folders = enumerate(plan.folders)
+    return [{"name": f"folder-{number}", "hostPath": {"path": path, "type": "Directory"}} for number, path in folders]
 
 
 def _environment(plan: Plan, command: Command) -> list[dict[str, Any]]:

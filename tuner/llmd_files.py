@@ -17,6 +17,8 @@ CHART = "llm-d-modelservice v0.4.12"
 
 def llmd_files(plan: Plan) -> Files:
     """Raises InputError for a worker larger than a machine: the chart cuts workers along data parallelism only."""
+    if plan.folders:
+        raise InputError(f"llm-d loads checkpoints by their name on the Hub, but got {plan.folders[0]}")
     disaggregated = plan.config.disaggregation is not None
     decode_port = DECODE_PORT if disaggregated else FRONT_PORT
     ports = {"serve": decode_port, "prefill": FRONT_PORT, "decode": decode_port}
@@ -50,7 +52,7 @@ def llmd_files(plan: Plan) -> Files:
         "decode": {"create": True, **_pods(plan, decode, decode_port)},
         "prefill": {"create": True, **_pods(plan, prefill[0], FRONT_PORT)} if prefill else {"create": False},
     }
-    return {VALUES: yaml_text(values, comment=f"{plan.title}: {plan.config}, for the chart {CHART}")}
+    return {VALUES: yaml_text(values, comment=f"{plan.described}, for the chart {CHART}")}
 
 
 def _pods(plan: Plan, command: Command, port: int) -> dict[str, Any]:

@@ -28,7 +28,8 @@ BOOLISH = {"y", "n", "yes", "no", "on", "off", "true", "false"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be deployed. `title` is free text; `checkpoint` and `draft` stand in for what is published.
+    """What is to be deployed. `title` is free text; `checkpoint` and `draft` stand in for what is published: names, or
+    absolute paths of folders on every machine.
 
     `secret` names the Kubernetes Secret with the key HF_TOKEN; it is referred to and never read.
     """
@@ -46,6 +47,21 @@ class Plan:
         """The title as a DNS label that begins with a letter."""
         label = re.sub(r"[^a-z0-9]+", "-", self.title.lower())[:LONGEST_NAME].strip("-")
         return label if label[:1].isalpha() else f"llm-{label}".strip("-")
+
+    def __post_init__(self) -> None:
+        for folder in (self.checkpoint, self.draft):
+            if folder is not None and folder.startswith((".", "~")):
+                raise InputError(f"a local checkpoint needs its absolute path, but got {folder}")
+
+    @property
+    def described(self) -> str:
+        """Title and configuration on one line."""
+        return " ".join(f"{self.title}: {self.config}".split())
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Local checkpoints, which containers find under the same path as the machine that runs them."""
+        return tuple(path for path in (self.checkpoint, self.draft) if path is not None and path.startswith("/"))
 
     @property
     def engine(self) -> str:

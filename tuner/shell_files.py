@@ -155,7 +155,7 @@ def _script(plan: Plan, node: int, nodes: int, lines: Sequence[str], resolved: S
     return "\n".join(
         [
             "#!/usr/bin/env bash",
-            f"# {plan.title}: {plan.config}{where}. Ends all that it started when one of them ends.",
+            f"# {plan.described}{where}. Ends all that it started when one of them ends.",
             "set -euo pipefail",
             'cd "$(dirname "$0")"',
             *addresses,

@@ -414,6 +414,38 @@ def test_a_kubernetes_router_knows_every_worker_by_name():
     assert f"--decode http://{name}-decode-0.{name}-decode:8200" in line
 
 
+FOLDERS = {"checkpoint": "/models/mine", "draft": "/models/draft"}
+
+
+@pytest.mark.parametrize("target", ["docker-compose", "kubernetes", "dynamo"])
+def test_a_local_checkpoint_is_mounted_where_it_lies(target):
+    config = ServingConfig(engine=find_engine("vllm"), speculation=Speculation(method="eagle3", draft_length=1))
+    (text,) = files_of(target, plan_of(config, **FOLDERS)).values()
+    if target == "docker-compose":
+        assert "- /models/mine:/models/mine:ro" in text
+        return
+    for document in documents(text):
+        check_manifest(document)
+    assert re.search(r"hostPath:\s+path: /models/mine", text)
+    assert text.count("mountPath: /models/draft") == 1
+
+
+def test_llm_d_takes_checkpoints_by_name():
+    with pytest.raises(InputError, match="by their name on the Hub, but got /models/mine"):
+        files_of("llm-d", plan_of(ServingConfig(engine=find_engine("vllm")), **FOLDERS))
+
+
+@pytest.mark.parametrize("folder", ["./model", "../model", "~/model"])
+def test_a_relative_folder_is_refused(folder):
+    with pytest.raises(InputError, match="needs its absolute path"):
+        replace(plan("vllm"), checkpoint=folder)
+
+
+def test_a_title_of_several_lines_adds_none_to_a_script():
+    made = replace(plan("vllm"), title="a\nrm -rf b")
+    assert not any(line.startswith("rm") for line in files_of("vllm", made)["serve.sh"].splitlines())
+
+
 # What cannot be.
 
 
