@@ -15,13 +15,17 @@ Measure = Callable[[LoadedWorkload], Measurement]
 class RunFailedError(Exception):
     """There was no run: the server did not start, died or never answered.
 
-    `cause` is a short class of failures to count by; the message holds state, path and the tail of the log.
+    `cause` is a short class of failures to count by; `detail` holds state, path and the tail of the log.
+    `environment` says that the machine is to blame and not the configuration: the same would befall any other.
+    `gpu_seconds` is what the failure cost, in seconds of held GPUs.
     """
 
-    def __init__(self, cause: str, detail: str) -> None:
+    def __init__(self, cause: str, detail: str, *, environment: bool = False, gpu_seconds: float = 0.0) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
+        self.environment = environment
+        self.gpu_seconds = gpu_seconds
 
 
 class Runner(Protocol):

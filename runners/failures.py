@@ -1,0 +1,160 @@
+"""Why a server failed: a named cause, from its log and from how it ended."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from runners.runner import RunFailedError
+
+TAIL_LINES = 20
+READ_BYTES = 1 << 20
+"""Of the log's beginning and of its end: what is read to find the cause."""
+
+OUT_OF_MEMORY: Final = "out of memory"
+ENVIRONMENT: Final = frozenset({"engine not installed", "disk full", "port in use", "no GPU", "engine broken"})
+"""Causes that lie in the machine: every other configuration would fail alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """Words of a log that name a cause."""
+
+    cause: str
+    words: re.Pattern[str]
+
+
+def _sign(cause: str, *words: str) -> Sign:
+    return Sign(cause=cause, words=re.compile("|".join(words)))
+
+
+# The first one found wins: what the machine lacks comes before what the engine makes of it.
+SIGNS: Final = (
+    _sign("disk full", r"No space left on device", r"\[Errno 28\]", r"Disk quota exceeded"),
+    _sign("port in use", r"[Aa]ddress already in use", r"\[Errno 98\]"),
+    _sign("engine not installed", r"No module named '?(vllm|sglang|tensorrt_llm)'?$", r"PackageNotFoundError"),
+    _sign(
+        OUT_OF_MEMORY,
+        r"out of memory",
+        r"OutOfMemoryError",
+        r"OOM command not allowed",
+        r"MemoryError",
+        r"std::bad_alloc",
+        r"[Cc]annot allocate memory",
+        r"[Cc]an't allocate memory",
+        r"No available memory for the cache blocks",
+        r"larger than the (available|maximum number of tokens that can be stored in) KV cache",
+        r"is needed, which is larger than the available KV cache memory",
+        r"Not enough memory",
+        r"less than desired GPU memory utilization",
+        r"exceeds? the available (CPU|GPU)? ?memory",
+        r"is larger than the (total|available) (CPU|GPU|system)? ?memory",
+    ),
+    _sign(
+        "no GPU",
+        r"No CUDA GPUs are available",
+        r"Failed to infer device type",
+        r"CUDA driver version is insufficient",
+        r"Found no NVIDIA driver",
+        r"no CUDA-capable device",
+        r"Device string must not be empty",
+    ),
+    _sign("unsupported flag", r"unrecognized arguments?:", r"error: argument ", r"No such option", r"invalid choice:"),
+    _sign(
+        "no checkpoint",
+        r"is not a local folder and is not a valid model identifier",
+        r"RepositoryNotFoundError",
+        r"Repo id must (be|use)",
+        r"LocalEntryNotFoundError",
+        r"Can't load the configuration of",
+        r"Invalid repository ID or local directory",
+    ),
+    _sign("engine broken", r"ImportError: ", r"ModuleNotFoundError: ", r"undefined symbol: "),
+    _sign(
+        "invalid combination",
+        r"Value error, ",
+        r"(^|[ .])ValueError: ",
+        r"ValidationError: ",
+        r"NotImplementedError",
+        r"AssertionError",
+        r"not supported",
+        r"unsupported",
+    ),
+)
+
+# A line that raises, as Python and the engines' loggers write it: `(EngineCore pid=7) ERROR 11-21 ... XError: why`.
+RAISED = re.compile(r"(?:^|[\s\]])((?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)\b: ?.*|[\w.-]+: error: .*)$")
+ENGINE = re.compile(r"^\((?:EngineCore|Worker|Engine)[^)]*\) ERROR\b")
+HARMLESS = re.compile(r"\b(WARNING|INFO|DEBUG)\b|UserWarning|FutureWarning|DeprecationWarning|, retrying \d")
+POINTERS = re.compile(r"See (root cause|stack trace)|EngineDeadError|Engine core initialization failed")
+FATAL = re.compile(r"EngineCore failed to start|Engine core initialization failed|EngineDeadError|EngineCore hit an")
+
+
+def diagnose(log: str) -> tuple[str, str]:
+    """The cause by name and the line that says it; both empty where the log says nothing of the kind.
+
+    The first error of the engine's own process is the cause: later ones, and the last line, only point to it.
+    """
+    lines = [line.rstrip() for line in log.splitlines() if line.strip() and not HARMLESS.search(line)]
+    raised = [line for line in lines if RAISED.search(line) and not POINTERS.search(line)]
+    first = [line for line in raised if ENGINE.search(line)]
+    told = first[:1] or raised[-1:]
+    for suspects in (told, raised, lines):
+        for sign in SIGNS:
+            for line in suspects:
+                if sign.words.search(line):
+                    return sign.cause, _bare(told[0] if told and suspects is not lines else line)
+    return "", _bare(told[0]) if told else ""
+
+
+def says_it_is_dead(log: str) -> bool:
+    """Whether the engine's own process has failed, though the server that stands before it may live on."""
+    return bool(FATAL.search(log))
+
+
+def read_log(path: Path) -> str:
+    """Beginning and end of a log. A log that is not there is empty."""
+    try:
+        with path.open("rb") as log:
+            head = log.read(READ_BYTES)
+            size = log.seek(0, 2)
+            log.seek(max(READ_BYTES, size - READ_BYTES))
+            text = head + log.read()
+    except OSError:
+        return ""
+    return text.decode("utf-8", errors="replace")
+
+
+def tail(log: str, lines: int = TAIL_LINES) -> str:
+    return "\n".join(log.splitlines()[-lines:])
+
+
+def failure(state: str, *, log: Path, exit_code: int | None, otherwise: str) -> RunFailedError:
+    """What to raise for a server whose log lies at `log`; its cause is `otherwise` where the log names none.
+
+    `state` says what it was doing. A server killed by SIGKILL without a word was killed for memory, as a rule.
+    """
+    text = read_log(log)
+    cause, line = diagnose(text)
+    if not cause and exit_code == KILLED:
+        cause, line = OUT_OF_MEMORY, line or "killed by SIGKILL, as the kernel does when memory runs out"
+    cause = cause or otherwise
+    ended = _ending(exit_code)
+    said = f": {line}" if line else ""
+    detail = f"{state}, {ended}{said}\nlog: {log}\n{tail(text)}"
+    return RunFailedError(cause, detail.rstrip(), environment=cause in ENVIRONMENT)
+
+
+KILLED: Final = -9
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "still running"
+    return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit {exit_code}"
+
+
+def _bare(line: str) -> str:
+    """The message without the logger's prefix, of a length to be read."""
+    found = RAISED.search(line)
+    return (found.group(1) if found else line).strip()[:300]
