@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from runners.runner import RunFailedError
+from runners.runner import OUT_OF_MEMORY, RunFailedError
 
 TAIL_LINES = 20
 READ_BYTES = 1 << 20
 """Of the log's beginning and of its end: what is read to find the cause."""
 
-OUT_OF_MEMORY: Final = "out of memory"
-ENVIRONMENT: Final = frozenset({"engine not installed", "disk full", "port in use", "no GPU", "engine broken"})
+ENVIRONMENT: Final = frozenset({"engine not installed", "disk full", "port in use", "no GPU", "engine broken", "other release"})
 """Causes that lie in the machine: every other configuration would fail alike."""
 
 
@@ -98,13 +97,13 @@ def diagnose(log: str) -> tuple[str, str]:
     lines = [line.rstrip() for line in log.splitlines() if line.strip() and not HARMLESS.search(line)]
     raised = [line for line in lines if RAISED.search(line) and not POINTERS.search(line)]
     first = [line for line in raised if ENGINE.search(line)]
-    told = first[:1] or raised[-1:]
-    for suspects in (told, raised, lines):
+    main = first[:1] or raised[-1:]
+    for suspects in (main, raised, lines):
         for sign in SIGNS:
             for line in suspects:
                 if sign.words.search(line):
-                    return sign.cause, _bare(told[0] if told and suspects is not lines else line)
-    return "", _bare(told[0]) if told else ""
+                    return sign.cause, _bare(line)
+    return "", _bare(main[0]) if main else ""
 
 
 def says_it_is_dead(log: str) -> bool:
@@ -130,7 +129,7 @@ def tail(log: str, lines: int = TAIL_LINES) -> str:
 
 
 def failure(state: str, *, log: Path, exit_code: int | None, otherwise: str) -> RunFailedError:
-    """What to raise for a server whose log lies at `log`; its cause is `otherwise` where the log names none.
+    """What to raise for a server that ended; its cause is `otherwise` where the log names none.
 
     `state` says what it was doing. A server killed by SIGKILL without a word was killed for memory, as a rule.
     """
@@ -138,11 +137,14 @@ def failure(state: str, *, log: Path, exit_code: int | None, otherwise: str) -> 
     cause, line = diagnose(text)
     if not cause and exit_code == KILLED:
         cause, line = OUT_OF_MEMORY, line or "killed by SIGKILL, as the kernel does when memory runs out"
-    cause = cause or otherwise
-    ended = _ending(exit_code)
     said = f": {line}" if line else ""
-    detail = f"{state}, {ended}{said}\nlog: {log}\n{tail(text)}"
-    return RunFailedError(cause, detail.rstrip(), environment=cause in ENVIRONMENT)
+    return told(cause or otherwise, f"{_ending(exit_code)} {state}{said}", log=log)
+
+
+def told(cause: str, what: str, *, log: Path) -> RunFailedError:
+    """What to raise for a cause that is known: state, path and the tail of the log."""
+    end = tail(read_log(log))
+    return RunFailedError(cause, f"{what}\nlog: {log}\n{end}".rstrip(), environment=cause in ENVIRONMENT)
 
 
 KILLED: Final = -9

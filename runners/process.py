@@ -84,6 +84,11 @@ class ServerProcess:
                 found |= {child.pid: child for child in psutil.Process(self.pid).children(recursive=True)}
         return [process for process in found.values() if _lives(process)]
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the first process; it may take its time, or take no notice."""
+        if self.exit_code is None:
+            self._process.terminate()
+
     def stop(self, patience_s: float) -> None:
         """Asks the first process to end, and kills what is left after `patience_s` seconds, always.
 
@@ -93,7 +98,7 @@ class ServerProcess:
         family = self.survivors()
         try:
             if self.exit_code is None:
-                self._process.terminate()
+                self.ask_to_stop()
                 with suppress(subprocess.TimeoutExpired):
                     self._process.wait(patience_s)
         finally:

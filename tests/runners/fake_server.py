@@ -196,7 +196,7 @@ def main():
         print(words, file=sys.stderr, flush=True)
         sys.exit(code)
     if failure == "silent_worker_death":
-        print(WORDS["memory_at_start"][0].splitlines()[1], flush=True)
+        print(*WORDS["memory_at_start"][0].splitlines()[:2], sep="\n", flush=True)
     if failure in ("hang_at_start", "silent_worker_death"):
         sleep_for_ever()
     start_companions(failure)
