@@ -11,7 +11,9 @@ TAIL_LINES = 20
 READ_BYTES = 1 << 20
 """Of the log's beginning and of its end: what is read to find the cause."""
 
-ENVIRONMENT: Final = frozenset({"engine not installed", "disk full", "port in use", "no GPU", "engine broken", "other release"})
+ENVIRONMENT: Final = frozenset(
+    {"engine not installed", "disk full", "port in use", "no GPU", "engine broken", "other release"}
+)
 """Causes that lie in the machine: every other configuration would fail alike."""
 
 
@@ -86,6 +88,7 @@ RAISED = re.compile(r"(?:^|[\s\]])((?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)
 ENGINE = re.compile(r"^\((?:EngineCore|Worker|Engine)[^)]*\) ERROR\b")
 HARMLESS = re.compile(r"\b(WARNING|INFO|DEBUG)\b|UserWarning|FutureWarning|DeprecationWarning|, retrying \d")
 POINTERS = re.compile(r"See (root cause|stack trace)|EngineDeadError|Engine core initialization failed")
+VALIDATION = re.compile(r"(validation errors? for \w+)\n[^\n]*?(?=Value error)")
 FATAL = re.compile(r"EngineCore failed to start|Engine core initialization failed|EngineDeadError|EngineCore hit an")
 
 
@@ -94,6 +97,7 @@ def diagnose(log: str) -> tuple[str, str]:
 
     The first error of the engine's own process is the cause: later ones, and the last line, only point to it.
     """
+    log = VALIDATION.sub(r"\1: ", log)
     lines = [line.rstrip() for line in log.splitlines() if line.strip() and not HARMLESS.search(line)]
     raised = [line for line in lines if RAISED.search(line) and not POINTERS.search(line)]
     first = [line for line in raised if ENGINE.search(line)]
@@ -131,12 +135,12 @@ def tail(log: str, lines: int = TAIL_LINES) -> str:
 def failure(state: str, *, log: Path, exit_code: int | None, otherwise: str) -> RunFailedError:
     """What to raise for a server that ended; its cause is `otherwise` where the log names none.
 
-    `state` says what it was doing. A server killed by SIGKILL without a word was killed for memory, as a rule.
+    `state` says what it was doing. SIGKILL without a word comes from the kernel, as a rule, when the host's memory
+    runs out: that says nothing of the GPU's.
     """
-    text = read_log(log)
-    cause, line = diagnose(text)
+    cause, line = diagnose(read_log(log))
     if not cause and exit_code == KILLED:
-        cause, line = OUT_OF_MEMORY, line or "killed by SIGKILL, as the kernel does when memory runs out"
+        cause, line = "killed", line or "as the kernel does when the host's memory runs out"
     said = f": {line}" if line else ""
     return told(cause or otherwise, f"{_ending(exit_code)} {state}{said}", log=log)
 

@@ -15,7 +15,8 @@ from packaging.version import InvalidVersion, Version
 from runners.deployment import Deployment, Installation, Member, environment, plan
 from runners.engine import METRICS, MetricNames, Reply, Watch, ask, complete, model_served, release, watched
 from runners.failures import failure, read_log, says_it_is_dead, told
-from runners.load import HANG, run_load
+from runners.limits import Limits
+from runners.load import HANG, Rules, run_load
 from runners.measurement import Measurement
 from runners.nvml import Driver, driver
 from runners.process import ServerProcess, is_free, running, wait_until_free
@@ -38,24 +39,6 @@ CAUSES: Final = {
 """What the load's causes are called here; every other status of HTTP is `server errors`."""
 
 NO_METRICS: Final = MetricNames(kv_usage="", waiting="")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long each state of a server may take, in seconds.
-
-    `errors_s` is for how long a server that starts may answer with errors, and `dying_s` for how long one may live
-    whose engine has died. `stall_s` is the longest time without any token under load.
-    """
-
-    start_s: float = 1800.0
-    load_s: float = 1200.0
-    stall_s: float = 60.0
-    stop_s: float = 10.0
-    probe_s: float = 60.0
-    errors_s: float = 30.0
-    dying_s: float = 15.0
-    poll_s: float = 0.25
 
 
 class Served:
@@ -223,9 +206,7 @@ class _Up:
             self.model_name(self.deployment.members[-1]),
             loaded,
             gpus=self.config.gpus,
-            time_limit_s=self.limits.load_s,
-            stall_limit_s=self.limits.stall_s,
-            alive=self.check,
+            rules=Rules(time_limit_s=self.limits.load_s, stall_limit_s=self.limits.stall_s, alive=self.check),
         )
 
     def _joules(self) -> float | None:

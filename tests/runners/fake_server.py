@@ -71,6 +71,7 @@ def sleep_for_ever():
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     failure = ""
     model = "toy"
     completions = 0
@@ -116,6 +117,7 @@ class Handler(BaseHTTPRequestHandler):
             print(words, file=sys.stderr, flush=True)
             if code < 0:
                 os.kill(os.getpid(), -code)
+                time.sleep(60)
             os._exit(code)
         if self.failure == "hang_under_load" and number > 20:
             time.sleep(3600)
