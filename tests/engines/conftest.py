@@ -2,14 +2,16 @@
 
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-PYTHON = os.environ.get("SERVETUNE_VLLM_PYTHON", "")
+ROOT = Path(__file__).parents[2]
+PYTHON = os.environ.get("SERVETUNE_VLLM_PYTHON") or str(ROOT / ".venv-vllm" / "bin" / "python")
 REQUIRED = os.environ.get("SERVETUNE_REQUIRE_ENGINES", "")
-WHY = "SERVETUNE_VLLM_PYTHON names no interpreter with vLLM (docs/real-engines.md)"
+WHY = f"no vLLM at {PYTHON}: set SERVETUNE_VLLM_PYTHON to an interpreter that has it (docs/real-engines.md)"
 
 CHEAP_START = {
     "OMP_NUM_THREADS": "1",
@@ -68,6 +70,19 @@ def vllm_python():
             pytest.fail(WHY)
         pytest.skip(WHY)
     return PYTHON
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What makes a start cheap."""
+
+    args: tuple[str, ...]
+    env: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def engine_settings():
+    return EngineSettings(args=tuple(ONE_PROCESS), env=CHEAP_START)
 
 
 @pytest.fixture(scope="session")
