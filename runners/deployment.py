@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from runners.commands import Command, Place, Role, commands
 from runners.process import free_ports, is_free
@@ -118,7 +118,7 @@ def plan(model: Model, config: ServingConfig, installation: Installation) -> Dep
 
 
 def environment(member: Member, installation: Installation) -> dict[str, str]:
-    """This process's environment with what the installation, the worker and its GPUs add."""
+    """The environment of this process with what the installation, the worker and its GPUs add."""
     env = dict(os.environ)
     if installation.python and member.role:
         env = {name: value for name, value in env.items() if name not in HIDDEN}
@@ -146,7 +146,7 @@ def _place(command: Command, config: ServingConfig, installation: Installation) 
     channels = _side_by_side(ranks)
     place = Place(
         host=HOST,
-        ports={command.role: http} | {role: http for role in ("serve", "prefill", "decode")},
+        ports=dict.fromkeys(get_args(Role), http),
         side_channels={"prefill": channels[0], "decode": channels[0]},
         bootstrap_port=bootstrap,
         checkpoint=installation.checkpoint,

@@ -11,7 +11,6 @@ from search_spaces.config import Engine, EngineName, Method
 from search_spaces.errors import UnknownNameError
 from search_spaces.tables import read_yaml
 
-
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
 

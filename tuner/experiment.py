@@ -469,7 +469,11 @@ class Experiment(_Part):
             price=price,
             objective=self.objective,
             space=space,
+            installation=self._installation() if self.is_served else None,
         )
+
+    def _installation(self) -> Installation:
+        return (self.serve or Serve()).installation(self.path.parent, devices=())
 
     def _model(self) -> Model:
         """The model, its drafts accepted as this workload's data say."""
@@ -761,7 +765,7 @@ def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfi
         raise InputError("\n".join(problems))
     if values["engine.name"] != base.engine.name and values["engine.version"] == base.engine.version:
         values["engine.version"] = find_engine(values["engine.name"]).version
-    return _checked(values)
+    return _checked(values, base)
 
 
 def _apply(setting: str, values: dict[str, Any]) -> None:
@@ -805,12 +809,13 @@ def _knob_type(knob: str) -> Any:
     return kind
 
 
-def _checked(values: dict[str, Any]) -> ServingConfig:
+def _checked(values: dict[str, Any], base: ServingConfig) -> ServingConfig:
     try:
         config = unflatten(values)
     except ValueError as error:
         raise InputError(str(error)) from None
-    find_engine(f"{config.engine.name}@{config.engine.version}")
+    if config.engine != base.engine:
+        find_engine(f"{config.engine.name}@{config.engine.version}")
     return config
 
 

@@ -2,12 +2,9 @@
 
 import http.client
 import json
-import os
 import signal
 import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,7 +12,7 @@ from ruamel.yaml import YAML
 
 from runners.deployment import Installation
 from runners.limits import Limits
-from runners.process import free_ports, is_free
+from runners.process import is_free
 from runners.runner import RunFailedError
 from runners.served import Served
 from runners.workload import Lengths, Workload

@@ -3,6 +3,8 @@
 `python fake_server.py --port P [--fail HOW]`; standard library only, so it starts at once.
 """
 
+# ruff: noqa: T201 its output is the log
+
 import argparse
 import json
 import multiprocessing
@@ -37,20 +39,17 @@ FAILURES = (
     "daemon",
     "ignores_term",
 )
+COMBINATION = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
+  Value error, max_num_batched_tokens (4) must be greater than or equal to max_num_seqs (8). [type=value_error]"""
+MEMORY = """\
+(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] EngineCore failed to start.
+(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB.
+RuntimeError: Engine core initialization failed. See root cause above."""
 WORDS = {
     "flag": ("usage: fake [-h]\nfake: error: unrecognized arguments: --no-such-flag", 2),
-    "combination": (
-        "pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig\n"
-        "  Value error, max_num_batched_tokens (4) must be greater than or equal to max_num_seqs (8). [type=value_error]",
-        1,
-    ),
-    "memory_at_start": (
-        "(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] EngineCore failed to start.\n"
-        "(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. "
-        "Tried to allocate 20.00 GiB.\n"
-        "RuntimeError: Engine core initialization failed. See root cause above.",
-        1,
-    ),
+    "combination": (COMBINATION, 1),
+    "memory_at_start": (MEMORY, 1),
     "port_in_use": ("OSError: [Errno 98] Address already in use", 1),
     "no_module": ("/usr/bin/python: No module named vllm", 1),
     "disk_full_at_start": ("OSError: [Errno 28] No space left on device: '/root/.cache/vllm/torch_compile_cache'", 1),
@@ -198,7 +197,7 @@ def main():
         print(words, file=sys.stderr, flush=True)
         sys.exit(code)
     if failure == "silent_worker_death":
-        print(*WORDS["memory_at_start"][0].splitlines()[:2], sep="\n", flush=True)
+        print(*MEMORY.splitlines()[:2], sep="\n", flush=True)
     if failure in ("hang_at_start", "silent_worker_death"):
         sleep_for_ever()
     start_companions(failure)

@@ -7,7 +7,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from runners.measurement import METRICS, Measurement
-from runners.runner import Metered, Runner, RunFailedError
+from runners.runner import Metered, RunFailedError, Runner
 from runners.workload import Workload
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError

@@ -37,7 +37,7 @@ FP8 = """\
 RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
 """
 DRAFT = """\
-(APIServer pid=8686) ERROR 11-21 05:01:32 [repo_utils.py:126] Error retrieving file list: Repo id must use, retrying 1 of 2
+(APIServer pid=8686) ERROR 11-21 05:01:32 [repo_utils.py:126] Error retrieving file list: Repo id must, retrying 1 of 2
 pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig
   Value error, Invalid repository ID or local directory specified: '/nonexistent'.
 """
@@ -46,7 +46,7 @@ CHECKPOINT = (
 )
 MEMORY = """\
 (EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] EngineCore failed to start.
-(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB.
+(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB.
 RuntimeError: Engine core initialization failed. See root cause above.
 """
 CACHE = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`."
@@ -68,7 +68,7 @@ INFO:     Application shutdown complete.
         (FP8, "", "RuntimeError: _C::static_scaled_fp8_quant() expected"),
         (DRAFT, "no checkpoint", "Invalid repository ID or local directory specified: '/nonexistent'"),
         (CHECKPOINT, "no checkpoint", "Repo id must be in the form"),
-        (MEMORY, OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB"),
+        (MEMORY, OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB"),
         (CACHE, OUT_OF_MEMORY, "No available memory for the cache blocks"),
         ("RuntimeError: No CUDA GPUs are available", "no GPU", "No CUDA GPUs are available"),
         ("/env/bin/python: No module named vllm", "engine not installed", "No module named vllm"),

@@ -1,5 +1,7 @@
 """The driver's side of a server, with a stand-in for NVML: the real one needs a GPU."""
 
+# ruff: noqa: N802 the names are NVML's
+
 from types import SimpleNamespace
 
 import pytest

@@ -97,7 +97,7 @@ def test_a_program_that_is_not_there_is_an_environment_failure(tmp_path):
 def test_a_log_that_cannot_be_made_is_told_with_its_path(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(RunFailedError, match="no log: .*file/log: File exists"),
+        pytest.raises(RunFailedError, match=r"no log: .*file/log: File exists"),
         running([sys.executable], log=tmp_path / "file" / "log", cwd=tmp_path, env={}),
     ):
         pass

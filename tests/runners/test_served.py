@@ -52,7 +52,7 @@ TOY = Model(
 
 @pytest.fixture
 def python(tmp_path):
-    """What stands for the interpreter of an engine's environment: it starts the fake server whatever module is named."""
+    """Stands for the interpreter of an engine's environment: it starts the fake server, whatever module is named."""
     script = tmp_path / "python"
     script.write_text(
         f"#!{sys.executable}\nimport os, sys\n"
@@ -162,7 +162,7 @@ def test_a_full_disk_is_told_before_anything_starts(tmp_path, python, monkeypatc
 
 def test_too_few_gpus_are_the_environments_failure(tmp_path, python):
     runner = served(tmp_path, python, devices=("0",))
-    with pytest.raises(RunFailedError, match="no GPU: .* needs 2 GPUs, 1 are here") as caught:
+    with pytest.raises(RunFailedError, match=r"no GPU: .* needs 2 GPUs, 1 are here") as caught:
         with runner.serve(replace(CONFIG, layout=Layout(tensor=2))):
             pass
     assert caught.value.environment
