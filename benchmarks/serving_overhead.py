@@ -29,7 +29,8 @@ TURNS = 5
 def stand_in(folder: Path) -> str:
     python = folder / "python"
     python.write_text(
-        f"#!{sys.executable}\nimport os, sys\nos.execv({sys.executable!r}, [sys.executable, {str(FAKE)!r}, *sys.argv[3:]])"
+        f"#!{sys.executable}\nimport os, sys\n"
+        f"os.execv({sys.executable!r}, [sys.executable, {str(FAKE)!r}, *sys.argv[3:]])\n"
     )
     python.chmod(0o755)
     return str(python)

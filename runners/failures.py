@@ -83,6 +83,8 @@ SIGNS: Final = (
     ),
 )
 
+SIGNS_UNDER_LOAD: Final = tuple(sign for sign in SIGNS if sign.cause in ("disk full", OUT_OF_MEMORY))
+
 # A line that raises, as Python and the engines' loggers write it: `(EngineCore pid=7) ERROR 11-21 ... XError: why`.
 RAISED = re.compile(r"(?:^|[\s\]])((?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)\b: ?.*|[\w.-]+: error: .*)$")
 ENGINE = re.compile(r"^\((?:EngineCore|Worker|Engine)[^)]*\) ERROR\b")
@@ -92,18 +94,19 @@ VALIDATION = re.compile(r"(validation errors? for \w+)\n[^\n]*?(?=Value error)")
 FATAL = re.compile(r"EngineCore failed to start|Engine core initialization failed|EngineDeadError|EngineCore hit an")
 
 
-def diagnose(log: str) -> tuple[str, str]:
+def diagnose(log: str, *, under_load: bool = False) -> tuple[str, str]:
     """The cause by name and the line that says it; both empty where the log says nothing of the kind.
 
-    The first error of the engine's own process is the cause: later ones, and the last line, only point to it.
+    The first error of the engine's own process is the cause: later ones, and the last line, only point to it. A server
+    that came up had no fault in its arguments: under load, what else is said to be invalid was some client's request.
     """
     log = VALIDATION.sub(r"\1: ", log)
     lines = [line.rstrip() for line in log.splitlines() if line.strip() and not HARMLESS.search(line)]
     raised = [line for line in lines if RAISED.search(line) and not POINTERS.search(line)]
     first = [line for line in raised if ENGINE.search(line)]
-    main = first[:1] or raised[-1:]
+    main = first[:1] if under_load else first[:1] or raised[-1:]
     for suspects in (main, raised, lines):
-        for sign in SIGNS:
+        for sign in SIGNS_UNDER_LOAD if under_load else SIGNS:
             for line in suspects:
                 if sign.words.search(line):
                     return sign.cause, _bare(line)
@@ -132,13 +135,15 @@ def tail(log: str, lines: int = TAIL_LINES) -> str:
     return "\n".join(log.splitlines()[-lines:])
 
 
-def failure(state: str, *, log: Path, exit_code: int | None, otherwise: str) -> RunFailedError:
+def failure(
+    state: str, *, log: Path, exit_code: int | None, otherwise: str, under_load: bool = False
+) -> RunFailedError:
     """What to raise for a server that ended; its cause is `otherwise` where the log names none.
 
     `state` says what it was doing. SIGKILL without a word comes from the kernel, as a rule, when the host's memory
     runs out: that says nothing of the GPU's.
     """
-    cause, line = diagnose(read_log(log))
+    cause, line = diagnose(read_log(log), under_load=under_load)
     if not cause and exit_code == KILLED:
         cause, line = "killed", line or "as the kernel does when the host's memory runs out"
     said = f": {line}" if line else ""

@@ -171,7 +171,13 @@ class _Up:
         for name, process in self.processes.items():
             if process.exit_code is not None:
                 where = f"{state}, after {self.seconds:.0f} s ({name})"
-                raise failure(where, log=process.log, exit_code=process.exit_code, otherwise=otherwise)
+                raise failure(
+                    where,
+                    log=process.log,
+                    exit_code=process.exit_code,
+                    otherwise=otherwise,
+                    under_load=not self.starting,
+                )
 
     def check_release(self) -> None:
         """Raises RunFailedError where another release answers than was asked for."""
@@ -225,7 +231,8 @@ class _Up:
         self.check()
         if dead is not None:
             where = f"under load, after {self.seconds:.0f} s ({dead})"
-            return failure(where, log=self.processes[dead].log, exit_code=None, otherwise="crash under load")
+            log = self.processes[dead].log
+            return failure(where, log=log, exit_code=None, otherwise="crash under load", under_load=True)
         cause = CAUSES.get(error.cause, "server errors" if error.cause.startswith("HTTP ") else error.cause)
         first = next(iter(self.processes.values()))
         what = f"still running under load, after {self.seconds:.0f} s: {error.detail}"

@@ -251,9 +251,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
             tracker.interrupted = search.interrupted
             files = {}
             if best is not None and best.config is not None:
-                files["commands.txt"] = how_to_start(
-                    session.scenario.model, best.config, session.scenario.installation
-                )
+                files["commands.txt"] = how_to_start(session.scenario.model, best.config, session.scenario.installation)
             tracker.summarize(best.number if best else None, to_markdown(answer), files)
         show_answer(console, answer)
     return Outcome(

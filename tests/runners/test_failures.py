@@ -83,6 +83,16 @@ def test_the_first_error_of_the_engine_names_the_cause(log, cause, said):
     assert said in line
 
 
+REFUSED = "(APIServer pid=1) ERROR 11-21 05:40:00 vllm.exceptions.VLLMValidationError: Token id 29762 is out of range"
+
+
+def test_a_request_that_was_refused_is_not_why_a_server_died_under_load():
+    assert diagnose(f"{REFUSED}\n{DEAD}", under_load=True) == ("", "")
+    assert diagnose(f"{REFUSED}\n{MEMORY}", under_load=True)[0] == OUT_OF_MEMORY
+    assert diagnose(f"{REFUSED}\n{FP8}", under_load=True)[0] == ""
+    assert "AssertionError" in diagnose(f"{REFUSED}\n(EngineCore pid=1) ERROR AssertionError: x", under_load=True)[1]
+
+
 def test_the_engines_death_is_seen_though_the_server_lives_on():
     assert says_it_is_dead(MEMORY)
     assert says_it_is_dead(DEAD)

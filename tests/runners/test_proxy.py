@@ -14,7 +14,13 @@ from runners.engine import ask, model_served
 from runners.process import free_ports, is_free, running
 
 HANDED = {"do_remote_prefill": True, "remote_engine_id": "p", "remote_block_ids": [1, 2], "remote_port": 5600}
-QUESTION = {"model": "toy", "prompt": "Hello", "max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}}
+QUESTION = {
+    "model": "toy",
+    "prompt": "Hello",
+    "max_tokens": 3,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+}
 
 
 class Worker:

@@ -92,7 +92,9 @@ def told(path):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "table", "known"), [(Model, "models.yaml", models), (System, "systems.yaml", systems)])
+@pytest.mark.parametrize(
+    ("kind", "table", "known"), [(Model, "models.yaml", models), (System, "systems.yaml", systems)]
+)
 def test_every_entry_that_ships_can_stand_in_a_file_of_its_own(kind, table, known):
     for name, facts in read_yaml(table).items():
         assert entry_of(kind, Path("own.yaml"), {name: facts}) == known()[name]
