@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.commands import Command, Orchestrator, caveats, commands
+from runners.commands import Command, Orchestrator, caveats
+from runners.deployment import Installation
 from runners.workload import Workload
 from search_spaces.config import ENGINES, EngineName
 from search_spaces.engine import engines
@@ -118,13 +119,20 @@ def plan_of(
     config = finished.winning_config
     if not finished.keeps_sla:
         raise InputError(f"{finished.path}: none of its configurations keeps the SLA, so there is none to deploy")
+    had = finished.scenario.installation or Installation()
+    try:
+        args = had.args_for(config)
+    except InfeasibleError as error:
+        raise InputError(f"{finished.path}: {error.detail}") from None
     return Plan(
         title=finished.name,
         model=finished.scenario.model,
         config=config,
         system=finished.scenario.system,
-        checkpoint=checkpoint,
-        draft=draft,
+        checkpoint=checkpoint or had.checkpoint,
+        draft=draft or had.draft,
+        args=args,
+        env=had.env,
         secret=secret,
     )
 
@@ -136,7 +144,7 @@ def rendered(plan: Plan, target: Target) -> Files:
     """
     _check_engine(target, plan.config.engine.name)
     try:
-        workers = commands(plan.model, plan.config, place=plan.place(), orchestrator=target.orchestrator)
+        workers = plan.commands(target.orchestrator)
     except InfeasibleError as error:
         raise InputError(f"the winner cannot be started: {error.detail}") from None
     _check_names(workers)

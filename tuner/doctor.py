@@ -199,14 +199,25 @@ class Doctor:
 
     def _why_not_served(self, question: Experiment) -> str:
         scenario = question.scenario()
-        kind = scenario.system.gpu.name
-        here = [gpu for gpu in self.gpus if kind in gpu.name.lower().replace("-", " ").split()]
-        if len(here) < scenario.gpus:
-            other = f", but {len(self.gpus)} of another kind" if self.gpus and not here else ""
-            return f"it takes {plural(scenario.gpus, f'{kind} GPU')}, and {len(here)} are here{other}"
+        serve = question.serve
+        if serve is None or serve.device == "gpu":
+            kind = scenario.system.gpu.name
+            here = [gpu for gpu in self.gpus if kind in gpu.name.lower().replace("-", " ").split()]
+            if len(here) < scenario.gpus:
+                other = f", but {len(self.gpus)} of another kind" if self.gpus and not here else ""
+                return f"it takes {plural(scenario.gpus, f'{kind} GPU')}, and {len(here)} are here{other}"
         wanted = {engine.name for engine in scenario.space.engines}
-        installed = {name for found in self.engines.values() if not isinstance(found, InputError) for name in found}
-        return "" if wanted & installed else f"{' or '.join(sorted(wanted))} is not installed"
+        return "" if wanted & self._installed_for(question) else f"{' or '.join(sorted(wanted))} is not installed"
+
+    def _installed_for(self, question: Experiment) -> set[str]:
+        """Engines in the environment that the experiment names, or in any that was looked at."""
+        own = question.serve.installation(question.path.parent, devices=()).python if question.serve else None
+        if own is None:
+            return {name for found in self.engines.values() if not isinstance(found, InputError) for name in found}
+        try:
+            return set(installed_engines(Path(own)))
+        except InputError:
+            return set()
 
 
 def _why_not_recorded(question: Experiment) -> str:

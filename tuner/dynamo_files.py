@@ -3,7 +3,7 @@
 from typing import Any
 
 from runners import dynamo
-from runners.commands import Command, commands
+from runners.commands import Command
 from tuner.compose_files import EVERYWHERE, in_container
 from tuner.kubernetes_files import MOUNT, folder_mounts, folder_volumes
 from tuner.plan import Files, Plan, yaml_text
@@ -17,8 +17,7 @@ def dynamo_files(plan: Plan) -> Files:
     """The operator multiplies `limits.gpu` by `replicas`, and by `nodeCount` for a worker that spans machines."""
     release = dynamo.release_for(plan.config.engine)
     image = release.image(plan.config.engine.name)
-    place = plan.place(host=EVERYWHERE)
-    rendered = commands(plan.model, plan.config, place=place, orchestrator="dynamo")
+    rendered = plan.commands("dynamo", host=EVERYWHERE)
     services = {_title(command): _service(plan, command, image) for command in rendered}
     documents: list[dict[str, Any]] = []
     files = {name: text for command in rendered for name, text in command.files.items()}

@@ -4,10 +4,10 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runners.commands import Command, Place, commands
+from runners.commands import Command, Orchestrator, Place, commands
 from runners.worker import workers_of
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError
@@ -29,7 +29,8 @@ BOOLISH = {"y", "n", "yes", "no", "on", "off", "true", "false"}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to be deployed. `title` is free text; `checkpoint` and `draft` stand in for what is published: names, or
-    absolute paths of folders on every machine.
+    absolute paths of folders on every machine. `args` and `env` are what every worker had beside the configuration when
+    it was measured.
 
     `secret` names the Kubernetes Secret with the key HF_TOKEN; it is referred to and never read.
     """
@@ -40,6 +41,8 @@ class Plan:
     system: System
     checkpoint: str | None = None
     draft: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
     secret: str = TOKEN_SECRET
 
     @property
@@ -79,8 +82,19 @@ class Plan:
     def place(self, **changes: Any) -> Place:
         return Place(checkpoint=self.checkpoint, draft=self.draft, **changes)
 
-    def commands(self, **changes: Any) -> tuple[Command, ...]:
-        return commands(self.model, self.config, place=self.place(**changes))
+    def commands(self, orchestrator: Orchestrator | None = None, **changes: Any) -> tuple[Command, ...]:
+        """Raises InfeasibleError; InputError where Dynamo would not take what TensorRT-LLM was given."""
+        if orchestrator and self.engine == "trtllm" and self.args:
+            raise InputError(
+                f"dynamo does not take arguments of trtllm-serve, but the winner had {' '.join(self.args)}"
+            )
+        rendered = commands(self.model, self.config, place=self.place(**changes), orchestrator=orchestrator)
+        return tuple(map(self._with_own, rendered))
+
+    def _with_own(self, command: Command) -> Command:
+        if command.role == "router":
+            return command
+        return replace(command, argv=(*command.argv, *self.args), env={**command.env, **self.env})
 
     def nodes_of(self, command: Command) -> int:
         """Machines that one copy of a worker needs: it is cut into equal parts.

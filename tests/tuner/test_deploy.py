@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from runners.deployment import Installation
 from runners.workload import Lengths, Workload
 from search_spaces.config import Disaggregation
 from search_spaces.errors import InputError
@@ -98,6 +99,26 @@ def test_vllm_s_client_knows_every_option_of_the_benchmark(finished, version):
 def test_the_benchmark_is_a_script_that_bash_reads(finished):
     text = deployment(finished, plan_of(finished), find_target("trtllm"))["bench.sh"]
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_what_the_winner_was_given_beside_its_configuration_is_given_again(finished):
+    plan = replace(plan_of(finished), args=("--num_postprocess_workers", "4"), env={"TLLM_LOG_LEVEL": "INFO"})
+    script = rendered(plan, find_target("trtllm"))["serve.sh"]
+    assert script.count("--num_postprocess_workers 4 &") == 4
+    assert script.count("TLLM_LOG_LEVEL=INFO") == 4
+    assert "TLLM_LOG_LEVEL" in rendered(plan, find_target("kubernetes"))["kubernetes.yaml"]
+    with pytest.raises(InputError, match="dynamo does not take arguments of trtllm-serve"):
+        rendered(plan, find_target("dynamo"))
+
+
+def test_a_served_winner_keeps_its_installation_s_arguments_and_its_variant(finished, monkeypatch):
+    had = Installation(args=("--a",), variants={"fast": ("--b",)}, env={"E": "1"}, checkpoint="/models/mine")
+    scenario = replace(finished.scenario, installation=had)
+    monkeypatch.setattr(type(finished), "scenario", scenario)
+    monkeypatch.setattr(type(finished), "winning_config", replace(CONFIG, variant="fast"))
+    plan = plan_of(finished)
+    assert (plan.args, plan.env, plan.checkpoint) == (("--a", "--b"), {"E": "1"}, "/models/mine")
+    assert plan_of(finished, checkpoint="org/other").checkpoint == "org/other"
 
 
 # What cannot be deployed.

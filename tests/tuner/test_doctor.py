@@ -226,6 +226,18 @@ def test_an_engine_on_the_right_gpus_serves(monkeypatch):
     assert here.reason == ""
 
 
+def test_an_experiment_that_serves_on_the_cpu_needs_its_engine_only(tmp_path, monkeypatch):
+    text = find_experiment(CHAT).read_text() + "\nserve: {device: cpu, python: its/python}\n"
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    asked = []
+    monkeypatch.setattr(
+        "tuner.doctor.installed_engines", lambda python: asked.append(python) or {"trtllm": "1.3.0rc20"}
+    )
+    assert patient().possible(read_experiment(path)).answers[0] == "served"
+    assert asked == [Path("its/python")]
+
+
 def test_what_nobody_published_is_not_recorded():
     assert "other lengths were published: 1024 / 1024" in possible("deepseek-r1-gb200-nvl72-mlperf-server").reason
     assert "no trace was recorded" in possible("gpt-oss-120b-b200-azure-conv").reason
