@@ -31,6 +31,7 @@ URL = f"http://127.0.0.1:{FRONT_PORT}"
 NEED_SECRET = ("dynamo", "llm-d")
 """Targets whose pods do not start without the Secret."""
 
+ROUNDS = 5
 REPORTED_PERCENTILES = "50,75,90,95,99"
 
 
@@ -194,7 +195,6 @@ def bench_script(plan: Plan, workload: Workload, *, load: float) -> str:
         "--random-output-len": str(round(answer)),
         "--random-range-ratio": f"{spread:.3g}",
         "--random-prefix-len": str(workload.shared_prefix_tokens),
-        "--num-prompts": str(workload.requests),
         "--num-warmups": "16",
         **_arrivals(workload, load),
         "--percentile-metrics": "ttft,tpot,itl,e2el",
@@ -217,10 +217,13 @@ def bench_script(plan: Plan, workload: Workload, *, load: float) -> str:
 
 
 def _arrivals(workload: Workload, load: float) -> dict[str, str]:
+    """A closed loop is filled several times over: its first and last requests meet a server that is not full."""
     if workload.shape == "closed_loop":
-        return {"--max-concurrency": str(max(round(load), 1)), "--request-rate": "inf"}
+        concurrency = max(round(load), 1)
+        prompts = max(workload.requests, ROUNDS * concurrency)
+        return {"--num-prompts": str(prompts), "--max-concurrency": str(concurrency), "--request-rate": "inf"}
     requests_per_s = load * workload.trace.rate if workload.trace is not None else load
-    return {"--request-rate": f"{requests_per_s:.4g}"}
+    return {"--num-prompts": str(workload.requests), "--request-rate": f"{requests_per_s:.4g}"}
 
 
 def _readme(finished: Finished, plan: Plan, target: Target, experiment: str) -> str:
@@ -255,13 +258,15 @@ servetune measure {shlex.quote(experiment)} --url {URL} --gpus {plan.config.gpus
 
 What the files cannot say:
 
-{chr(10).join(f"- {note}" for note in notes) or "- Nothing."}
-- {engines()[plan.config.engine.name].title} {plan.config.engine.version} is pinned{_brings(plan, target)}.
+{"".join(f"- {note}{chr(10)}" for note in notes)}- {_release(plan, target)}
 """
 
 
-def _brings(plan: Plan, target: Target) -> str:
-    return " by Dynamo's release" if target.orchestrator else " by its image" if plan.engine != target.name else ""
+def _release(plan: Plan, target: Target) -> str:
+    release = f"{engines()[plan.config.engine.name].title} {plan.config.engine.version}"
+    if plan.engine == target.name:
+        return f"The search was for {release}; `servetune doctor` says what is installed."
+    return f"The search was for {release}, which the image{' of Dynamo' if target.orchestrator else ''} is chosen for."
 
 
 def _token(target: Target, plan: Plan) -> str:

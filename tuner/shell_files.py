@@ -116,6 +116,11 @@ def load_balancer(listen: str, servers: Sequence[str]) -> str:
 events {{ worker_connections 16384; }}
 http {{
   access_log off;
+  client_body_temp_path temp;
+  proxy_temp_path temp;
+  fastcgi_temp_path temp;
+  uwsgi_temp_path temp;
+  scgi_temp_path temp;
   client_max_body_size 0;
   upstream workers {{
     least_conn;

@@ -77,7 +77,7 @@ def test_the_benchmark_sends_the_load_at_which_the_winner_was_chosen(finished):
     assert closed["--model"] == "openai/gpt-oss-120b"
     assert (closed["--random-input-len"], closed["--random-output-len"]) == ("1000", "500")
     assert closed["--random-range-ratio"] == "0.2"
-    assert (closed["--max-concurrency"], closed["--num-prompts"]) == ("64", "300")
+    assert (closed["--max-concurrency"], closed["--num-prompts"]) == ("64", "320")
     poisson = flags(bench_script(plan, replace(workload, shape="poisson", shared_prefix_tokens=300), load=2.5))
     assert (poisson["--request-rate"], poisson["--random-prefix-len"], poisson["--random-input-len"]) == (
         "2.5",
