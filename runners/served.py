@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from runners.deployment import Deployment, Installation, Member, environment, plan
 from runners.engine import METRICS, MetricNames, Reply, Watch, ask, complete, model_served, release, watched
 from runners.failures import failure, read_log, says_it_is_dead, told
+from runners.installed import OwnParser
 from runners.limits import Limits
 from runners.load import HANG, Rules, run_load
 from runners.measurement import Measurement
@@ -45,7 +46,8 @@ class Served:
     """Serves configurations with the engine that is installed here.
 
     Each run has a folder of its own under `logs`, with the whole log of each process. `gpu_seconds` grows by the GPUs
-    of a configuration for as long as its processes are there, start and end included.
+    of a configuration for as long as its processes are there, start and end included. `own_parser` is asked about each
+    command before anything starts.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Served:
         limits: Limits = Limits(),  # noqa: B008 frozen
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        own_parser: OwnParser | None = None,
     ) -> None:
+        self._own_parser = own_parser
         self._model = model
         self._installation = installation
         self._logs = logs
@@ -74,6 +78,9 @@ class Served:
     def serve(self, config: ServingConfig) -> Iterator[Measure]:
         """Raises InfeasibleError for what the engine cannot express, RunFailedError with the cause otherwise."""
         deployment = plan(self._model, config, self._installation)
+        if self._own_parser:
+            for member in deployment.workers:
+                self._own_parser.check(config.engine.name, member.argv, member.files)
         began = self._clock()
         try:
             with self._up(deployment, config) as up:

@@ -172,17 +172,20 @@ class Session:
 
 
 def _served(question: Experiment, model: Model) -> Runner:
+    from runners.installed import OwnParser
     from runners.nvml import driver
     from runners.served import Served
 
     serve = question.serve or Serve()
     gpus = driver() if serve.device == "gpu" else None
     devices = gpus.devices if gpus else ()
+    installation = serve.installation(question.path.parent, devices=devices)
     return Served(
         model,
-        serve.installation(question.path.parent, devices=devices),
+        installation,
         logs=Path(serve.logs) / question.name,
         limits=serve.limits,
+        own_parser=OwnParser(Path(installation.python)) if installation.python else None,
     )
 
 
