@@ -110,7 +110,7 @@ def show_answer(console: Console, answer: Answer) -> None:
     console.print(_promises(answer.scenario, best.measurement))
     console.print(_figures(answer, best))
     console.print(Text("Start it", style="italic"))
-    console.print(Text(how_to_start(answer.scenario.model, best.config)), soft_wrap=True)
+    console.print(Text(how_to_start(answer.scenario.model, best.config, answer.scenario.installation)), soft_wrap=True)
     console.print()
     console.print(_runners_up(answer))
     console.print(_pareto(answer))

@@ -20,6 +20,7 @@ from pydantic import (
     PlainValidator,
     Tag,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -27,6 +28,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from runners.deployment import Installation
+from runners.limits import Limits
 from runners.workload import Lengths, Shape, Trace, Workload
 from search_spaces.config import KNOBS, MAX_DRAFT_LENGTH, Method, ServingConfig, flatten, unflatten
 from search_spaces.engine import engines, find_engine
@@ -35,11 +38,12 @@ from search_spaces.hardware import PRICE_LISTS, Price, PriceList, System, find_s
 from search_spaces.model import Draft, Model, find_model, models
 from search_spaces.space import SearchSpace, Value, full_space
 from tuner.cost import OBJECTIVES, Objective
+from tuner.own_facts import Entry, entry_of, is_file_name
 from tuner.recorded_scenario import FOLDER, question_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario import Scenario
 from tuner.sla import PROMISES, Sla, read_promise
 
-RunnerName = Literal["simulated", "estimated", "recorded"]
+RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SUFFIX = ".yaml"
@@ -66,10 +70,12 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def _known(what: str, names: Callable[[], Iterable[str]]) -> BeforeValidator:
-    """Accepts one of the names; the others learn what is valid, the nearest first."""
+def _known(what: str, names: Callable[[], Iterable[str]], *, or_file: bool = False) -> BeforeValidator:
+    """Accepts one of the names, or that of a file; the others learn what is valid, the nearest first."""
 
     def check(value: object) -> object:
+        if or_file and isinstance(value, str) and is_file_name(value):
+            return value
         if not isinstance(value, str):
             raise _broken(f"must be one of {', '.join(names())}, but got {_shown(value)}")
         if value not in (valid := list(names())):
@@ -88,6 +94,13 @@ def _enum(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None
 
     def extend(schema: dict[str, Any]) -> None:
         schema["enum"] = list(names())
+
+    return extend
+
+
+def _names_or_file(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:
+    def extend(schema: dict[str, Any]) -> None:
+        schema["anyOf"] = [{"enum": list(names())}, {"pattern": r"\.ya?ml$"}]
 
     return extend
 
@@ -115,11 +128,11 @@ def _dimension_names() -> Iterable[str]:
     return full_space(next(iter(models().values())), next(iter(systems().values())), (), gpus=2).dimensions
 
 
-def _engine(value: object) -> object:
+def _engine(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
         raise _broken(f"must be one of {', '.join(_engine_names())}, but got {_shown(value)}")
     try:
-        find_engine(value[:SHOWN])
+        find_engine(value[:SHOWN], any_release=bool(info.context and info.context.get("any_release")))
     except InputError as error:
         raise _broken(str(error)) from None
     return value
@@ -314,6 +327,54 @@ class Budget(_Part):
     )
 
 
+class Serve(_Part):
+    """How `runner: served` starts the engine that is installed here. Values are logged: secrets belong elsewhere."""
+
+    python: str | None = Field(
+        default=None, min_length=1, description="interpreter of the engine's environment; else the command in PATH"
+    )
+    checkpoint: str | None = Field(
+        default=None, min_length=1, description="folder or name to load in place of the model's own checkpoint"
+    )
+    draft: str | None = Field(default=None, min_length=1, description="the same for the model that drafts")
+    model_name: str | None = Field(default=None, min_length=1, description="name to ask for; else what is served")
+    device: Literal["gpu", "cpu"] = Field(default="gpu", description="cpu: hand out no GPUs, and count none")
+    args: list[str] = Field(default_factory=list, description="further arguments of every worker, which win")
+    variants: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="sets of further arguments by name; the search chooses one: the dimension `variant`",
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="environment variables of every worker")
+    start_min: float = Field(default=30, gt=0, description="minutes that a start may take")
+    load_min: float = Field(default=20, gt=0, description="minutes that one load may take")
+    stall_s: float = Field(default=60, gt=0, description="seconds without any token that are a hang")
+    stop_s: float = Field(default=10, gt=0, description="seconds to end in, before it is killed")
+    logs: str = Field(default="logs", min_length=1, description="folder of the engines' logs")
+
+    def installation(self, directory: Path, *, devices: tuple[str, ...]) -> Installation:
+        """Files are relative to the experiment's `directory`; what is no file there is a name."""
+        return Installation(
+            python=_absolute(directory, self.python),
+            checkpoint=_absolute(directory, self.checkpoint),
+            draft=_absolute(directory, self.draft),
+            model_name=self.model_name,
+            args=tuple(self.args),
+            variants={name: tuple(args) for name, args in self.variants.items()},
+            env=self.env,
+            devices=devices if self.device == "gpu" else None,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(start_s=self.start_min * 60, load_s=self.load_min * 60, stall_s=self.stall_s, stop_s=self.stop_s)
+
+
+def _absolute(directory: Path, name: str | None) -> str | None:
+    """Workers run elsewhere. Links are kept: a virtual environment's interpreter is one."""
+    path = None if name is None else directory / name
+    return os.path.abspath(path) if path and os.path.exists(path) else name  # noqa: PTH100, PTH110 see above
+
+
 def _workload_tag(value: object) -> str:
     if isinstance(value, dict):
         return "<recorded>" if value.get("arrivals") == "trace" else "<synthetic>"
@@ -329,11 +390,13 @@ def _price_tag(value: object) -> str:
 class Experiment(_Part):
     """A question in a file: which way of serving this model, with these promises, is cheapest."""
 
-    model: Annotated[str, _known("model", models)] = Field(
-        json_schema_extra=_enum(models), description="`servetune list models` shows them"
+    model: Annotated[str, _known("model", models, or_file=True)] = Field(
+        json_schema_extra=_names_or_file(models),
+        description="`servetune list models` shows them; or a file of your own",
     )
-    system: Annotated[str, _known("system", systems)] = Field(
-        json_schema_extra=_enum(systems), description="`servetune list systems` shows them"
+    system: Annotated[str, _known("system", systems, or_file=True)] = Field(
+        json_schema_extra=_names_or_file(systems),
+        description="`servetune list systems` shows them; or a file of your own",
     )
     gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged when held")
     engines: Annotated[
@@ -360,8 +423,11 @@ class Experiment(_Part):
     )
     runner: Annotated[RunnerName, _known("runner", lambda: RUNNERS)] = Field(
         default="simulated",
-        description="simulated (request by request), estimated (steady state) or recorded (published runs)",
+        description=(
+            "simulated (request by request), estimated (steady state), recorded (published runs), served (real engines)"
+        ),
     )
+    serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
     budget: Budget = Budget()
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
@@ -385,7 +451,7 @@ class Experiment(_Part):
 
     def scenario(self) -> Scenario:
         """The question asked. Raises InputError with every law that the file breaks, one in each line."""
-        model, system = self._model(), find_system(self.system)
+        model, system = self._model(), self._system()
         problems = _Problems(self.path)
         problems.require(
             "gpus",
@@ -413,13 +479,35 @@ class Experiment(_Part):
             price=price,
             objective=self.objective,
             space=space,
+            installation=self._installation() if self.is_served else None,
         )
+
+    def _installation(self) -> Installation:
+        return (self.serve or Serve()).installation(self.path.parent, devices=())
 
     def _model(self) -> Model:
         """The model, its drafts accepted as this workload's data say."""
-        model = find_model(self.model)
+        model = self._own(Model, self.model) or find_model(self.model)
         accepted = self.workload.acceptance.items()
         return replace(model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted})
+
+    def _system(self) -> System:
+        return self._own(System, self.system) or find_system(self.system)
+
+    def _own(self, kind: type[Entry], name: str) -> Entry | None:
+        """What a file relative to this one describes; None for a name. Raises InputError."""
+        path = self.path.parent / name
+        return entry_of(kind, path, _read_mapping(path)) if is_file_name(name) else None
+
+    @property
+    def own_facts(self) -> dict[str, Any]:
+        """What the files hold that `model` and `system` name."""
+        names = {"model": self.model, "system": self.system}
+        return {key: _read_mapping(self.path.parent / name) for key, name in names.items() if is_file_name(name)}
+
+    @property
+    def is_served(self) -> bool:
+        return self.runner == "served"
 
     def _space(
         self, model: Model, system: System, workload: Workload | None, problems: "_Problems"
@@ -429,9 +517,12 @@ class Experiment(_Part):
         if self.runner == "recorded":
             space = self._recorded_space(workload, problems)
         else:
-            space = full_space(model, system, tuple(find_engine(name) for name in self.engines), self.gpus)
+            used = tuple(find_engine(name, any_release=self.is_served) for name in self.engines)
+            space = full_space(model, system, used, self.gpus)
         if space is None:
             return None
+        if self.is_served and self.serve and self.serve.variants:
+            space = space.with_variants(tuple(self.serve.variants))
         for name, values in self.space.items():
             with problems.at(f"space.{_key_path([name])}"):
                 space = space.restricted({name[:SHOWN]: tuple(values)})
@@ -477,13 +568,13 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
 
     Raises InputError with everything in the file that is not as it must be, one problem in each line.
     """
-    data = _mapping(path, _read_text(path))
+    data = _read_mapping(path)
     if runner is not None:
         if runner not in RUNNERS:
             raise UnknownNameError("runner", runner, RUNNERS)
         data["runner"] = runner
     try:
-        return Experiment.model_validate(data, context={"path": path})
+        return Experiment.model_validate(data, context={"path": path, "any_release": data.get("runner") == "served"})
     except ValidationError as error:
         problems = _Problems(path)
         for details in error.errors(include_url=False):
@@ -550,8 +641,8 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
-def _mapping(path: Path, text: str) -> dict[Any, Any]:
-    data = _parse(path, text)
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    data = _parse(path, _read_text(path))
     if not isinstance(data, dict):
         keys = ", ".join(_keys(Experiment))
         raise InputError(f"{path}: must be a mapping with the keys {keys}, but got {_shown(data)}")
@@ -605,6 +696,7 @@ _PARTS: dict[tuple[str | int, ...], type[_Part]] = {
     ("price", "<list>"): ListPrice,
     ("price", "<own>"): OwnPrice,
     ("budget",): Budget,
+    ("serve",): Serve,
 }
 _LAWS = {
     "greater_than": "`{key} > {gt:g}` must hold",
@@ -739,7 +831,7 @@ def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfi
         raise InputError("\n".join(problems))
     if values["engine.name"] != base.engine.name and values["engine.version"] == base.engine.version:
         values["engine.version"] = find_engine(values["engine.name"]).version
-    return _checked(values)
+    return _checked(values, base)
 
 
 def _apply(setting: str, values: dict[str, Any]) -> None:
@@ -783,12 +875,13 @@ def _knob_type(knob: str) -> Any:
     return kind
 
 
-def _checked(values: dict[str, Any]) -> ServingConfig:
+def _checked(values: dict[str, Any], base: ServingConfig) -> ServingConfig:
     try:
         config = unflatten(values)
     except ValueError as error:
         raise InputError(str(error)) from None
-    find_engine(f"{config.engine.name}@{config.engine.version}")
+    if config.engine != base.engine:
+        find_engine(f"{config.engine.name}@{config.engine.version}")
     return config
 
 

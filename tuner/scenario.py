@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from runners.deployment import Installation
 from runners.workload import Workload
 from search_spaces.config import ServingConfig
 from search_spaces.enumerated import EnumeratedSpace
@@ -15,7 +16,10 @@ from tuner.sla import Sla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`."""
+    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`.
+
+    `installation` is the engine that is measured, where real ones are.
+    """
 
     name: str
     model: Model
@@ -26,6 +30,7 @@ class Scenario:
     price: Price
     objective: Objective
     space: SearchSpace
+    installation: Installation | None = None
 
     def check(self, config: ServingConfig) -> None:
         """Raises InfeasibleError for a configuration that is known to be impossible here.

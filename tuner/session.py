@@ -23,9 +23,10 @@ from search_spaces.config import Engine, ServingConfig
 from search_spaces.default import default_configs
 from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.model import Model
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question, show_recorded, show_replayed
-from tuner.experiment import Experiment, parse_settings
+from tuner.experiment import Experiment, Serve, parse_settings
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
@@ -106,7 +107,10 @@ class Session:
         """What decides the answer, as JSON: the experiment without its budget, what its trace holds, and the release
         whose tables and simulator answer.
         """
-        asked = self.question.model_dump(mode="json", exclude={"budget"}, warnings=False)
+        asked = self.question.model_dump(mode="json", exclude={"budget": True, "serve": {"logs"}}, warnings=False)
+        if asked["serve"] is None:
+            del asked["serve"]
+        asked |= {"own": own} if (own := self.question.own_facts) else {}
         asked["servetune"] = version("servetune")
         if self.recorded:
             asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
@@ -141,8 +145,7 @@ class Session:
         What is not set follows: as many replicas as the GPUs hold, and experts split or whole where they cannot be
         as before. Raises InputError for a setting that is unknown or breaks a law of its own.
         """
-        untuned = self.default_trial(self.scenario.space.engines[0]).config
-        assert untuned is not None
+        untuned = self._untuned(self.scenario.space.engines[0])
         config = parse_settings(settings, untuned)
         chosen = {setting.partition("=")[0] for setting in settings}
         layout = config.layout
@@ -155,9 +158,21 @@ class Session:
         configs = [replace(config, layout=replace(layout, expert=expert)) for expert in experts]
         return next(filter(self._can_serve, configs), configs[0])
 
+    def _untuned(self, engine: Engine) -> ServingConfig:
+        """The best untuned configuration or, where finding it means real GPUs, the first that is legal."""
+        if not self.question.is_served:
+            config = self.default_trial(engine).config
+            assert config is not None
+            return config
+        sizes = default_configs(self.scenario.model, engine, self.scenario.gpus)
+        configs = [config for size in sizes for config in size]
+        return next(filter(self._can_serve, configs), configs[0])
+
     def _can_serve(self, config: ServingConfig) -> bool:
         with suppress(InfeasibleError, RunFailedError):
             self.scenario.check(config)
+            if self.question.is_served:
+                return True
             with self.runner.serve(config):
                 return True
         return False
@@ -174,6 +189,24 @@ class Session:
             return measure(self.scenario.workload.at(load))
 
 
+def _served(question: Experiment, model: Model) -> Runner:
+    from runners.installed import OwnParser
+    from runners.nvml import driver
+    from runners.served import Served
+
+    serve = question.serve or Serve()
+    gpus = driver() if serve.device == "gpu" else None
+    devices = gpus.devices if gpus else ()
+    installation = serve.installation(question.path.parent, devices=devices)
+    return Served(
+        model,
+        installation,
+        logs=Path(serve.logs) / question.name,
+        limits=serve.limits,
+        own_parser=OwnParser(Path(installation.python)) if installation.python else None,
+    )
+
+
 PREDICTING = ("simulated", "estimated")
 """Runners that answer from tables: asking them again costs seconds, not GPUs."""
 
@@ -181,6 +214,7 @@ RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
     "recorded": lambda session: Recorded(session.recorded),
+    "served": lambda session: _served(session.question, session.scenario.model),
 }
 
 
@@ -244,7 +278,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
             tracker.interrupted = search.interrupted
             files = {}
             if best is not None and best.config is not None:
-                files["commands.txt"] = how_to_start(session.scenario.model, best.config)
+                files["commands.txt"] = how_to_start(session.scenario.model, best.config, session.scenario.installation)
             tracker.summarize(best.number if best else None, to_markdown(answer), files)
         show_answer(console, answer)
         if session.recorded:
@@ -269,14 +303,23 @@ def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answ
     # Untuned configurations were recorded at low loads only, if at all: comparing with those would flatter the answer.
     if best is not None and best.config is not None and not session.recorded:
         with suppress(InputError):
-            baseline = session.default_trial(best.config.engine)
+            baseline = _baseline(session, best.config.engine, trials)
     return Answer(
         scenario=session.scenario,
         trials=trials,
         ranking=ranking,
         baseline=baseline,
-        frontier=list(_frontier(session, ranking)),
+        frontier=[] if session.question.is_served else list(_frontier(session, ranking)),
     )
+
+
+def _baseline(session: Session, engine: Engine, trials: Sequence[Trial]) -> Trial | None:
+    """The untuned engine: measured for it, or where that means real GPUs only if the search tried it."""
+    if not session.question.is_served:
+        return session.default_trial(engine)
+    sizes = default_configs(session.scenario.model, engine, session.scenario.gpus)
+    untuned = {config for size in sizes for config in size}
+    return best_trial(session.scenario, [trial for trial in trials if trial.config in untuned])
 
 
 def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfig, Measurement]]:
