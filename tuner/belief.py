@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import log2
 
 import numpy as np
@@ -25,11 +24,8 @@ NUMBERS: tuple[str, ...] = (
 )
 """What places have in logarithms to base 2 (`draft_length` as it is): the closer, the more alike their errors."""
 
-NAMES: tuple[str, ...] = ("engine", "weights", "kv_cache", "mode")
+NAMES: tuple[str, ...] = ("engine", "weights", "kv_cache", "mode", "speculation")
 """What places have as names: the same or another."""
-
-UNLIKE = 0.5
-"""What is left of the correlation of two places for each name that differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +50,13 @@ def place_of(config: ServingConfig, load: float) -> Place:
             log2(config.batching.max_sequences),
             log2(config.batching.max_batched_tokens),
         ),
-        names=(config.engine.name, config.precision.weights, config.precision.kv_cache, config.mode),
+        names=(
+            config.engine.name,
+            config.precision.weights,
+            config.precision.kv_cache,
+            config.mode,
+            config.speculation.method,
+        ),
     )
 
 
@@ -87,7 +89,7 @@ class Kernel:
 
     `overall` is shared by all places; `engine`, `precision` and `mode` by those of the same engine, then of its same
     number formats or mode; `local` fades with the distance (Matern 3/2, smooth enough for kernels that switch).
-    `noise` is of one measurement: that of repeats, and what no input explains.
+    A name that differs leaves `unlike` of the local correlation. `noise` is of one measurement: that of repeats, and what no input explains.
     """
 
     overall: float
@@ -97,6 +99,7 @@ class Kernel:
     local: float
     noise: float
     lengths: tuple[float, ...] = (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 4.0, 4.0)
+    unlike: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5, 0.5)
 
     @property
     def variance(self) -> float:
@@ -107,16 +110,60 @@ class Kernel:
     def between(self, some: Places, others: Places) -> Array:
         """Covariances, (some, others)."""
         same = some.names[:, None, :] == others.names[None, :, :]
-        engine, weights, kv_cache, mode = (same[:, :, index] for index in range(len(NAMES)))
+        engine, weights, kv_cache, mode, _ = (same[:, :, index] for index in range(len(NAMES)))
         apart = (some.numbers[:, None, :] - others.numbers[None, :, :]) / np.array(self.lengths)
         distance = np.sqrt(3 * np.einsum("ijk,ijk->ij", apart, apart))
-        unlike = len(NAMES) - same.sum(axis=2)
+        alike = np.exp(~same @ np.log(self.unlike))
         found: Array = (
             self.overall**2
             + engine * (self.engine**2 + (weights & kv_cache) * self.precision**2 + mode * self.mode**2)
-            + self.local**2 * (1 + distance) * np.exp(-distance) * UNLIKE**unlike
+            + self.local**2 * (1 + distance) * np.exp(-distance) * alike
         )
         return found
+
+
+    def fitted(self, places: Places, residuals: Array) -> "Kernel":
+        """The kernel that makes the residuals most likely, held near this one (maximum a posteriori).
+
+        Standard deviations and lengths are log-normal around this kernel's, by a factor of two or so.
+        """
+        from scipy.optimize import minimize
+
+        start = self._logs()
+
+        def misfit(logs: Array) -> float:
+            kernel = self._from(logs)
+            matrix = kernel.between(places, places) + kernel.noise**2 * np.eye(len(places))
+            try:
+                factor = np.linalg.cholesky(matrix)
+            except np.linalg.LinAlgError:
+                return 1e9
+            white = np.linalg.solve(factor, residuals)
+            likelihood = white @ white / 2 + np.log(np.diag(factor)).sum()
+            return float(likelihood + ((logs - start) ** 2).sum() / (2 * LOOSENESS**2))
+
+        bounds = [(log - 3, log + 3) for log in start]
+        return self._from(minimize(misfit, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": FIT_STEPS}).x)
+
+    def _logs(self) -> Array:
+        scales = (self.engine, self.precision, self.mode, self.local, self.noise)
+        odds = [value / (1 - value) for value in self.unlike]
+        return np.log(np.array([*scales, *self.lengths, *odds]))
+
+    def _from(self, logs: Array) -> "Kernel":
+        engine, precision, mode, local, noise = np.exp(logs[:5]).tolist()
+        lengths = tuple(np.exp(logs[5 : 5 + len(NUMBERS)]).tolist())
+        unlike = tuple((1 / (1 + np.exp(-logs[5 + len(NUMBERS) :]))).tolist())
+        return replace(
+            self,
+            engine=engine,
+            precision=precision,
+            mode=mode,
+            local=local,
+            noise=noise,
+            lengths=lengths,
+            unlike=unlike,
+        )
 
 
 class Posterior:
@@ -131,6 +178,8 @@ class Posterior:
         self.mean: Array = np.zeros(len(table))
         self.variance: Array = np.full(len(table), kernel.variance)
         self._seen: Places | None = None
+        self._indices: list[int] = []
+        self._residuals: list[float] = []
         self._factor: Array = np.zeros((0, 0))
         self._whitened: Array = np.zeros(0)
         self._reach: Array = np.zeros((0, len(table)))
@@ -147,6 +196,8 @@ class Posterior:
         noise = self.kernel.noise if noise is None else noise
         count = len(self._whitened)
         own = self._reach[:, index].copy()
+        self._indices.append(index)
+        self._residuals.append(residual)
         spread = np.sqrt(max(self.kernel.variance - own @ own, 0.0) + noise**2)
         factor = np.zeros((count + 1, count + 1))
         factor[:count, :count] = self._factor
@@ -173,6 +224,18 @@ class Posterior:
         self.variance = np.append(self.variance, self.kernel.variance - (reach**2).sum(axis=0))
 
     @property
+    def seen(self) -> tuple[Places, Array]:
+        """Where something was observed, and the residuals."""
+        return self.table[np.array(self._indices, dtype=np.int64)], np.array(self._residuals)
+
+    def under(self, kernel: Kernel) -> "Posterior":
+        """What the same observations teach under another kernel."""
+        other = Posterior(kernel, self.table)
+        for index, residual in zip(self._indices, self._residuals, strict=True):
+            other.observe(index, residual)
+        return other
+
+    @property
     def observations(self) -> int:
         return len(self._whitened)
 
@@ -181,6 +244,14 @@ class Posterior:
         """Mean square of the observations in units of what was expected: 1 where the kernel's scale is right."""
         return float(self._whitened @ self._whitened / len(self._whitened)) if len(self._whitened) else 1.0
 
+
+FIRST_FIT = 8
+FIT_AGAIN = 2.0
+LAST_FIT = 64
+"""The kernel of the cost is fitted at FIRST_FIT observations, whenever there are FIT_AGAIN times more, until LAST_FIT."""
+
+LOOSENESS = 0.7
+FIT_STEPS = 12
 
 COST = "cost"
 """The quantity that is minimised; the other quantities of a belief are promises, by their keys."""
@@ -244,11 +315,17 @@ class Belief:
         self.options = list(options)
         self.informed = any(option.cost is not None for option in options)
         self._promises = tuple(promises)
+        self._next_fit = FIRST_FIT
         self._predicted = {name: self._predictions(name, self.options) for name in (COST, *self._promises)}
         places = Places.of([option.place for option in self.options])
         self._posteriors = {
             name: Posterior(kernel_of(name, informed=self.informed), places) for name in self._predicted
         }
+
+    @property
+    def ignorant(self) -> bool:
+        """Nothing is predicted and nothing was measured."""
+        return not self.informed and not self._posteriors[COST].observations
 
     def extend(self, options: Sequence[Option]) -> None:
         """Adds options to the end of the table."""
@@ -263,6 +340,17 @@ class Belief:
         for name, value in measured.items():
             if name in self._posteriors:
                 self._posteriors[name].observe(index, value - self._predicted[name][index])
+        if COST in measured:
+            self._fit()
+
+    def _fit(self) -> None:
+        """Learns the kernel of the cost anew where there are enough observations more than last time."""
+        posterior = self._posteriors[COST]
+        if not self._next_fit <= posterior.observations <= LAST_FIT:
+            return
+        self._next_fit = max(posterior.observations + 1, round(posterior.observations * FIT_AGAIN))
+        kernel = kernel_of(COST, informed=self.informed).fitted(*posterior.seen)
+        self._posteriors[COST] = posterior.under(kernel)
 
     def outlook(self) -> Outlook:
         from scipy.special import ndtr
