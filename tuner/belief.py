@@ -89,7 +89,8 @@ class Kernel:
 
     `overall` is shared by all places; `engine`, `precision` and `mode` by those of the same engine, then of its same
     number formats or mode; `local` fades with the distance (Matern 3/2, smooth enough for kernels that switch).
-    A name that differs leaves `unlike` of the local correlation. `noise` is of one measurement: that of repeats, and what no input explains.
+    A name that differs leaves `unlike` of the local correlation. `noise` is of one measurement: that of repeats, and
+    what no input explains.
     """
 
     overall: float
@@ -120,7 +121,6 @@ class Kernel:
             + self.local**2 * (1 + distance) * np.exp(-distance) * alike
         )
         return found
-
 
     def fitted(self, places: Places, residuals: Array) -> "Kernel":
         """The kernel that makes the residuals most likely, held near this one (maximum a posteriori).
@@ -248,7 +248,7 @@ class Posterior:
 FIRST_FIT = 8
 FIT_AGAIN = 2.0
 LAST_FIT = 64
-"""The kernel of the cost is fitted at FIRST_FIT observations, whenever there are FIT_AGAIN times more, until LAST_FIT."""
+"""The kernel of the cost is fitted at FIRST_FIT observations, then at each FIT_AGAIN times more, to LAST_FIT."""
 
 LOOSENESS = 0.7
 FIT_STEPS = 12

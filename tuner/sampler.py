@@ -74,8 +74,6 @@ class BeliefSampler(BaseSampler):
     def propose(self, trials: Sequence["FrozenTrial"]) -> Params | None:
         """The most promising untried parameters, or None when all were tried."""
         self._learn(trials)
-        if self._proposal is None:
-            self._proposal = self._most_promising()
         return self._proposal
 
     def expected_saving(self, trials: Sequence["FrozenTrial"]) -> float:
@@ -107,10 +105,13 @@ class BeliefSampler(BaseSampler):
         self._seen: list[FrozenTrial] = []
         self._tried: set[Key] = set()
         self._best: FrozenTrial | None = None
-        self._proposal: Params | None = None
+        self._proposal = self._most_promising()
 
     def _learn(self, trials: Sequence["FrozenTrial"]) -> None:
-        """Observes what ended since the last time, in order; all from the first where the study is another."""
+        """Observes what ended since the last time, in order; all from the first where the study is another.
+
+        What is weighed next depends on what was weighed before, so every turn is gone through, told or not.
+        """
         ended = [trial for trial in trials if RECORD in trial.user_attrs]
         if [trial.number for trial in ended[: len(self._seen)]] != [trial.number for trial in self._seen]:
             self._forget()
@@ -119,7 +120,7 @@ class BeliefSampler(BaseSampler):
             self._tried.add(_key(trial.params))
             self._observe(trial)
             self._best = best_of(self._seen)
-            self._proposal = None
+            self._proposal = self._most_promising()
 
     def _observe(self, trial: "FrozenTrial") -> None:
         if trial.state != TrialState.COMPLETE:
