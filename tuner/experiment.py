@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -479,6 +479,29 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
         return Experiment.model_validate(data, context={"path": path})
     except ValidationError as error:
         problems = _Problems(path)
+        for details in error.errors(include_url=False):
+            problems.lines.append(_problem(details))
+        raise problems.error() from None
+
+
+def as_written(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, by the keys of an experiment file."""
+    data = {key: value for key, value in asked.items() if key in Experiment.model_fields}
+    price = data.get("price")
+    if isinstance(price, Mapping):
+        data["price"] = {("list" if key == "price_list" else key): value for key, value in price.items()}
+    return data
+
+
+def rebuilt_experiment(journal: Path, asked: Mapping[str, Any], path: Path) -> Experiment:
+    """The experiment that a study kept as JSON, as if read from `path`.
+
+    Raises InputError with everything that is not as it must be, one problem in each line.
+    """
+    try:
+        return Experiment.model_validate_json(json.dumps(as_written(asked)), context={"path": path})
+    except ValidationError as error:
+        problems = _Problems(journal)
         for details in error.errors(include_url=False):
             problems.lines.append(_problem(details))
         raise problems.error() from None

@@ -24,6 +24,7 @@ from search_spaces.errors import InfeasibleError, InputError
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question
 from tuner.experiment import Experiment, parse_settings
+from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
 from tuner.sampler import BeliefSampler
@@ -196,6 +197,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
         open_study(where.studies, where.study, question=session.asked) as study,
         _mlflow(session, where, console) as tracker,
     ):
+        keep_experiment(study, session.question)
         ranking = _rank(session, console)
         sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
@@ -212,6 +214,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
             )
             search.run()
             answer = _answer(session, search.trials(), ranking)
+            keep_summary(study, answer, interrupted=search.interrupted)
         if tracker:
             best = answer.best
             tracker.interrupted = search.interrupted

@@ -9,6 +9,7 @@ from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.listing import list_known
 from tuner.cli.tune import simulate, tune
+from tuner.cli.ui import ui
 from tuner.cli.validate import validate
 
 app = typer.Typer(
@@ -65,5 +66,6 @@ def _options(
 
 app.command()(tune)
 app.command()(simulate)
+app.command()(ui)
 app.command()(validate)
 app.command(name="list")(list_known)

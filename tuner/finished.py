@@ -1,0 +1,258 @@
+"""Finished: a study read back from its journal alone, whether its search ended or was interrupted."""
+
+import datetime as dt
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search_spaces.config import ServingConfig
+from search_spaces.errors import InputError, nearest_first
+from tuner.answer import Answer
+from tuner.experiment import Experiment, as_written, list_experiments, rebuilt_experiment
+from tuner.kept import EXPERIMENT, Summary, kept_summary
+from tuner.prior import Ranking
+from tuner.scenario import Scenario
+from tuner.search import finished_trials
+from tuner.session import Session
+from tuner.study_file import QUESTION, SUFFIX, read_study
+from tuner.trial import Trial
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+RELEASE = "servetune"
+"""The key of a question that names the release of servetune that asked it."""
+
+OWN_NAME = re.compile(r"(.+)-[0-9a-f]{8}")
+"""A study's own name: its experiment's, and a digest of the question."""
+
+PREDICTING = ("simulated", "estimated")
+"""Runners that answer from tables: asking them again costs seconds, not GPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A study as its journal has it: the question, every trial that ended, and what was compared with them.
+
+    `text` is the experiment's file, as it was when the study was tuned last; `release` is the servetune that asked.
+    `waiting` counts trials that have begun and not ended.
+    """
+
+    path: Path
+    question: Experiment
+    text: str
+    release: str
+    trials: tuple[Trial, ...]
+    waiting: int
+    summary: Summary | None
+    study: "optuna.Study" = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def session(self) -> Session:
+        """The parts that asked: scenario, prior and runner."""
+        return Session(question=self.question)
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.session.scenario
+
+    @property
+    def predicted(self) -> bool:
+        """Whether every figure is a prediction."""
+        return self.question.runner in PREDICTING
+
+    @property
+    def unfinished(self) -> str:
+        """Why the search may not have ended, in words; empty where it has."""
+        if self.summary is not None and self.summary.interrupted:
+            return "its search was interrupted"
+        if self.summary is None or self.summary.trials != len(self.trials):
+            return "its search is still running, or was killed"
+        return ""
+
+    @cached_property
+    def answer(self) -> Answer:
+        """The study's answer. What fell out of the space is known where the search ended."""
+        summary = self.summary
+        fell_out = dict(summary.fell_out) if summary else {}
+        return Answer(
+            scenario=self.scenario,
+            trials=self.trials,
+            ranking=Ranking(candidates=(), fell_out=fell_out),
+            baseline=self.baseline,
+            frontier=summary.frontier if summary else (),
+        )
+
+    @cached_property
+    def ranked(self) -> list[Trial]:
+        """Measured trials, best first."""
+        return self.answer.ranked
+
+    @property
+    def best(self) -> Trial | None:
+        """The cheapest trial that keeps the SLA or, if none does, the one that misses it least."""
+        return next(iter(self.ranked), None)
+
+    @property
+    def keeps_sla(self) -> bool:
+        return self.answer.keeps_sla
+
+    @property
+    def winner(self) -> Trial:
+        """The best trial. Raises InputError, with the causes, where nothing was measured."""
+        best = self.best
+        if best is None:
+            causes = ", ".join(f"{cause} ({count})" for cause, count in self.answer.ended().items())
+            raise InputError(f"{self.path}: none of its {len(self.trials)} trials was measured: {causes}")
+        return best
+
+    @property
+    def winning_config(self) -> ServingConfig:
+        """What serves in the best trial. Raises InputError where nothing was measured."""
+        config = self.winner.config
+        assert config is not None
+        return config
+
+    @cached_property
+    def baseline(self) -> Trial | None:
+        """The default configuration of the engine that is best, at its capacity; None where it is not known.
+
+        As the search kept it, else predicted now. An unpredicted one is not measured now: that takes GPUs.
+        """
+        if self.summary is not None:
+            return self.summary.baseline
+        measured = [trial for trial in self.trials if trial.ending == "measured"]
+        if not measured or not self.predicted:
+            return None
+        best = Answer(
+            scenario=self.scenario, trials=measured, ranking=Ranking(candidates=(), fell_out={}), baseline=None
+        ).best
+        assert best is not None
+        assert best.config is not None
+        try:
+            return self.session.default_trial(best.config.engine)
+        except InputError:
+            return None
+
+    def trials_frame(self) -> "pd.DataFrame":
+        """A row for each trial, by its number: how it ended, its knobs and its figures (see tuner.frames)."""
+        from tuner.frames import trials_frame
+
+        return trials_frame(self.scenario, self.trials)
+
+    def levels_frame(self) -> "pd.DataFrame":
+        """A row for each load of each measured trial: throughput, cost and latencies (see tuner.frames)."""
+        from tuner.frames import levels_frame
+
+        return levels_frame(self.scenario, self.trials)
+
+
+def open_finished(studies: Path, name: str) -> Finished:
+    """A study to look at, by its name, its file, or its experiment's name where that has just one study.
+
+    Raises InputError for a study that is unknown, empty, foreign or unreadable.
+    """
+    path = find_study(studies, name)
+    study = read_study(path.parent, path.stem)
+    trials = tuple(finished_trials(study))
+    question = study.user_attrs.get(QUESTION)
+    if not isinstance(question, Mapping):
+        raise InputError(f"{path}: is no study of servetune: it does not say what it asks")
+    if not trials:
+        raise InputError(f"{path}: no trial of this study has ended yet; `servetune tune` goes on with it")
+    kept = study.user_attrs.get(EXPERIMENT, {})
+    experiment = _experiment(path, {**question, "budget": kept.get("budget", {})}, kept)
+    return Finished(
+        path=path,
+        question=experiment,
+        text=kept.get("text") or _as_yaml(question),
+        release=str(question.get(RELEASE, "unknown")),
+        trials=trials,
+        waiting=sum(not trial.state.is_finished() for trial in study.get_trials(deepcopy=False)),
+        summary=kept_summary(path, study),
+        study=study,
+    )
+
+
+# Finding it
+
+
+def find_study(studies: Path, name: str) -> Path:
+    """The file of the study that `name` means. Raises InputError that lists the nearest."""
+    try:
+        known = sorted(file.stem for file in studies.glob(f"*{SUFFIX}"))
+        if name.endswith(SUFFIX) and Path(name).is_file():
+            return Path(name)
+    except OSError as error:
+        raise InputError(f"{studies}: cannot be read: {error.strerror}") from None
+    stem = name.rpartition("/")[2].removesuffix(SUFFIX).removesuffix(".yaml")
+    if stem in known:
+        return studies / f"{stem}{SUFFIX}"
+    own = [study for study in known if (match := OWN_NAME.fullmatch(study)) and match[1] == stem]
+    if len(own) == 1:
+        return studies / f"{own[0]}{SUFFIX}"
+    if own:
+        raise InputError(f"{studies}: {len(own)} studies of {stem}; name one: {', '.join(own)}")
+    if not known:
+        raise InputError(f"{studies}: there are no studies; begin one with `servetune tune`, or see --studies")
+    raise InputError(f"{studies}: there is no study {name!r}; valid: {', '.join(nearest_first(stem, known))}")
+
+
+# The question
+
+
+def _experiment(path: Path, question: Mapping[str, Any], kept: Mapping[str, Any]) -> Experiment:
+    """The experiment that asks exactly this. Raises InputError where this release cannot ask it."""
+    match = OWN_NAME.fullmatch(path.stem)
+    home = Path(kept.get("path") or f"{match[1] if match else path.stem}.yaml")
+    trace = question.get("workload", {}).get("trace")
+    problem = ""
+    for folder in _folders(home, path) if trace else (home.parent,):
+        experiment = rebuilt_experiment(path, question, folder / home.name)
+        if trace and not (folder / trace).is_file():
+            continue
+        differing = sorted(_differences(question, Session(question=experiment).asked))
+        if not differing:
+            return experiment
+        problem = f"this release of servetune asks it otherwise ({', '.join(differing)})"
+    if trace:
+        problem = f"the trace that it replays, {trace}, is not to be found or has changed"
+    raise InputError(f"{path}: {problem}; it was asked by servetune {question.get(RELEASE, 'unknown')}")
+
+
+def _folders(home: Path, journal: Path) -> Iterator[Path]:
+    """Where the experiment's file, and with it its trace, may lie."""
+    yield home.parent
+    yield journal.parent
+    yield from {path.parent for path in list_experiments().values()}
+
+
+def _differences(kept: object, asked: object, key: str = "") -> Iterator[str]:
+    """Keys of what was kept that are asked otherwise; what is asked beyond it are newer keys at their defaults."""
+    if isinstance(kept, Mapping) and isinstance(asked, Mapping):
+        for name, value in kept.items():
+            if key or name not in (RELEASE, "budget"):
+                yield from _differences(value, asked.get(name), f"{key}.{name}" if key else str(name))
+    elif kept != asked:
+        yield key
+
+
+def _as_yaml(question: Mapping[str, Any]) -> str:
+    """A question as an experiment's file, for a study that kept no file."""
+    from ruamel.yaml import YAML
+
+    data = as_written(question)
+    if data.get("price", {}).get("date"):
+        data["price"]["date"] = dt.date.fromisoformat(data["price"]["date"])
+    out = io.StringIO()
+    YAML().dump(data, out)
+    return out.getvalue()

@@ -1,0 +1,86 @@
+"""What a study keeps beside its trials, so that it can be read without the files that began it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runners.measurement import Measurement
+from search_spaces.config import ServingConfig
+from search_spaces.errors import InputError
+from tuner.answer import Answer
+from tuner.experiment import Experiment
+from tuner.trial import Trial
+
+if TYPE_CHECKING:
+    import optuna
+    from pydantic import TypeAdapter
+
+EXPERIMENT = "experiment"
+"""Study attribute that holds the experiment's file: its path, text and budget."""
+
+SUMMARY = "summary"
+"""Study attribute that holds what a search found out beside its trials."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a search found out beside its trials, as of `trials` finished ones.
+
+    `fell_out` counts the combinations of the space that are no answer, by cause, of `combinations` in all. `baseline`
+    and `frontier` are those of Answer.
+    """
+
+    trials: int
+    interrupted: bool
+    combinations: int
+    fell_out: dict[str, int]
+    baseline: Trial | None = None
+    frontier: tuple[tuple[ServingConfig, Measurement], ...] = ()
+
+
+def keep_experiment(study: "optuna.Study", question: Experiment) -> None:
+    """Keeps the experiment's file with its study; nothing where there is no file."""
+    path = question.path
+    if path.is_file():
+        text = path.read_text(encoding="utf-8-sig")
+        budget = question.budget.model_dump(mode="json")
+        _keep(study, EXPERIMENT, {"path": str(path.absolute()), "text": text, "budget": budget})
+
+
+def keep_summary(study: "optuna.Study", answer: Answer, *, interrupted: bool) -> None:
+    """Keeps what is dear to find out again: the default configuration, the frontier, and what fell out."""
+    summary = Summary(
+        trials=len(answer.trials),
+        interrupted=interrupted,
+        combinations=answer.ranking.combinations,
+        fell_out=dict(answer.fell_out()),
+        baseline=answer.baseline,
+        frontier=tuple(answer.frontier),
+    )
+    _keep(study, SUMMARY, json.loads(_adapter().dump_json(summary, exclude_defaults=True)))
+
+
+def kept_summary(path: Path, study: "optuna.Study") -> Summary | None:
+    """What `keep_summary` kept, None before a search has ended. Raises InputError for what is no summary."""
+    kept = study.user_attrs.get(SUMMARY)
+    if kept is None:
+        return None
+    try:
+        return _adapter().validate_json(json.dumps(kept))
+    except ValueError as error:
+        raise InputError(f"{path}: its summary cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _keep(study: "optuna.Study", key: str, value: Mapping[str, object]) -> None:
+    if study.user_attrs.get(key) != value:
+        study.set_user_attr(key, value)
+
+
+@cache
+def _adapter() -> "TypeAdapter[Summary]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Summary)
