@@ -1,5 +1,6 @@
 """Belief: what each measurement teaches about the error of the predictions, a Gaussian process on log residuals."""
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -148,7 +149,8 @@ class Kernel:
     def _logs(self) -> Array:
         scales = (self.engine, self.precision, self.mode, self.local, self.noise)
         odds = [value / (1 - value) for value in self.unlike]
-        return np.log(np.array([*scales, *self.lengths, *odds]))
+        logs: Array = np.log(np.array([*scales, *self.lengths, *odds]))
+        return logs
 
     def _from(self, logs: Array) -> "Kernel":
         engine, precision, mode, local, noise = np.exp(logs[:5]).tolist()
@@ -198,14 +200,14 @@ class Posterior:
         own = self._reach[:, index].copy()
         self._indices.append(index)
         self._residuals.append(residual)
-        spread = np.sqrt(max(self.kernel.variance - own @ own, 0.0) + noise**2)
+        spread = math.sqrt(max(self.kernel.variance - float(own @ own), 0.0) + noise**2)
         factor = np.zeros((count + 1, count + 1))
         factor[:count, :count] = self._factor
         factor[count, :count], factor[count, count] = own, spread
         reach = (self.kernel.between(place, self.table)[0] - own @ self._reach) / spread
         white = (residual - own @ self._whitened) / spread
         self._factor = factor
-        self._whitened = np.append(self._whitened, white)
+        self._whitened = np.concatenate([self._whitened, [white]])
         self._reach = np.vstack([self._reach, reach])
         self._seen = place if self._seen is None else self._seen.with_more(place)
         self.mean = self.mean + white * reach
@@ -213,7 +215,7 @@ class Posterior:
 
     def extend(self, more: Places) -> None:
         """Adds places to the end of the table."""
-        reach = np.zeros((len(self._whitened), len(more)))
+        reach: Array = np.zeros((len(self._whitened), len(more)))
         if self._seen is not None:
             from scipy.linalg import solve_triangular
 
