@@ -8,6 +8,7 @@ import typer
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.listing import list_known
+from tuner.cli.report import report
 from tuner.cli.tune import simulate, tune
 from tuner.cli.ui import ui
 from tuner.cli.validate import validate
@@ -24,6 +25,8 @@ Start here:
 - `servetune list experiments` shows the questions that ship with it
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
+
+- `servetune report gpt-oss-120b-b200-chat` makes a page of what was found, to forward
 
 - `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
 
@@ -66,6 +69,7 @@ def _options(
 
 app.command()(tune)
 app.command()(simulate)
+app.command()(report)
 app.command()(ui)
 app.command()(validate)
 app.command(name="list")(list_known)
