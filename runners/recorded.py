@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from runners.launch import Launch, launch
+from runners.launch import Launch, Recipe, launch, recipe
 from runners.measurement import Measurement, Percentiles
 from runners.runner import Measure, RunFailedError
 from runners.workload import ClosedLoop, Lengths, LoadedWorkload, Workload
@@ -378,6 +378,9 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         disaggregated=not row.aggregated,
     )
     batching, disaggregation = _batching(row, started, layout)
+    if disaggregation is not None:
+        known = _recipe_of(row, model, weights, disaggregation.prefill_layout, layout)
+        batching, disaggregation = _as_in_recipe(known, batching, disaggregation)
     return Recording(
         model=model,
         system=SYSTEMS[row.text("system")],
@@ -420,6 +423,35 @@ def _batching(row: _Row, started: Launch, layout: Layout) -> tuple[Batching, Dis
         prefill_batching=Batching(max_sequences=min(most, tokens), max_batched_tokens=tokens),
     )
     return batching, prefill
+
+
+def _recipe_of(row: _Row, model: str, weights: Weights, prefill: Layout, decode: Layout) -> Recipe | None:
+    engine: EngineName = row.text("backend")  # type: ignore[assignment]
+    return recipe(
+        engine,
+        model=model,
+        system=SYSTEMS[row.text("system")],
+        weights=weights,
+        lengths=(int(row.number("isl")), int(row.number("osl"))),
+        concurrency=row.concurrency,
+        prefill=prefill,
+        decode=decode,
+    )
+
+
+def _as_in_recipe(known: Recipe | None, batching: Batching, pool: Disaggregation) -> tuple[Batching, Disaggregation]:
+    """With the limits of the published recipe where there is one."""
+    if known is None:
+        return batching, pool
+    started = pool.prefill_batching
+    tokens = known.prefill_tokens or started.max_batched_tokens
+    prefill = Batching(
+        max_sequences=min(known.prefill_sequences or started.max_sequences, tokens), max_batched_tokens=tokens
+    )
+    decode = replace(
+        batching, max_sequences=min(known.decode_sequences or batching.max_sequences, batching.max_sequences)
+    )
+    return decode, replace(pool, prefill_batching=prefill)
 
 
 def _lengths(nominal: int) -> Lengths:

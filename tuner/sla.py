@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from runners.measurement import METRICS, PERCENTILES, Measurement, Metric
+from runners.stopping import Limit
 from search_spaces.errors import InputError, UnknownNameError
 
 STATISTICS: tuple[str, ...] = ("mean", *(f"p{percentile:g}" for percentile in PERCENTILES))
@@ -60,6 +61,12 @@ class Promise:
             return 0.0
         middle, tail = NOISE[self.metric]
         return middle if self.statistic in ("mean", "p50") else tail
+
+    @property
+    def limit(self) -> Limit:
+        """As a run under load watches it."""
+        percentile = None if self.statistic == "mean" else float(self.statistic.removeprefix("p"))
+        return Limit(metric=self.metric, percentile=percentile, limit_s=self.limit_s)
 
     def __str__(self) -> str:
         return f"{self.metric.upper()} {self.statistic} <= {self.limit_s * 1000:g} ms"
