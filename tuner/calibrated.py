@@ -33,7 +33,8 @@ from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware import find_system
 from search_spaces.model import find_model
 from tuner.fidelity import Table
-from tuner.validate import FIGURES, Compared, Figure, Prediction, score
+from tuner.replay import Prediction
+from tuner.validate import FIGURES, Compared, Figure, score
 
 HANDFUL = 6
 """Measurements that each calibration is given unless another number is asked for."""
