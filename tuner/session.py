@@ -31,7 +31,7 @@ from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
 from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
-from tuner.sampler import RankedSampler
+from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.study_file import open_study
@@ -257,7 +257,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
     ):
         keep_experiment(study, session.question)
         ranking = _rank(session, console)
-        sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
+        sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
         with _progress(console) as bar:
             budget = budget_of(session.question, trials)
