@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from runners.estimated import Estimated
 from runners.measurement import Measurement
@@ -30,14 +29,15 @@ from tuner.experiment import Experiment, Serve, parse_settings
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
+from tuner.progress import Told, searching_bar
 from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
 from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
-from tuner.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.search import Budget, Search, best_trial, measure_capacity
 from tuner.study_file import open_study
 from tuner.tracking import Untracked
 from tuner.trial import Trial
-from tuner.wording import dollars, how_to_start
+from tuner.wording import how_to_start
 
 if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
@@ -246,20 +246,32 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
 
 
-def tune(session: Session, where: Where, *, trials: int | None, console: Console) -> Outcome:
-    """Searches with a progress bar, shows the answer, and writes what is left to MLflow."""
+def tune(
+    session: Session,
+    where: Where,
+    *,
+    trials: int | None,
+    console: Console,
+    bars: Console | None = None,
+    told: Callable[[Trial], None] = lambda _trial: None,
+) -> Outcome:
+    """Searches with a progress bar, shows the answer, and writes what is left to MLflow.
+
+    `bars` is where progress is shown, if not on `console`; every new trial is `told` as it ends.
+    """
+    bars = bars or console
     show_question(console, session.scenario)
     if session.recorded:
         show_recorded(console, session.scenario, session.recorded)
     with (
         open_study(where.studies, where.study, question=session.asked) as study,
-        _mlflow(session, where, console) as tracker,
+        _mlflow(session, where, bars) as tracker,
     ):
         keep_experiment(study, session.question)
-        ranking = _rank(session, console)
+        ranking = _rank(session, bars)
         sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
-        with _progress(console) as bar:
+        with searching_bar(bars) as bar:
             budget = budget_of(session.question, trials)
             search = Search(
                 prior=session.prior,
@@ -268,7 +280,8 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
                 sampler=sampler,
                 tracker=tracker or Untracked(),
                 budget=budget,
-                progress=_Told(bar, session.scenario, budget),
+                progress=Told(bar, session.scenario, budget),
+                finished=told,
             )
             search.run()
             answer = _answer(session, search.trials(), ranking)
@@ -366,8 +379,8 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
     from tuner.mlflow_tracker import MlflowTracker
 
     path = session.question.path
-    with _progress(console) as bar:
-        task = bar.add_task("Writing to MLflow", total=None, visible=False, best="")
+    with searching_bar(console) as bar:
+        task = bar.add_task("Writing to MLflow", total=None, visible=False, best="", left="")
         with MlflowTracker(
             session.scenario,
             study=where.study,
@@ -377,33 +390,3 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
             on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         ) as tracker:
             yield tracker
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[best]}"),
-        console=console,
-        transient=True,
-    )
-
-
-class _Told:
-    """Shows finished trials and the best cost so far on a progress bar."""
-
-    def __init__(self, bar: Progress, scenario: Scenario, budget: Budget) -> None:
-        self._bar = bar
-        self._scenario = scenario
-        self._task = bar.add_task("Searching", total=budget.trials, best="")
-
-    def __call__(self, done: int, best: Trial | None) -> None:
-        shown = ""
-        if best is not None:
-            figure = dollars(objective(self._scenario, best))
-            kept = "best" if self._scenario.sla.kept_by(best.measurement) else "nearest, SLA missed"
-            shown = f"{kept} {figure} {best.config}"
-        self._bar.update(self._task, completed=done, best=shown)

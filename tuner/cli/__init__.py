@@ -33,6 +33,10 @@ Start here:
 
 - `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
 
+- `servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment` writes the files that start the winner
+
+`--json` makes any command print JSON for scripts; `servetune --install-completion` teaches your shell the names.
+
 Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the SLA, 130 interrupted.
 """,
 )
@@ -40,16 +44,20 @@ Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the
 
 def main() -> None:
     """The console script: input errors are told on one line each and exit with 2, without a traceback."""
+    for_scripts = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=not for_scripts))
     except InputError as error:
         _stop(str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        _stop(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted", EXIT_INTERRUPTED)
 
 
 def _stop(message: str, code: int) -> None:
-    sys.stderr.write(f"servetune: {message}\n")
+    """One line, whatever the message is made of."""
+    sys.stderr.write(f"servetune: {' '.join(message.split())}\n")
     sys.exit(code)
 
 
@@ -70,12 +78,14 @@ def _options(
     pass
 
 
-app.command()(tune)
-app.command()(simulate)
-app.command()(report)
-app.command()(measure)
-app.command()(ui)
-app.command()(validate)
-app.command()(deploy)
-app.command()(doctor)
-app.command(name="list")(list_known)
+SEARCH, LOOK, DEPLOY, CHECK = "Search", "Look", "Deploy", "Check"
+
+app.command(name="list", rich_help_panel=SEARCH)(list_known)
+app.command(rich_help_panel=SEARCH)(tune)
+app.command(rich_help_panel=SEARCH)(simulate)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(ui)
+app.command(rich_help_panel=DEPLOY)(deploy)
+app.command(rich_help_panel=DEPLOY)(measure)
+app.command(rich_help_panel=CHECK)(doctor)
+app.command(rich_help_panel=CHECK)(validate)

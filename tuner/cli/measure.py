@@ -1,16 +1,24 @@
 """servetune measure: a real deployment under an experiment's load."""
 
-import json
-import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from search_spaces.errors import InputError
-from tuner.cli.arguments import EXIT_FAILED, EXIT_SLA_MISSED, console
+from tuner.cli import completion
+from tuner.cli.arguments import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_SLA_MISSED,
+    Json,
+    Quiet,
+    console,
+    print_json,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from runners.load import LoadReport
@@ -21,7 +29,11 @@ if TYPE_CHECKING:
 def measure(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Annotated[
         str,
-        typer.Argument(metavar="EXPERIMENT", help="Whose workload, SLA and price: a YAML file, or a shipped name."),
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Whose workload, SLA and price: a YAML file, or a shipped name.",
+            autocompletion=completion.experiments,
+        ),
     ],
     url: Annotated[
         list[str] | None,
@@ -54,22 +66,26 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         str | None, typer.Option(help="Tokenizer of the other senders; by default the model's name.")
     ] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds for each load.")] = 1800,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the measurement as JSON.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Load a deployment that is already running, and hold it against an experiment's SLA and price.
 
     At a given --load all requests are sent; the search for the highest load needs at most 7 loads, each ended once
-    its promises are surely kept or missed.
+    its promises are surely kept or missed. Ctrl-C shows the best of the loads so far.
 
         servetune measure gpt-oss-120b-b200-chat --url http://127.0.0.1:8000 --load 16
+
+        servetune measure gpt-oss-120b-b200-chat --url http://10.0.0.1:8000 --url http://10.0.0.2:8000 --gpus 8 --quiet
     """
     from dataclasses import replace
 
     from runners.runner import RunFailedError
-    from tuner.console import show_level, show_question
+    from tuner.console import show_question
     from tuner.deployment_load import Deployment, Sending, measure_deployment
     from tuner.deployment_load import model_name as found_model
     from tuner.experiment import find_experiment, read_experiment
+    from tuner.figures import level_figures
 
     if not url:
         raise InputError("--url: give the URL of a server that is up, such as http://127.0.0.1:8000")
@@ -83,25 +99,53 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         endpoint="chat" if chat else "completions",
         api_key_env=api_key_env,
     )
-    out = console()
+    spoken = console(errors=as_json, quiet=quiet)
     if not as_json:
-        show_question(out, scenario)
+        show_question(spoken, scenario)
     sending = Sending(load=load, sender=sender, tokenizer=tokenizer, time_limit_s=time_limit)
+    levels: list[Measurement] = []
+
+    def told(report: "LoadReport") -> None:
+        levels.append(report.measurement)
+        _tell(spoken, scenario, report)
+
+    interrupted = False
     try:
-        level = measure_deployment(
-            deployment, scenario, sending, told=lambda report: None if as_json else _tell(out, scenario, report)
-        )
+        level = measure_deployment(deployment, scenario, sending, told=told)
     except RunFailedError as error:
-        sys.stderr.write(f"servetune: {', '.join(url)}: {error}\n")
+        typer.echo(f"servetune: {', '.join(url)}: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        if not levels:
+            raise
+        interrupted, level = True, _best(scenario, levels)
     if as_json:
-        out.print_json(json.dumps(_labelled(level)))
+        about = {"experiment": scenario.name, "urls": url, "model_name": deployment.model_name, "sender": sender}
+        print_json({**about, "interrupted": interrupted, **level_figures(scenario, level)})
     else:
-        out.print(f"Deployment of {deployment.model_name} at {', '.join(url)}", markup=False)
-        show_level(out, scenario, level)
-        out.print(_provenance(level, sender), style="dim", markup=False)
+        _show(scenario, level, f"Deployment of {deployment.model_name} at {', '.join(url)}", sender)
+    if interrupted:
+        typer.echo(f"Interrupted: the best of {len(levels)} loads is shown", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if not scenario.sla.kept_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
+
+
+def _show(scenario: "Scenario", level: "Measurement", what: str, sender: str) -> None:
+    from tuner.console import show_level
+
+    out = console()
+    out.print(what, markup=False)
+    show_level(out, scenario, level)
+    out.print(_provenance(level, sender), style="dim", markup=False)
+
+
+def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement":
+    """The highest load that keeps the SLA, or the one that misses it least."""
+    kept = [level for level in levels if scenario.sla.kept_by(level)]
+    if kept:
+        return max(kept, key=lambda level: level.load)
+    return min(levels, key=lambda level: max(scenario.sla.excess(level).values()))
 
 
 def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
@@ -128,17 +172,6 @@ def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
         )
         parts.append("means by the server's own histograms: " + ", ".join(means))
     out.print("; ".join(parts), markup=False, soft_wrap=True)
-
-
-def _labelled(level: "Measurement") -> dict[str, object]:
-    """A measurement as JSON, seconds by the name of each percentile."""
-    from runners.measurement import METRICS, PERCENTILES
-
-    content: dict[str, object] = asdict(level)
-    for metric in METRICS:
-        spread = level.latency(metric)
-        content[metric] = {"mean": spread.mean} | {f"p{p:g}": spread.at(p) for p in PERCENTILES}
-    return content
 
 
 def _provenance(level: "Measurement", sender: str) -> str:

@@ -1,26 +1,36 @@
 """servetune tune and simulate: search an experiment, or predict one configuration."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search_spaces.errors import InfeasibleError, InputError
+from tuner.cli import completion
 from tuner.cli.arguments import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_SLA_MISSED,
     STUDIES,
     Experiment,
+    Json,
+    Quiet,
     Runner,
     Settings,
     Studies,
     TrackingUri,
+    Verbose,
     console,
+    one_voice,
+    print_json,
 )
 
+if TYPE_CHECKING:
+    from tuner.session import Outcome
+    from tuner.trial import Trial
 
-def tune(
+
+def tune(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Experiment,
     trials: Annotated[
         int | None,
@@ -29,30 +39,60 @@ def tune(
     runner: Runner = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Name of the study to begin or resume; by default made from the experiment."),
+        typer.Option(
+            help="Name of the study to begin or resume; by default made from the experiment.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
     track: Annotated[bool, typer.Option(help="Log every trial as an MLflow run.")] = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Search for the cheapest configuration that keeps the SLA.
 
     Every finished trial is kept in the study file at once: Ctrl-C loses nothing, and the same command goes on where
     it stopped. Change the experiment file and a new study begins.
 
-        servetune tune experiments/gpt-oss-120b-b200-chat.yaml --trials 100
+        servetune tune gpt-oss-120b-b200-chat --trials 100
+
+        servetune tune my-question.yaml --study friday --verbose
+
+        servetune tune recorded/deepseek-r1-b200-1024-1024 --json | jq .winner.usd_per_million_output_tokens
     """
+    one_voice(quiet=quiet, verbose=verbose)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tuner.console import show_next
+    from tuner.console import show_next, show_verdict
     from tuner.experiment import find_experiment, read_experiment
+    from tuner.progress import trial_line
     from tuner.session import Session, Where
     from tuner.session import tune as run
 
     session = Session(question=read_experiment(find_experiment(experiment), runner=runner))
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
-    out = console()
-    outcome = run(session, where, trials=trials, console=out)
-    show_next(out, outcome, question=experiment, where=where, trials=trials, runner=runner)
+    out, bars = console(), console(errors=as_json, quiet=quiet)
+
+    def told(trial: "Trial") -> None:
+        if verbose:
+            bars.print(trial_line(session.scenario, trial), markup=False, soft_wrap=True)
+
+    spoken = console(quiet=True) if quiet or as_json else bars
+    outcome = run(session, where, trials=trials, console=spoken, bars=bars, told=told)
+    if as_json:
+        from tuner.outcome_json import outcome_document
+
+        print_json(outcome_document(session, outcome, where))
+    else:
+        if quiet:
+            show_verdict(out, outcome.answer)
+        show_next(out, outcome, question=experiment, where=where, trials=trials, runner=runner, brief=quiet)
+    _end(outcome)
+
+
+def _end(outcome: "Outcome") -> None:
+    """Raises Exit unless the search ran to its end and found what keeps the SLA."""
     if outcome.broken:
         raise typer.Exit(EXIT_FAILED)
     if outcome.interrupted:
