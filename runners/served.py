@@ -5,7 +5,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from runners.limits import Limits
 from runners.load import HANG, Rules, run_load
 from runners.measurement import Measurement
 from runners.nvml import Driver, driver
-from runners.process import ServerProcess, is_free, running, wait_until_free
+from runners.process import ServerProcess, is_free, no_room, running, wait_until_free
 from runners.runner import Measure, RunFailedError
 from runners.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
@@ -142,7 +142,7 @@ class _Up:
             for name, text in member.files.items():
                 (home / name).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise RunFailedError("disk full", f"{home}: {error.strerror}", environment=True) from None
+            raise no_room(home, error) from None
         stack.callback(wait_until_free, member.ports)
         self.processes[member.name] = stack.enter_context(
             running(
@@ -322,12 +322,12 @@ def _own_folder(logs: Path) -> Path:
         if shutil.disk_usage(logs).free < FEWEST_BYTES:
             raise RunFailedError("disk full", f"{logs}: less than {FEWEST_BYTES >> 20} MiB free", environment=True)
         for number in itertools.count(sum(1 for _ in logs.iterdir())):
-            folder = logs / f"{number:04d}"
-            if not folder.exists():
+            with suppress(FileExistsError):  # another search may keep its logs here
+                folder = logs / f"{number:04d}"
                 folder.mkdir()
                 return folder.resolve()
     except OSError as error:
-        raise RunFailedError("disk full", f"{logs}: {error.strerror}", environment=True) from None
+        raise no_room(logs, error) from None
     raise AssertionError
 
 
