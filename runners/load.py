@@ -1,22 +1,36 @@
 """Load: sends a workload to servers that are up, times every token, and says what was seen as a Measurement."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from runners.measurement import Measurement, Percentiles
-from runners.prompts import NARROW_POOL, WIDE_POOL, TokenPrompts
+from runners.histograms import Totals
+from runners.measurement import Measurement, Metric, Percentiles
+from runners.prompts import prepare
 from runners.runner import RunFailedError
-from runners.stream import Answer, Body, Client, Endpoint, Failure, base_url, read_key
+from runners.stopping import LOOK_GROWTH, Decision, Limit, Stopping
+from runners.stream import (
+    HTTP_OK,
+    Answer,
+    Body,
+    Client,
+    Endpoint,
+    Failure,
+    StreamError,
+    TimedSelector,
+    base_url,
+    read_key,
+)
 from runners.workload import ClosedLoop, LoadedWorkload, Poisson, Replay, Request
 
 HANG = "hang under load"
@@ -40,10 +54,19 @@ ON_TIME_SHARE = 0.95
 LENGTH_TOLERANCE = 0.02
 """Share by which the mean input and output tokens may differ from what was asked."""
 
+SURE_ERRORS = 3.25
+"""Standard errors above which the true throughput is in 1 of 200 runs (Student's t with 9 degrees of freedom)."""
+
+BATCHES = 10
+"""Consecutive answers are put into so many batches, to see how their throughput varies."""
+
+METRICS_PATH = "/metrics"
+METRICS_LIMIT_S = 10.0
+
 BLOCK = 1024
 """Requests drawn at a time."""
 
-Ended = Literal["all answered", "promises kept", "promise missed", "hopeless", "time limit"]
+Ended = Literal["all answered", "hopeless", "time limit"] | Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +74,16 @@ class Rules:
     """When a run is over before all is answered, or fails.
 
     `alive` is called about every second and ends the run by what it raises. No token for `stall_limit_s` while
-    requests wait is a hang. A run that reaches `time_limit_s` counts where FEWEST_REQUESTS were answered.
+    requests wait is a hang. A run that reaches `time_limit_s` counts where FEWEST_REQUESTS were answered. A run ends
+    early when `limits` are decided (see `Stopping`), or when it is `hopeless`: that is asked from time to time of what
+    was measured so far, with a throughput that is higher than the true one in all but 1 of 100 runs or so.
     """
 
     time_limit_s: float = 1800
     stall_limit_s: float = 60
     alive: Callable[[], None] = lambda: None
+    limits: Sequence[Limit] = ()
+    hopeless: Callable[[Measurement], bool] = lambda _measured: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +91,8 @@ class LoadReport:
     """A measurement, and how it came about.
 
     `answers` are the counted ones. `failures` counts by cause, those of the warm-up included. `send_delays` are in
-    seconds, of an open loop's requests. `warm_up` is how many requests ended before the counted ones.
+    seconds, of an open loop's requests. `warm_up` is how many requests ended before the counted ones. `by_server` has
+    the mean latencies (seconds) of the same window by the servers' own histograms, where they keep them.
     """
 
     measurement: Measurement
@@ -73,6 +101,7 @@ class LoadReport:
     warm_up: int
     failures: dict[str, int]
     send_delays: Percentiles | None
+    by_server: Mapping[Metric, float] = field(default_factory=dict)
 
 
 STRICT = Rules()
@@ -122,7 +151,9 @@ def load_report(
     nonce: int | None = None,
 ) -> LoadReport:
     """As `run_load`, with how the measurement came about."""
+    selector = TimedSelector()
     run = _Run(
+        read_at=lambda: selector.returned,
         model_name=model_name,
         endpoint=endpoint,
         key=read_key(api_key_env),
@@ -135,7 +166,7 @@ def load_report(
     gc.collect()
     gc.freeze()  # what the process has loaded is not searched again while tokens are timed
     try:
-        return asyncio.run(run.run())
+        return selector.run(run.run())
     finally:
         gc.unfreeze()
 
@@ -200,6 +231,7 @@ def _replayed(arrivals: Replay) -> Iterator[Request]:
 class _Run:
     """One run: the requests in flight, what came of the others, and when it is over."""
 
+    read_at: Callable[[], float]
     model_name: str
     endpoint: Endpoint
     key: str | None
@@ -219,6 +251,7 @@ class _Run:
     failures: list[Failure] = field(default_factory=list)
     failed_in_window: int = 0
     delays: list[float] = field(default_factory=list)
+    histograms: Totals | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -226,15 +259,23 @@ class _Run:
         self.concurrency = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else 0
         self.to_count = max(workload.requests, self.concurrency)
         self.part_way = self.concurrency
+        self.stopping = self._stopping()
+        self.next_look = float(FEWEST_REQUESTS)
         self.requests = requests_of(self.loaded)
         self.turns = itertools.cycle(self.urls)
         self.numbers = itertools.count()
 
     async def run(self) -> LoadReport:
         self.over: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        async with Client(self.model_name, endpoint=self.endpoint, key=self.key, on_token=self._progressed) as client:
-            self.client = client
-            self.prompts = await self._prompts()
+        self.client = Client(
+            self.model_name,
+            endpoint=self.endpoint,
+            key=self.key,
+            on_token=self._progressed,
+            read_at=self.read_at,
+        )
+        async with self.client:
+            self.prompts = await prepare(self.client, self.urls, self.loaded.workload, nonce=self.nonce)
             self.began = self.progress = time.perf_counter()
             try:
                 self._start(self._watch())
@@ -242,28 +283,18 @@ class _Run:
                     self._fill()
                 else:
                     self._start(self._send_when_due())
-                return self._report(await self.over)
+                ended = await self.over
+                by_server = await self._by_server()
+                return self._report(ended, by_server)
             finally:
                 for task in self.tasks:
                     task.cancel()
                 await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    # Prompts
-
-    async def _prompts(self) -> TokenPrompts:
-        """The widest pool of token ids that every server takes; the shared prefix is in their caches afterwards."""
-        workload = self.loaded.workload
-        for pool in (WIDE_POOL, NARROW_POOL):
-            prompts = TokenPrompts(
-                pool, shared_prefix_tokens=workload.shared_prefix_tokens, seed=(workload.seed, self.nonce)
-            )
-            prompt = prompts.prompt(max(64, workload.shared_prefix_tokens + 1))
-            body = Body(name=f"servetune-{self.nonce:x}", prompt=prompt, output_tokens=1)
-            outcomes = await asyncio.gather(*(self.client.ask(url, body) for url in self.urls))
-            failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-            if not failed:
-                return prompts
-        raise RunFailedError(failed[0].cause, failed[0].detail)
+    def _stopping(self) -> Stopping:
+        # A trace is as it was recorded, and its busiest part may be yet to come.
+        steady = not isinstance(self.loaded.arrivals, Replay) and not self.loaded.workload.standing_start
+        return Stopping(self.rules.limits, planned=self.to_count, steady=steady)
 
     # Sending
 
@@ -279,7 +310,7 @@ class _Run:
 
     def _fill(self) -> None:
         if self.loaded.workload.standing_start:
-            self.opened = self.began
+            self._open(self.began)
             self.in_flight_at_start = self.concurrency
         for _ in range(self.concurrency):
             self._start(self._keep_sending())
@@ -315,6 +346,8 @@ class _Run:
         self.progress = now
 
     def _take(self, request: Request, outcome: Answer | Failure, *, part_way: bool) -> None:
+        if self.over.done():
+            return
         counts = self.opened < math.inf
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
@@ -325,10 +358,41 @@ class _Run:
             if counts:
                 self.answers.append(outcome)
                 self.asked.append(request)
+                self._stop_early(outcome)
         if not counts:
             self._warm_up(outcome.ended, part_way=part_way)
         elif len(self.answers) + self.failed_in_window >= self.to_count:
             self._end("all answered")
+
+    def _stop_early(self, answer: Answer) -> None:
+        latencies: dict[Metric, float | None] = {"ttft": answer.ttft, "tpot": answer.tpot, "e2e": answer.e2e}
+        decision = self.stopping.take(latencies, keeps_up=self._keeps_up())
+        if decision is not None:
+            self._end(decision)
+        elif len(self.answers) >= self.next_look:
+            self.next_look *= LOOK_GROWTH
+            if self.rules.hopeless(self._optimistic()):
+                self._end("hopeless")
+
+    def _keeps_up(self) -> bool:
+        """In open loop a queue that is growing shows late: nothing is kept before half of the requests are answered."""
+        if self.concurrency:
+            return True
+        answered = len(self.answers)
+        return 2 * answered >= self.to_count and self.in_flight - self.in_flight_at_start <= 0.1 * answered
+
+    def _optimistic(self) -> Measurement:
+        measured = self._measurement()
+        return replace(measured, duration_s=measured.duration_s / (1 + SURE_ERRORS * self._rate_error()))
+
+    def _rate_error(self) -> float:
+        """Relative standard error of the throughput so far, from batches of consecutive answers."""
+        size = len(self.answers) // BATCHES
+        batches = [self.answers[i * size : (i + 1) * size] for i in range(BATCHES)]
+        edges = [self.opened, *(batch[-1].ended for batch in batches)]
+        tokens = np.array([sum(answer.output_tokens for answer in batch) for batch in batches])
+        rates = tokens / np.maximum(np.diff(edges), 1e-9)
+        return float(rates.std(ddof=1) / rates.mean() / math.sqrt(BATCHES))
 
     def _give_up_on_failures(self, last: Failure) -> None:
         self.failures_in_a_row += 1
@@ -348,9 +412,14 @@ class _Run:
             over = settled or self.warm_up >= max(2 * self.to_count, FEWEST_WARM_UPS)
             if settled:  # numbers in flight fluctuate by their square root: count enough that this is no backlog
                 self.to_count = max(self.to_count, 4 * self.in_flight)
+                self.stopping = self._stopping()
         if over:
-            self.opened = now
-            self.in_flight_at_start = self.in_flight
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.opened = now
+        self.in_flight_at_start = self.in_flight
+        self._start(self._look_at_histograms())
 
     def _end(self, ended: Ended) -> None:
         if not self.over.done():
@@ -373,9 +442,28 @@ class _Run:
             raise RunFailedError(OUT_OF_TIME, detail)
         self._end("time limit")
 
+    # The server's own view
+
+    async def _look_at_histograms(self) -> None:
+        with contextlib.suppress(StreamError):  # a server without them is no failure
+            self.histograms = await self._histograms()
+
+    async def _histograms(self) -> Totals:
+        pages = await asyncio.gather(*(self.client.get(url, METRICS_PATH) for url in self.urls))
+        return Totals.of(page.decode(errors="replace") for status, page in pages if status == HTTP_OK)
+
+    async def _by_server(self) -> Mapping[Metric, float]:
+        if self.histograms is None:
+            return {}
+        try:
+            async with asyncio.timeout(METRICS_LIMIT_S):
+                return (await self._histograms()).means_since(self.histograms)
+        except (StreamError, TimeoutError):
+            return {}
+
     # The result
 
-    def _report(self, ended: Ended) -> LoadReport:
+    def _report(self, ended: Ended, by_server: Mapping[Metric, float]) -> LoadReport:
         if not self.answers:
             causes = Counter(failure.cause for failure in self.failures)
             detail = f"no request was answered: {dict(causes)}, such as {self.failures[0].detail}"
@@ -390,6 +478,7 @@ class _Run:
             warm_up=self.warm_up,
             failures=dict(Counter(failure.cause for failure in self.failures)),
             send_delays=delays,
+            by_server=by_server,
         )
 
     def _check_delays(self) -> None:

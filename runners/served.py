@@ -4,7 +4,7 @@ import http.client
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +15,13 @@ from packaging.version import InvalidVersion, Version
 from runners.deployment import Deployment, Installation, Member, environment, plan
 from runners.engine import METRICS, MetricNames, Reply, Watch, ask, complete, model_served, release, watched
 from runners.failures import failure, read_log, says_it_is_dead, told
-from runners.limits import Limits
 from runners.load import HANG, Rules, run_load
 from runners.measurement import Measurement
 from runners.nvml import Driver, driver
 from runners.process import ServerProcess, is_free, no_room, running, wait_until_free
 from runners.runner import Measure, RunFailedError
+from runners.stopping import Limit
+from runners.time_limits import TimeLimits
 from runners.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
 from search_spaces.model import Model
@@ -44,7 +45,8 @@ NO_METRICS: Final = MetricNames(kv_usage="", waiting="")
 class Served:
     """Serves configurations with the engine that is installed here.
 
-    Each run has a folder of its own under `logs`, with the whole log of each process. `gpu_seconds` grows by the GPUs
+    Each run has a folder of its own under `logs`, with the whole log of each process. A load ends early once what is
+    `promised` is decided. `gpu_seconds` grows by the GPUs
     of a configuration for as long as its processes are there, start and end included.
     """
 
@@ -54,7 +56,8 @@ class Served:
         installation: Installation,
         *,
         logs: Path,
-        limits: Limits = Limits(),  # noqa: B008 frozen
+        limits: TimeLimits = TimeLimits(),  # noqa: B008 frozen
+        promised: Sequence[Limit] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -62,6 +65,7 @@ class Served:
         self._installation = installation
         self._logs = logs
         self._limits = limits
+        self._promised = promised
         self._clock = clock
         self._sleep = sleep
         self._held = 0.0
@@ -93,6 +97,7 @@ class Served:
                 deployment=deployment,
                 config=config,
                 limits=self._limits,
+                promised=self._promised,
                 clock=self._clock,
                 sleep=self._sleep,
                 gpus=gpus,
@@ -117,7 +122,8 @@ class _Up:
 
     deployment: Deployment
     config: ServingConfig
-    limits: Limits
+    limits: TimeLimits
+    promised: Sequence[Limit]
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     gpus: Driver | None
@@ -212,7 +218,12 @@ class _Up:
             self.model_name(self.deployment.members[-1]),
             loaded,
             gpus=self.config.gpus,
-            rules=Rules(time_limit_s=self.limits.load_s, stall_limit_s=self.limits.stall_s, alive=self.check),
+            rules=Rules(
+                time_limit_s=self.limits.load_s,
+                stall_limit_s=self.limits.stall_s,
+                alive=self.check,
+                limits=self.promised,
+            ),
         )
 
     def _joules(self) -> float | None:

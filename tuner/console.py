@@ -83,6 +83,11 @@ def show_answer(console: Console, answer: Answer) -> None:
 def show_measurement(console: Console, scenario: Scenario, config: ServingConfig, level: Measurement) -> None:
     """One configuration at one load."""
     console.print(in_words(config))
+    show_level(console, scenario, level)
+
+
+def show_level(console: Console, scenario: Scenario, level: Measurement) -> None:
+    """What one load was served like, against the promise, and what that costs."""
     console.print(_promises(scenario, level))
     console.print(_cost_table([("value", cost(level, scenario.price), level)], scenario))
     note = PREDICTION.get(level.source)

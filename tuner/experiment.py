@@ -29,7 +29,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from runners.deployment import Installation
-from runners.limits import Limits
+from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Shape, Trace, Workload
 from search_spaces.config import KNOBS, MAX_DRAFT_LENGTH, Method, ServingConfig, flatten, unflatten
 from search_spaces.engine import engines, find_engine
@@ -364,8 +364,10 @@ class Serve(_Part):
         )
 
     @property
-    def limits(self) -> Limits:
-        return Limits(start_s=self.start_min * 60, load_s=self.load_min * 60, stall_s=self.stall_s, stop_s=self.stop_s)
+    def limits(self) -> TimeLimits:
+        return TimeLimits(
+            start_s=self.start_min * 60, load_s=self.load_min * 60, stall_s=self.stall_s, stop_s=self.stop_s
+        )
 
 
 def _absolute(directory: Path, name: str | None) -> str | None:

@@ -21,7 +21,6 @@ from runners.simulated import Simulated
 from search_spaces.config import Engine, ServingConfig
 from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.model import Model
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question
 from tuner.experiment import Experiment, Serve, parse_settings
@@ -171,7 +170,7 @@ class Session:
             return measure(self.scenario.workload.at(load))
 
 
-def _served(question: Experiment, model: Model) -> Runner:
+def _served(question: Experiment, scenario: Scenario) -> Runner:
     from runners.nvml import driver
     from runners.served import Served
 
@@ -179,17 +178,18 @@ def _served(question: Experiment, model: Model) -> Runner:
     gpus = driver() if serve.device == "gpu" else None
     devices = gpus.devices if gpus else ()
     return Served(
-        model,
+        scenario.model,
         serve.installation(question.path.parent, devices=devices),
         logs=Path(serve.logs) / question.name,
         limits=serve.limits,
+        promised=tuple(promise.limit for promise in scenario.sla.promises),
     )
 
 
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
-    "served": lambda session: _served(session.question, session.scenario.model),
+    "served": lambda session: _served(session.question, session.scenario),
 }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from runners.measurement import METRICS, PERCENTILES, Measurement, Metric
+from runners.stopping import Limit
 from search_spaces.errors import InputError, UnknownNameError
 
 STATISTICS: tuple[str, ...] = ("mean", *(f"p{percentile:g}" for percentile in PERCENTILES))
@@ -35,6 +36,12 @@ class Promise:
     def excess(self, measurement: Measurement) -> float:
         """Observed / limit - 1: at most 0 when kept, 0.1 when missed by 10 %."""
         return self.observed(measurement) / self.limit_s - 1
+
+    @property
+    def limit(self) -> Limit:
+        """As a run under load watches it."""
+        percentile = None if self.statistic == "mean" else float(self.statistic.removeprefix("p"))
+        return Limit(metric=self.metric, percentile=percentile, limit_s=self.limit_s)
 
     def __str__(self) -> str:
         return f"{self.metric.upper()} {self.statistic} <= {self.limit_s * 1000:g} ms"

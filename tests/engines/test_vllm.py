@@ -11,10 +11,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from runners.deployment import Installation
-from runners.limits import Limits
 from runners.process import is_free
 from runners.runner import RunFailedError
 from runners.served import Served
+from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig, Speculation
 from search_spaces.model import Model
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 
 FEW = Batching(max_sequences=8, max_batched_tokens=2048)
 CONFIG = ServingConfig(engine=Engine(name="vllm", version="0.32.0"), batching=FEW)
-LIMITS = Limits(start_s=240, load_s=120, stall_s=10, errors_s=60)
+LIMITS = TimeLimits(start_s=240, load_s=120, stall_s=10, errors_s=60)
 WORKLOAD = Workload(input_tokens=Lengths(low=64, high=96), output_tokens=Lengths(low=12, high=20), requests=60)
 BLOCK = 128
 """Tokens in a block of the KV cache on a CPU."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 LIMIT = 2**24
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Plan:
     ignores_length: bool = False
     key: str = ""
     usage: bool = True
+    refuses_in_stream: bool = False
     seats: int = 10_000
     histograms: bool = True
 
@@ -122,6 +124,12 @@ class _Server:
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         writer.write(head.encode() + content)
 
+    def refuse(self, writer, error) -> None:
+        if not self.plan.refuses_in_stream:
+            return self.whole(writer, 400, error)
+        writer.write(STREAM + framed(error) + framed(b"[DONE]") + b"0\r\n\r\n")
+        return None
+
     def prompt_tokens(self, request, chat) -> int:
         if chat:
             return 5 + sum(len(message["content"].split()) for message in request["messages"])
@@ -134,7 +142,7 @@ class _Server:
             return self.whole(writer, 404, {"error": {"message": f"no model {request['model']}"}})
         prompt = request.get("prompt")
         if isinstance(prompt, list) and max(prompt) >= plan.vocabulary:
-            return self.whole(writer, 400, {"error": {"message": "token id out of vocabulary"}})
+            return self.refuse(writer, {"error": {"message": "token id out of vocabulary", "code": 400}})
         asked = request.get("max_tokens") or request["max_completion_tokens"]
         sent = Sent(name=name, received=received, prompt_tokens=self.prompt_tokens(request, chat), asked_tokens=asked)
         sent.prompt_head = prompt[:8] if isinstance(prompt, list) else None
@@ -150,11 +158,12 @@ class _Server:
     async def stream(self, sent, chat, fails, writer) -> None:
         plan = self.plan
         slow = 5 if fails == "slow" else 1
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(STREAM)
         if chat:
-            self.event(writer, chat, {"role": "assistant", "content": ""}, None)
+            writer.write(self.event(chat, {"role": "assistant", "content": ""}, None))
         produced = max(sent.asked_tokens // 2, 1) if plan.ignores_length else sent.asked_tokens
         chunks = max(1, -(-produced // plan.tokens_per_chunk))
+        whole = self.event(chat, " word" * plan.tokens_per_chunk, None)
         due = self.tick(sent.received + plan.ttft_s * slow)
         for index in range(chunks):
             await asyncio.sleep(due - time.perf_counter())
@@ -162,15 +171,14 @@ class _Server:
                 return
             if index == plan.fail_after_chunks:
                 await self.fail(fails, writer)
-            last = index == chunks - 1
-            text = " word" * min(plan.tokens_per_chunk, produced - index * plan.tokens_per_chunk)
-            self.event(writer, chat, text, "length" if last else None)
+            rest = " word" * (produced - index * plan.tokens_per_chunk)
+            writer.write(whole if index < chunks - 1 else self.event(chat, rest, "length"))
             sent.chunks.append(time.perf_counter())
             due = self.tick(sent.chunks[0] + plan.tpot_s * slow * (index + 1) * plan.tokens_per_chunk)
         if plan.usage:
             usage = {"prompt_tokens": sent.prompt_tokens, "completion_tokens": produced}
-            self.data(writer, {"choices": [], "usage": usage})
-        self.data(writer, b"[DONE]")
+            writer.write(framed({"choices": [], "usage": usage}))
+        writer.write(framed(b"[DONE]"))
         writer.write(b"0\r\n\r\n")
         sent.complete = True
 
@@ -185,34 +193,21 @@ class _Server:
             writer.transport.abort()
             raise _HungUpError
         if fails == "in_stream":
-            self.data(writer, {"error": {"message": "out of memory"}})
+            writer.write(framed({"error": {"message": "out of memory"}}))
             writer.transport.abort()
             raise _HungUpError
         if fails == "hang":
             await asyncio.sleep(3600)
 
-    def event(self, writer, chat, content, finish) -> None:
+    def event(self, chat, content, finish) -> bytes:
         choice = {"index": 0, "logprobs": None, "finish_reason": finish}
         if chat:
             choice["delta"] = content if isinstance(content, dict) else {"content": content}
         else:
             choice["text"] = content
         kind = "chat.completion.chunk" if chat else "text_completion"
-        self.data(
-            writer,
-            {
-                "id": "cmpl-0",
-                "object": kind,
-                "created": 1,
-                "model": self.plan.model,
-                "choices": [choice],
-                "usage": None,
-            },
-        )
-
-    def data(self, writer, event) -> None:
-        content = b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n"
-        writer.write(b"%x\r\n" % len(content) + content + b"\r\n")
+        envelope = {"id": "cmpl-0", "object": kind, "created": 1, "model": self.plan.model}
+        return framed(envelope | {"choices": [choice], "usage": None})
 
     def metrics(self) -> str:
         done = [sent for sent in self.sent if sent.complete]
@@ -227,6 +222,12 @@ class _Server:
             lines += [f'vllm:{name}_count{{model_name="{self.plan.model}"}} {len(values)}.0']
             lines += [f'vllm:{name}_sum{{model_name="{self.plan.model}"}} {sum(values)}']
         return "\n".join(lines) + "\n"
+
+
+def framed(event) -> bytes:
+    """A server-sent event in an HTTP chunk."""
+    content = b"data: " + (event if isinstance(event, bytes) else json.dumps(event).encode()) + b"\n\n"
+    return b"%x\r\n" % len(content) + content + b"\r\n"
 
 
 class _HungUpError(Exception):

@@ -19,7 +19,7 @@ import pytest
 from runners.deployment import Installation, plan
 from runners.process import is_free
 from runners.runner import OUT_OF_MEMORY, RunFailedError
-from runners.served import Limits, Served
+from runners.served import Served, TimeLimits
 from runners.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig
 from search_spaces.errors import InfeasibleError
@@ -30,7 +30,7 @@ from tuner.sla import Promise, Sla
 FAKE = Path(__file__).parent / "fake_server.py"
 VLLM = Engine(name="vllm", version="1.2.3")
 CONFIG = ServingConfig(engine=VLLM, batching=Batching(max_sequences=8, max_batched_tokens=2048))
-LIMITS = Limits(start_s=20, load_s=60, stall_s=2, stop_s=2, probe_s=5, errors_s=0.5, dying_s=0.5, poll_s=0.05)
+LIMITS = TimeLimits(start_s=20, load_s=60, stall_s=2, stop_s=2, probe_s=5, errors_s=0.5, dying_s=0.5, poll_s=0.05)
 WORKLOAD = Workload(
     input_tokens=Lengths(low=8, high=12), output_tokens=Lengths(low=4, high=6), requests=60, standing_start=True
 )

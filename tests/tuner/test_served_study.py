@@ -1,4 +1,4 @@
-"""A study on servers that are real processes, from the command line: what is kept, and when a broken machine ends it."""
+"""A study on servers that are real processes, from the command line: what is kept, and what ends it."""
 
 import os
 import re
@@ -39,7 +39,8 @@ def tune(tmp_path):
     """Runs `servetune tune` on the stand-in, of which one variant fails in the given way; the result."""
     python = tmp_path / "python"
     python.write_text(
-        f"#!{sys.executable}\nimport os, sys\nos.execv({sys.executable!r}, [sys.executable, {str(FAKE)!r}, *sys.argv[3:]])"
+        f"#!{sys.executable}\nimport os, sys\n"
+        f"os.execv({sys.executable!r}, [sys.executable, {str(FAKE)!r}, *sys.argv[3:]])\n"
     )
     python.chmod(0o755)
     (tmp_path / "model.yaml").write_text(MODEL)

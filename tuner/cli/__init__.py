@@ -8,6 +8,7 @@ import typer
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.listing import list_known
+from tuner.cli.measure import measure
 from tuner.cli.tune import simulate, tune
 from tuner.cli.ui import ui
 from tuner.cli.validate import validate
@@ -67,5 +68,6 @@ def _options(
 app.command()(tune)
 app.command()(simulate)
 app.command()(ui)
+app.command()(measure)
 app.command()(validate)
 app.command(name="list")(list_known)
