@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from runners.step_time import Curve, StepTimes, Surface
@@ -361,3 +363,17 @@ def _database(system: str, engine: Engine) -> Any:
     if database is None:
         raise InfeasibleError("no kernel data", f"nothing was measured for {engine} on {system}")
     return database
+
+
+def kernel_releases(system: System) -> tuple[Engine, ...]:
+    """The engine releases that step times are known for on a system, as far as the installed tables' folders say.
+
+    Nothing is read or imported; empty where the tables are not installed.
+    """
+    found = find_spec("aiconfigurator_core")
+    folders = found.submodule_search_locations if found else None
+    if not folders:
+        return ()
+    data = Path(folders[0]) / "systems" / "data" / system.silicon_name
+    releases = [Engine(name=facts.name, version=version) for facts in engines().values() for version in facts.versions]
+    return tuple(release for release in releases if any(data.glob(f"*/{release.name}/{release.version}")))

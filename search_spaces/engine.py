@@ -36,7 +36,12 @@ class EngineFacts:
     issues_prefill: bool
     overlaps: bool
     methods: tuple[Method, ...]
+    image: str
     source: str
+
+    def image_of(self, version: str) -> str:
+        """The container image that the engine's makers publish for a release."""
+        return self.image.format(version=version)
 
 
 @cache

@@ -7,6 +7,8 @@ import typer
 
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
+from tuner.cli.deploy import deploy
+from tuner.cli.doctor import doctor
 from tuner.cli.listing import list_known
 from tuner.cli.measure import measure
 from tuner.cli.tune import simulate, tune
@@ -70,4 +72,6 @@ app.command()(simulate)
 app.command()(ui)
 app.command()(measure)
 app.command()(validate)
+app.command()(deploy)
+app.command()(doctor)
 app.command(name="list")(list_known)
