@@ -33,15 +33,15 @@ PROMPT = "the quick brown fox jumps over the lazy dog " * 6
 
 @pytest.fixture
 def runner(tiny, vllm_python, engine_settings, tmp_path):
-    """A runner for the tiny model, given further arguments of the engine and variables of its environment."""
+    """A runner for the tiny model, given further arguments of the engine."""
     model = entry_of(Model, tiny / "model.yaml", YAML(typ="safe").load(tiny / "model.yaml"))
 
-    def make(*args, **env):
+    def make(*args):
         installation = Installation(
             python=vllm_python,
             checkpoint=str(tiny / "checkpoint"),
             args=(*engine_settings.args, *args),
-            env={**engine_settings.env, **env, "TEST_OF": str(tmp_path)},
+            env={**engine_settings.env, "TEST_OF": str(tmp_path)},
         )
         return Served(model, installation, logs=tmp_path / "logs", limits=LIMITS)
 
@@ -86,7 +86,7 @@ def test_a_small_kv_cache_is_seen_in_preemptions(runner):
     key_and_value, layers, heads, width, bf16 = 2, 2, 2, 32, 2
     block_bytes = BLOCK * key_and_value * layers * heads * width * bf16
     # Each request fills two blocks, and eight of them find twelve.
-    tight = runner("--kv-cache-memory-bytes", str(12 * block_bytes), VLLM_CPU_KVCACHE_SPACE="")
+    tight = runner("--kv-cache-memory-bytes", str(12 * block_bytes))
     workload = replace(WORKLOAD, output_tokens=Lengths(low=110, high=150))
     with tight.serve(CONFIG) as measure:
         level = measure(workload.at(8))
