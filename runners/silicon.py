@@ -41,6 +41,17 @@ TOKENS = (
 )
 SHORTEST_CONTEXT = 16
 
+KINDS: dict[str, tuple[str, ...]] = {
+    "communication": ("dispatch", "_ar", "p2p", "a2a", "alltoall"),
+    "attention": ("attention", "mla"),
+    "experts": ("moe", "expert"),
+    "matrix products": ("gemm", "ffn", "logits"),
+}
+"""Kinds of kernel, by what the names of AIConfigurator's operations contain; the first that fits, else `other`.
+
+Where the exchange between experts overlaps with them (`moe_overlap`), both count as experts.
+"""
+
 # Host seconds to issue one layer kernel by kernel. A layer of DeepSeek-V3 (latent attention and experts): a pass of
 # one new token takes 82.6 ms without and 23.1 ms with CUDA graphs, 61 layers, SGLang
 # (github.com/sgl-project/sglang/pull/12160). Any other layer: a pass of 129 tokens of Qwen3-4B takes 16.6 ms without
@@ -103,6 +114,21 @@ class Silicon:
             raise built
         return built
 
+    def decode_kinds(self, key: StepKey, sequences: int, context: int) -> dict[str, float]:
+        """Seconds of one decode step with one query token for each sequence, by KINDS of kernel.
+
+        Raises InfeasibleError where the database has no kernel for the combination.
+        """
+        return _by_kind(self._compiled(key).decode_step_per_op(sequences, max(context - 1, 1), 2))
+
+    def prefill_kinds(self, key: StepKey, tokens: int) -> dict[str, float]:
+        """Seconds of the pass that takes one prompt of so many tokens, by KINDS of kernel.
+
+        Raises InfeasibleError where the database has no kernel for the combination.
+        """
+        context, _ = self._compiled(key).run_static_per_op(batch_size=1, isl=tokens, osl=1, mode="static_ctx")
+        return _by_kind(context)
+
     def _compiled(self, key: StepKey) -> Any:
         handle = _compile(self.model, self.system, key, keep=self._handles)
         if (key.engine.name, key.weights) not in HOST_TIMED:
@@ -152,6 +178,14 @@ class _ShorterGemms:
 def _shorter_gemms(own: Iterable[Any], others: Iterable[Any]) -> list[Any]:
     times = {name: milliseconds for name, milliseconds, *_ in others if name.endswith("_gemm")}
     return [(name, min(milliseconds, times.get(name, milliseconds)), *rest) for name, milliseconds, *rest in own]
+
+
+def _by_kind(per_op: Iterable[Any]) -> dict[str, float]:
+    seconds = dict.fromkeys((*KINDS, "other"), 0.0)
+    for name, milliseconds, *_ in per_op:
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
+        seconds[kind] += milliseconds / 1000
+    return seconds
 
 
 def _step_times(handle: Any, model: Model, system: System, key: StepKey, longest_context: int) -> StepTimes:

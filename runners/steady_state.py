@@ -81,9 +81,7 @@ class SteadyState:
         if self.config.disaggregation is not None:
             return self._disaggregated(sequences)
         step = self._step_seconds(sequences)
-        queries = sequences * (self.config.speculation.draft_length + 1)
-        pass_s = self._prompt_seconds(self.decode_steps, queries)
-        prompt = max(pass_s - self.decode_steps.decode_shared(queries), 0.0)
+        prompt = self.added_prompt_seconds(sequences)
         steps = (self.output_tokens - 1) / self.tokens_per_step
         residence = steps * step + sequences * prompt
         carrying = step + prompt
@@ -123,6 +121,12 @@ class SteadyState:
         speculation = self.config.speculation
         drafted = self.silicon.model.drafted_tokens(speculation)
         return self.decode_steps.decode(sequences, speculation.draft_length, drafted=drafted).line(context)[0]
+
+    def added_prompt_seconds(self, sequences: int) -> float:
+        """Seconds that a prompt adds to a step that decodes so many sequences anyway."""
+        queries = sequences * (self.config.speculation.draft_length + 1)
+        pass_s = self._prompt_seconds(self.decode_steps, queries)
+        return max(pass_s - self.decode_steps.decode_shared(queries), 0.0)
 
     def prompt_seconds(self) -> float:
         """Seconds of one worker of the config's own layout for one prompt, alone."""

@@ -287,6 +287,7 @@ def show_next(
         rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
     best = outcome.answer.best
     if best is not None and best.config is not None:
+        rows.append(("Next, make a page of it", _report_command(where)))
         rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
     for name, text in rows:
         console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
@@ -294,6 +295,11 @@ def show_next(
         console.print(f"Stopped: three trials in a row failed alike. {outcome.broken}", style="red", markup=False)
     if outcome.problem:
         console.print(outcome.problem, style="yellow", markup=False)
+
+
+def _report_command(where: "Where") -> str:
+    options = [] if str(where.studies) == "studies" else ["--studies", str(where.studies)]
+    return shlex.join(["servetune", "report", where.study, *options, "-o", "report.html"])
 
 
 def _simulate_command(question: str, answer: Answer, config: ServingConfig) -> str:

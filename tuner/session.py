@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
 
 FRONTIER_POINTS = 10
+CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
+"""Loads at which a predicted winner is run to show its latency, in units of the one that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +188,10 @@ def _served(question: Experiment, scenario: Scenario) -> Runner:
     )
 
 
+PREDICTING = ("simulated", "estimated")
+"""Runners that answer from tables: asking them again costs seconds, not GPUs."""
+
+
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
@@ -245,7 +251,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
             )
             search.run()
             answer = _answer(session, search.trials(), ranking)
-            keep_summary(study, answer, interrupted=search.interrupted)
+            keep_summary(study, answer, list(_curve(session, answer.best)), interrupted=search.interrupted)
         if tracker:
             best = answer.best
             tracker.interrupted = search.interrupted
@@ -299,6 +305,17 @@ def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfi
         load = point.load(workload)
         with suppress(InfeasibleError, RunFailedError), session.runner.serve(config) as measure:
             yield config, measure(workload.at(load))
+
+
+def _curve(session: Session, best: Trial | None) -> Iterator[Measurement]:
+    """The best configuration at loads far from its capacity: predicted ones only, which cost no GPU time."""
+    if best is None or best.config is None or session.question.runner not in PREDICTING:
+        return
+    loads = session.prior.load_range(best.config)
+    wanted = {loads.snap(best.measurement.load * share) for share in CURVE}
+    with suppress(InfeasibleError, RunFailedError), session.runner.serve(best.config) as measure:
+        for load in sorted(wanted - {level.load for level in best.levels}):
+            yield measure(session.scenario.workload.at(load))
 
 
 def budget_of(question: Experiment, trials: int | None) -> Budget:

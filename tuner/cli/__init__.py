@@ -11,6 +11,7 @@ from tuner.cli.deploy import deploy
 from tuner.cli.doctor import doctor
 from tuner.cli.listing import list_known
 from tuner.cli.measure import measure
+from tuner.cli.report import report
 from tuner.cli.tune import simulate, tune
 from tuner.cli.ui import ui
 from tuner.cli.validate import validate
@@ -27,6 +28,8 @@ Start here:
 - `servetune list experiments` shows the questions that ship with it
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
+
+- `servetune report gpt-oss-120b-b200-chat` makes a page of what was found, to forward
 
 - `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
 
@@ -69,6 +72,7 @@ def _options(
 
 app.command()(tune)
 app.command()(simulate)
+app.command()(report)
 app.command()(ui)
 app.command()(measure)
 app.command()(validate)
