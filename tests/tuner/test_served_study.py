@@ -1,5 +1,6 @@
 """A study on servers that are real processes, from the command line: what is kept, and what ends it."""
 
+import json
 import os
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from search_spaces.errors import InputError
 from tests.tuner.test_own_facts import MODEL, SYSTEM
 from tuner.cli import app
 
@@ -68,6 +70,25 @@ def test_a_budget_in_dollars_counts_every_second_of_every_server(tune, tmp_path)
     # A dollar for each second: the first trial, its start included, spends more than that.
     result = tune("combination", budget="{trials: 8, usd: 0.01}")
     assert len(list((tmp_path / "logs" / "question").iterdir())) == 1, result.output
+
+
+def test_one_configuration_is_measured_for_real(tune, tmp_path):
+    tune("combination", budget="{trials: 1}")
+    question = str(tmp_path / "question.yaml")
+    settings = ["--set", "batching.max_sequences=8", "--set", "batching.max_batched_tokens=2048"]
+    sound = CliRunner().invoke(app, ["measure", question, *settings, "--set", "variant=sound", "--load", "4", "--json"])
+    assert sound.exit_code == 0, sound.output
+    assert json.loads(sound.stdout)["source"] == "measured"
+    broken = CliRunner().invoke(app, ["measure", question, *settings, "--set", "variant=broken", "--load", "4"])
+    assert broken.exit_code == 1
+    assert "invalid combination: exit 1 while starting" in broken.stderr
+
+
+def test_options_of_a_running_server_do_not_go_with_one_that_is_started(tune, tmp_path):
+    with pytest.raises(InputError, match="without --url only"):
+        CliRunner().invoke(app, ["measure", "any", "--gpus", "2"], catch_exceptions=False)
+    with pytest.raises(InputError, match="--set changes what is started here"):
+        CliRunner().invoke(app, ["measure", "any", "--url", "http://x", "--set", "a=b"], catch_exceptions=False)
 
 
 def test_an_engine_that_is_not_installed_ends_the_study_after_three_trials(tune, tmp_path):
