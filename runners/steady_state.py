@@ -40,7 +40,8 @@ class SteadyState:
 
     A request's decode steps each take the batch's step time; every one of the n requests on a scheduler also waits
     for the prompts of the others: W = steps x d(n) + n x p, request rate n / W (Little's law). TTFT is the
-    iteration that carries the prompt, half a step of waiting for it, and the M/D/1 wait behind other prompts.
+    iteration that carries the prompt, half a step of waiting for it, and the M/D/1 wait behind other prompts, after the
+    prompt has been tokenized.
     """
 
     silicon: Silicon
@@ -86,8 +87,9 @@ class SteadyState:
         residence = steps * step + sequences * prompt
         carrying = step + prompt
         busy = min(sequences * prompt / residence, 0.99)
-        ttft = carrying + step / 2 + carrying * queueing(busy)
-        return self._point(sequences, residence + step / 2, ttft)
+        host = self._host_seconds(self.decode_steps)
+        ttft = host + carrying + step / 2 + carrying * queueing(busy)
+        return self._point(sequences, host + residence + step / 2, ttft)
 
     def _disaggregated(self, sequences: int) -> SteadyPoint:
         pool = self.config.disaggregation
@@ -102,7 +104,7 @@ class SteadyState:
             residence *= wanted / offered
         busy = min(wanted, offered) / offered * PREFILL_UTILIZATION
         transfer = transfer_seconds(self.silicon.model, self.silicon.system, self.config, self.input_tokens)
-        ttft = prompt * (1 + queueing(busy)) + transfer
+        ttft = self._host_seconds(steps) + prompt * (1 + queueing(busy)) + transfer
         return self._point(sequences, residence + ttft, ttft)
 
     def _point(self, sequences: int, e2e: float, ttft: float) -> SteadyPoint:
@@ -115,6 +117,10 @@ class SteadyState:
             tpot=max(e2e - ttft, 0.0) / max(self.output_tokens - 1, 1),
             e2e=e2e,
         )
+
+    def _host_seconds(self, steps: StepTimes) -> float:
+        """Before the scheduler sees a request."""
+        return steps.request_host + steps.tokenization * self.input_tokens
 
     def _step_seconds(self, sequences: int) -> float:
         context = self.input_tokens + self.workload.shared_prefix_tokens + self.output_tokens / 2

@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from runners.measurement import Measurement
+from runners.recorded import Recording
 from search_spaces.config import ServingConfig, flatten
 from tuner.answer import Answer, Point
 from tuner.cost import Cost, cost
+from tuner.recorded_scenario import Replayed, configurations, judged_on_means
 from tuner.scenario import Scenario
 from tuner.sla import BACKLOG, Promise
 from tuner.trial import Trial
@@ -53,6 +55,45 @@ def show_question(console: Console, scenario: Scenario) -> None:
         f"Minimise {OBJECTIVES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
         f"[dim]({escape(price.source)})[/]"
     )
+
+
+def show_recorded(console: Console, scenario: Scenario, rows: Sequence[Recording]) -> None:
+    """What a search will replay, and what the rows cannot tell."""
+    dates = sorted(row.date for row in rows if row.date)
+    when = f", measured {dates[0]} to {dates[-1]}" if dates else ""
+    known = plural(len(configurations(rows)), "configuration")
+    console.print(f"Replay of {plural(len(rows), 'published run')} of {known}{when}; nothing is served")
+    means = judged_on_means(scenario.sla)
+    if means:
+        console.print(f"[yellow]The rows hold means only: {', '.join(means)} judged on the mean[/]")
+
+
+def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
+    """How near the search came to the best that was recorded, and what its runs would have cost."""
+    dear = answer.scenario.price.usd_per_gpu_hour * found.gpu_seconds / 3600
+    console.print(
+        f"Replayed {found.tried} of {plural(found.configs, 'configuration')}: {found.seconds / 3600:.2f} h and "
+        f"{found.gpu_seconds / 3600:.2f} GPU-hours of runs ({dollars(dear)}); all rows took "
+        f"{found.all_gpu_seconds / 3600:.2f} GPU-hours. Starting the engines is not recorded and not charged."
+    )
+    blind = sum(candidate.objective is None for candidate in answer.ranking.candidates)
+    if blind:
+        console.print(f"{plural(blind, 'configuration')} could not be predicted, so tried last.")
+    best = answer.best
+    if found.best is None:
+        console.print("No recorded run keeps this SLA.")
+    elif found.dollars and best is not None and answer.keeps_sla:
+        share = found.dollars / answer.cost(best).objective(answer.scenario.objective)
+        console.print(
+            f"The answer reaches {share:.0%} of the best recorded run: {dollars(found.dollars)} with "
+            f"{found.best.config} at {found.best.concurrency} requests in flight."
+        )
+    if found.found is not None:
+        row = found.found
+        if found.at_the_top:
+            console.print("It was measured at no higher load: more requests in flight may keep the SLA and cost less.")
+        ran = f"{row.config.engine.name} {row.release} ran; the commands above are for {row.config.engine.version}"
+        console.print(f"Measured row: {row.provenance}; {ran}", markup=False, style="dim", soft_wrap=True)
 
 
 def show_answer(console: Console, answer: Answer) -> None:
@@ -149,7 +190,7 @@ def _rounded_up(value: float) -> float:
 
 def _promises(scenario: Scenario, level: Measurement) -> Table:
     table = Table(title="Promises", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("promise", "limit", "predicted" if level.source in PREDICTION else "measured", "room"):
+    for name in ("promise", "limit", _kind(level), "room"):
         table.add_column(name, justify="left" if name == "promise" else "right")
     for promise in scenario.sla.promises:
         excess = promise.excess(level)
@@ -163,10 +204,19 @@ def _promises(scenario: Scenario, level: Measurement) -> Table:
     for metric in ("ttft", "tpot"):
         spread = level.latency(metric)
         shown = ", ".join(f"p{p:g} {milliseconds(spread.at(p))}" for p in (50, 90, 99))
+        if level.source == "recorded":
+            shown = f"mean {milliseconds(spread.mean)}"
         table.add_row(f"[dim]{metric.upper()}[/]", "", f"[dim]{shown}[/]", "")
     if not level.kept_up:
         table.add_row("keeps up with arrivals", "", "[red]no[/]", "")
     return table
+
+
+def _kind(level: Measurement) -> str:
+    """What the figures of a measurement are."""
+    if level.source == "recorded":
+        return "measured mean"
+    return "predicted" if level.source in PREDICTION else "measured"
 
 
 def _figures(answer: Answer, best: Trial) -> Table:
@@ -286,9 +336,11 @@ def show_next(
         options += [] if where.track else ["--no-track"]
         rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
     best = outcome.answer.best
+    scenario = outcome.answer.scenario
     if best is not None and best.config is not None:
         rows.append(("Next, make a page of it", _report_command(where)))
-        rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
+        if scenario.gpus <= scenario.system.max_gpus:
+            rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
     for name, text in rows:
         console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
     if outcome.broken:

@@ -39,10 +39,11 @@ from search_spaces.model import Draft, Model, find_model, models
 from search_spaces.space import SearchSpace, Value, full_space
 from tuner.cost import OBJECTIVES, Objective
 from tuner.own_facts import Entry, entry_of, is_file_name
+from tuner.recorded_scenario import FOLDER, question_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario import Scenario
 from tuner.sla import PROMISES, Sla, read_promise
 
-RunnerName = Literal["simulated", "estimated", "served"]
+RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SUFFIX = ".yaml"
@@ -424,7 +425,10 @@ class Experiment(_Part):
     )
     runner: Annotated[RunnerName, _known("runner", lambda: RUNNERS)] = Field(
         default="simulated",
-        description="simulated (request by request), estimated (steady state) or served (real engines)",
+        description=(
+            "simulated (request by request), estimated (steady state), recorded (published runs) or served (real "
+            "engines)"
+        ),
     )
     serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
     budget: Budget = Budget()
@@ -443,23 +447,30 @@ class Experiment(_Part):
     def name(self) -> str:
         return self._path.stem
 
+    @property
+    def text(self) -> str:
+        """The file, or the question that comes with a recorded scenario. Raises InputError."""
+        return _read_text(self._path)
+
     def scenario(self) -> Scenario:
         """The question asked. Raises InputError with every law that the file breaks, one in each line."""
         model, system = self._model(), self._system()
         problems = _Problems(self.path)
         problems.require(
             "gpus",
-            holds=self.gpus <= system.max_gpus,
+            holds=self.gpus <= system.max_gpus or self.runner == "recorded",  # published runs span several nodes
             law=f"`gpus <= {system.max_gpus}` must hold on {system.name}, but got {self.gpus}",
         )
-        space = self._space(model, system, problems)
         workload = price = None
+        of_workload = _Problems(self.path)
+        with of_workload.at("workload.trace"):
+            workload = self.workload.workload(self.path.parent, self.seed)
+            self._check_lengths(workload, model, of_workload)
+        space = self._space(model, system, workload, problems)
         with problems.at("price"):
             price = self.price.price(system)
-        with problems.at("workload.trace"):
-            workload = self.workload.workload(self.path.parent, self.seed)
-            self._check_lengths(workload, model, problems)
-        if problems.lines or workload is None or price is None:
+        problems.lines += of_workload.lines
+        if problems.lines or workload is None or price is None or space is None:
             raise problems.error()
         return Scenario(
             name=self.name,
@@ -489,27 +500,47 @@ class Experiment(_Part):
     def _own(self, kind: type[Entry], name: str) -> Entry | None:
         """What a file relative to this one describes; None for a name. Raises InputError."""
         path = self.path.parent / name
-        return entry_of(kind, path, _read_mapping(path)) if is_file_name(name) else None
+        return entry_of(kind, path, _mapping(path, _read_text(path))) if is_file_name(name) else None
 
     @property
     def own_facts(self) -> dict[str, Any]:
         """What the files hold that `model` and `system` name."""
-        names = {"model": self.model, "system": self.system}
-        return {key: _read_mapping(self.path.parent / name) for key, name in names.items() if is_file_name(name)}
+        files = {
+            key: self.path.parent / name
+            for key, name in (("model", self.model), ("system", self.system))
+            if is_file_name(name)
+        }
+        return {key: _mapping(path, _read_text(path)) for key, path in files.items()}
 
     @property
     def is_served(self) -> bool:
         return self.runner == "served"
 
-    def _space(self, model: Model, system: System, problems: "_Problems") -> SearchSpace:
-        used = tuple(find_engine(name, any_release=self.is_served) for name in self.engines)
-        space = full_space(model, system, used, self.gpus)
+    def _space(
+        self, model: Model, system: System, workload: Workload | None, problems: "_Problems"
+    ) -> SearchSpace | None:
+        """None where the recorded runner has nothing, or the workload is missing: problems noted elsewhere."""
+        space: SearchSpace | None
+        if self.runner == "recorded":
+            space = self._recorded_space(workload, problems)
+        else:
+            used = tuple(find_engine(name, any_release=self.is_served) for name in self.engines)
+            space = full_space(model, system, used, self.gpus)
+        if space is None:
+            return None
         if self.is_served and self.serve and self.serve.variants:
             space = space.with_variants(tuple(self.serve.variants))
         for name, values in self.space.items():
             with problems.at(f"space.{_key_path([name])}"):
                 space = space.restricted({name[:SHOWN]: tuple(values)})
         return space
+
+    def _recorded_space(self, workload: Workload | None, problems: "_Problems") -> SearchSpace | None:
+        if workload is not None:
+            with problems.at("runner: recorded"):
+                rows = recorded_rows(self.model, self.system, workload)
+                return recorded_space(rows, self.engines, self.gpus)
+        return None
 
     def _check_lengths(self, workload: Workload, model: Model, problems: "_Problems") -> None:
         longest, prefix = workload.max_request_tokens, workload.shared_prefix_tokens
@@ -544,18 +575,23 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
 
     Raises InputError with everything in the file that is not as it must be, one problem in each line.
     """
-    data = _read_mapping(path)
+    data = _mapping(path, _read_text(path))
     if runner is not None:
         if runner not in RUNNERS:
             raise UnknownNameError("runner", runner, RUNNERS)
         data["runner"] = runner
     try:
-        return Experiment.model_validate(data, context={"path": path, "any_release": data.get("runner") == "served"})
+        return Experiment.model_validate(data, context=_context(data, path))
     except ValidationError as error:
         problems = _Problems(path)
         for details in error.errors(include_url=False):
             problems.lines.append(_problem(details))
         raise problems.error() from None
+
+
+def _context(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What validators need to know: only a real engine may be of a release without kernel times."""
+    return {"path": path, "any_release": data.get("runner") == "served"}
 
 
 def as_written(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -573,7 +609,7 @@ def rebuilt_experiment(journal: Path, asked: Mapping[str, Any], path: Path) -> E
     Raises InputError with everything that is not as it must be, one problem in each line.
     """
     try:
-        return Experiment.model_validate_json(json.dumps(as_written(asked)), context={"path": path})
+        return Experiment.model_validate_json(json.dumps(as_written(asked)), context=_context(asked, path))
     except ValidationError as error:
         problems = _Problems(journal)
         for details in error.errors(include_url=False):
@@ -604,14 +640,20 @@ class _Problems:
         return InputError("\n".join(f"{self.path}: {_printable(line)}" for line in self.lines))
 
 
-def _read_mapping(path: Path) -> dict[Any, Any]:
+def _read_text(path: Path) -> str:
+    """A file's text, or the question that comes with a recorded scenario."""
+    if path.parent == Path(FOLDER) and not path.exists() and path.stem in recorded_cases():
+        return question_text(recorded_cases()[path.stem])
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text, but byte {error.start} is not") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def _mapping(path: Path, text: str) -> dict[Any, Any]:
     data = _parse(path, text)
     if not isinstance(data, dict):
         keys = ", ".join(_keys(Experiment))
@@ -752,15 +794,26 @@ def list_experiments() -> dict[str, Path]:
 
 
 def find_experiment(name_or_path: str) -> Path:
-    """A file by its path, or an experiment by its name. Raises InputError for what is neither."""
+    """A file by its path, an experiment by its name, or a recorded scenario's question by `recorded/NAME`.
+
+    Raises InputError for what is none of them.
+    """
     if os.path.isfile(name_or_path):  # noqa: PTH113 Path.is_file raises for names that no file can have
         return Path(name_or_path)
     known = list_experiments()
     name = name_or_path.rpartition("/")[2].removesuffix(SUFFIX)[:SHOWN]
     if name_or_path in (name, name + SUFFIX) and name in known:
         return known[name]
+    recorded = recorded_cases()
+    if name in recorded and name_or_path.removeprefix(f"{FOLDER}/").removesuffix(SUFFIX) == name:
+        return Path(FOLDER) / f"{name}{SUFFIX}"
+    if name_or_path.startswith(f"{FOLDER}/"):
+        raise UnknownNameError("recorded scenario", name, recorded)
     choices = ", ".join(nearest_first(name, list(known)))
-    raise InputError(f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}")
+    raise InputError(
+        f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}; "
+        f"`servetune list recordings` shows those named {FOLDER}/..."
+    )
 
 
 def _shipped() -> Path:

@@ -27,6 +27,8 @@ def to_markdown(answer: Answer) -> str:
         f"{milliseconds(promise.observed(best.measurement))} |"
         for promise in scenario.sla.promises
     ]
+    if best.measurement.source == "recorded":
+        lines += ["", "Replayed from published runs, which hold means only: every promise is judged on the mean."]
     if answer.saving is not None and answer.saving > 0:
         lines += ["", f"{answer.saving:.0%} cheaper than the engine's default configuration."]
     return "\n".join(lines)

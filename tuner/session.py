@@ -15,18 +15,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from runners.estimated import Estimated
 from runners.measurement import Measurement
+from runners.recorded import Recorded, Recording
 from runners.runner import RunFailedError, Runner
 from runners.silicon import Silicon
 from runners.simulated import Simulated
 from search_spaces.config import Engine, ServingConfig
 from search_spaces.default import default_configs
+from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.answer import Answer
-from tuner.console import show_answer, show_question
+from tuner.console import show_answer, show_question, show_recorded, show_replayed
 from tuner.experiment import Experiment, Serve, parse_settings
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
+from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
 from tuner.sampler import RankedSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
@@ -69,14 +72,25 @@ class Session:
     @property
     def is_real(self) -> bool:
         """Whether real engines are measured, which may be of releases without kernel times."""
-        return self.question.runner not in ("simulated", "estimated")
+        return self.question.runner not in ("simulated", "estimated", "recorded")
 
     @cached_property
     def prior(self) -> Prior | Uninformed:
         """A real engine may be searched without predictions, too; a simulated one cannot."""
+        if self.recorded:
+            return RecordedPrior(self.scenario, self.silicon, self.recorded)
         if self.is_real and not has_kernel_data(self.scenario, self.silicon):
             return Uninformed(self.scenario, seed=self.question.seed)
         return Prior(self.scenario, self.silicon)
+
+    @cached_property
+    def recorded(self) -> Sequence[Recording]:
+        """What was measured of the scenario and is in its space; nothing with another runner. Raises InputError."""
+        scenario = self.scenario
+        if not isinstance(scenario.space, EnumeratedSpace):
+            return ()
+        rows = recorded_rows(scenario.model.name, scenario.system.name, scenario.workload)
+        return [row for row in rows if scenario.space.lists(row.config)]
 
     @cached_property
     def runner(self) -> Runner:
@@ -97,6 +111,8 @@ class Session:
             del asked["serve"]
         asked |= {"own": own} if (own := self.question.own_facts) else {}
         asked["servetune"] = version("servetune")
+        if self.recorded:
+            asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
         trace = self.scenario.workload.trace
         if trace is not None:
             columns = (trace.arrival, trace.input_tokens, trace.output_tokens)
@@ -195,6 +211,7 @@ PREDICTING = ("simulated", "estimated")
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
+    "recorded": lambda session: Recorded(session.recorded),
     "served": lambda session: _served(session.question, session.scenario),
 }
 
@@ -230,6 +247,8 @@ def _digest(content: bytes) -> str:
 def tune(session: Session, where: Where, *, trials: int | None, console: Console) -> Outcome:
     """Searches with a progress bar, shows the answer, and writes what is left to MLflow."""
     show_question(console, session.scenario)
+    if session.recorded:
+        show_recorded(console, session.scenario, session.recorded)
     with (
         open_study(where.studies, where.study, question=session.asked) as study,
         _mlflow(session, where, console) as tracker,
@@ -260,6 +279,8 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
                 files["commands.txt"] = how_to_start(session.scenario.model, best.config, session.scenario.installation)
             tracker.summarize(best.number if best else None, to_markdown(answer), files)
         show_answer(console, answer)
+        if session.recorded:
+            show_replayed(console, answer, replayed(session.scenario, session.recorded, answer.trials, answer.best))
     return Outcome(
         answer=answer,
         interrupted=search.interrupted,
@@ -277,7 +298,8 @@ def _rank(session: Session, console: Console) -> Ranking:
 def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answer:
     best = best_trial(session.scenario, trials)
     baseline = None
-    if best is not None and best.config is not None:
+    # Untuned configurations were recorded at low loads only, if at all: comparing with those would flatter the answer.
+    if best is not None and best.config is not None and not session.recorded:
         with suppress(InputError):
             baseline = _baseline(session, best.config.engine, trials)
     return Answer(
@@ -348,7 +370,7 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
             session.scenario,
             study=where.study,
             tracking_uri=where.tracking_uri,
-            experiment_text=path.read_text(encoding="utf-8"),
+            experiment_text=session.question.text,
             experiment_path=path,
             on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         ) as tracker:

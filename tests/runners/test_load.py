@@ -1,12 +1,13 @@
 """The load client against a server whose token times are known."""
 
 import json
+import os
 import socket
 
 import numpy as np
 import pytest
 
-from runners.load import Rules, load_report, requests_of, run_load
+from runners.load import LATE, Rules, load_report, requests_of, run_load
 from runners.runner import RunFailedError
 from runners.stopping import Limit
 from runners.workload import Lengths, Trace, Workload
@@ -21,7 +22,17 @@ def asked(**changes):
     return Workload(**lengths | {"requests": 60} | changes)
 
 
-def loaded(plan, load=4, *, rules=None, endpoint="completions", **changes):
+def loaded(plan, load=4, *, tries=5, **options):
+    """The report and the server's log; again where this machine was too busy to send on time, which is no fault."""
+    try:
+        return loaded_once(plan, load, **options)
+    except RunFailedError as error:
+        if error.cause != LATE or tries == 1:
+            raise
+        return loaded(plan, load, tries=tries - 1, **options)
+
+
+def loaded_once(plan, load, *, rules=None, endpoint="completions", **changes):
     with GoldenServer(plan) as server:
         report = load_report(
             [server.url], plan.model, asked(**changes).at(load), gpus=1, endpoint=endpoint, rules=rules or Rules()
@@ -63,7 +74,10 @@ def test_a_closed_loop_counts_the_requests_asked_for_after_its_first_generation(
 
 @pytest.mark.parametrize("streams", [10, 200])
 def test_ttft_and_tpot_agree_with_what_the_server_sent_within_1_ms_or_2_percent(streams):
-    """The best of three runs: other work on the machine can only add to the differences."""
+    """The best of three runs: other work on the machine can only add to the differences.
+
+    A machine with more than twice as much to run as it has cores says nothing about the client.
+    """
     plan, lengths = Plan(ttft_s=0.05, tpot_s=0.02), Lengths(low=30, high=60)
     ratios = []
     for _ in range(3):
@@ -72,6 +86,9 @@ def test_ttft_and_tpot_agree_with_what_the_server_sent_within_1_ms_or_2_percent(
         ratios.append(max(np.median(ttft_off) / max(0.001, 0.02 * ttft), np.median(tpot_off) / max(0.001, 0.02 * tpot)))
         if ratios[-1] <= 1:
             break
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
+    if min(ratios) > 1 and busy > 2:
+        pytest.skip(f"the machine is too busy to judge by: {busy:.1f} processes for each core")
     assert min(ratios) <= 1
 
 
@@ -252,6 +269,12 @@ def test_a_run_out_of_time_counts_what_was_answered_or_fails():
     assert report.measurement.requests >= 50
     with pytest.raises(RunFailedError, match=r"time limit under load: .* of 60 requests answered in 1 s"):
         loaded(Plan(ttft_s=1, tpot_s=1), rules=Rules(time_limit_s=1))
+
+
+def test_an_open_loop_that_was_not_sent_on_time_is_invalid(monkeypatch):
+    monkeypatch.setattr("runners.load.ON_TIME_S", 0.0)
+    with pytest.raises(RunFailedError, match=r"load not sent on time: \d+ of \d+ requests were sent over 0 ms after"):
+        loaded(QUICK, 50.0, tries=1, shape="poisson")
 
 
 def test_an_overload_shows_as_a_growing_backlog():
