@@ -6,9 +6,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import files as resources
 from pathlib import Path
 
+from runners.runner import RunFailedError
 from runners.worker import Command
 from search_spaces.config import EngineName
 from search_spaces.engine import engines
@@ -53,6 +54,25 @@ class _Answer:
     options: tuple[str, ...]
     settings: tuple[str, ...]
     error: str
+    engine: EngineName
+
+    @property
+    def title(self) -> str:
+        return f"{engines()[self.engine].title} {self.version}"
+
+    def unknown_option(self, arguments: Sequence[str]) -> str:
+        """What is wrong with the first option that is unknown; parsers take unique beginnings for the whole."""
+        for option in filter(None, map(_option, arguments)):
+            dashed = option.replace("_", "-") if self.engine == "vllm" else option
+            if not any(known.startswith((option, dashed)) for known in self.options):
+                return f"{self.title} has no option {option}; nearest: {_nearest(option, self.options)}"
+        return ""
+
+    def unknown_setting(self, files: Mapping[str, str]) -> str:
+        for key in _settings(files):
+            if self.settings and key not in self.settings:
+                return f"{self.title} has no setting {key}; nearest: {_nearest(key, self.settings)}"
+        return ""
 
 
 def installed_engines(python: Path | None = None) -> dict[str, str]:
@@ -74,15 +94,35 @@ def check_installed(command: Command, python: Path, *, time_limit_s: float = PAR
     """
     engine, arguments = _arguments(command)
     answer = _asked(engine, arguments, python, time_limit_s)
-    title = f"{engines()[engine].title} {answer.version}"
-    for option in filter(None, map(_option, arguments)):
-        if option not in answer.options:
-            raise InputError(f"{title} has no option {option}; nearest: {_nearest(option, answer.options)}")
-    for key in _settings(command):
-        if answer.settings and key not in answer.settings:
-            raise InputError(f"{title} has no setting {key}; nearest: {_nearest(key, answer.settings)}")
+    unknown = answer.unknown_option(arguments) or answer.unknown_setting(command.files)
+    if unknown:
+        raise InputError(unknown)
     if answer.error:
-        raise InputError(f"{title} does not take these arguments: {answer.error}")
+        raise InputError(f"{answer.title} does not take these arguments: {answer.error}")
+
+
+class OwnParser:
+    """An environment's engines, each asked for its options once: checking a further command costs nothing.
+
+    An engine that cannot be asked passes every command; its start then says what is wrong.
+    """
+
+    def __init__(self, python: Path, *, time_limit_s: float = PARSER_TIME_S) -> None:
+        self._python = python
+        self._time_limit_s = time_limit_s
+        self._answers: dict[EngineName, _Answer | None] = {}
+
+    def check(self, engine: EngineName, argv: Sequence[str], files: Mapping[str, str]) -> None:
+        """Raises RunFailedError for an option or a setting that the installed release does not know."""
+        if engine not in self._answers:
+            try:
+                self._answers[engine] = _asked(engine, [], self._python, self._time_limit_s)
+            except InputError:
+                self._answers[engine] = None
+        answer = self._answers[engine]
+        unknown = (answer.unknown_option(argv) or answer.unknown_setting(files)) if answer else ""
+        if unknown:
+            raise RunFailedError("unsupported flag", unknown)
 
 
 def _arguments(command: Command) -> tuple[EngineName, Sequence[str]]:
@@ -103,15 +143,15 @@ def _nearest(name: str, valid: Sequence[str]) -> str:
     return ", ".join(nearest_first(name, list(valid))[:SHOWN_OPTIONS])
 
 
-def _settings(command: Command) -> list[str]:
+def _settings(files: Mapping[str, str]) -> list[str]:
     from ruamel.yaml import YAML
 
     reader = YAML(typ="safe", pure=True)
-    return [key for text in command.files.values() for key in reader.load(text)]
+    return [key for text in files.values() for key in reader.load(text)]
 
 
 def _asked(engine: EngineName, arguments: Sequence[str], python: Path, time_limit_s: float) -> _Answer:
-    script = files("runners").joinpath("ask_parser.py").read_text(encoding="utf-8")
+    script = resources("runners").joinpath("ask_parser.py").read_text(encoding="utf-8")
     line = _ask(python, script, [engine, *arguments], time_limit_s).strip().rpartition("\n")[2]
     said = json.loads(line)
     return _Answer(
@@ -119,6 +159,7 @@ def _asked(engine: EngineName, arguments: Sequence[str], python: Path, time_limi
         options=tuple(said["options"]),
         settings=tuple(said["settings"]),
         error=said["error"],
+        engine=engine,
     )
 
 

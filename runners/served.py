@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from runners.deployment import Deployment, Installation, Member, environment, plan
 from runners.engine import METRICS, MetricNames, Reply, Watch, ask, complete, model_served, release, watched
 from runners.failures import failure, read_log, says_it_is_dead, told
+from runners.installed import OwnParser
 from runners.load import HANG, Rules, run_load
 from runners.measurement import Measurement
 from runners.nvml import Driver, driver
@@ -46,8 +47,8 @@ class Served:
     """Serves configurations with the engine that is installed here.
 
     Each run has a folder of its own under `logs`, with the whole log of each process. A load ends early once what is
-    `promised` is decided. `gpu_seconds` grows by the GPUs
-    of a configuration for as long as its processes are there, start and end included.
+    `promised` is decided. `gpu_seconds` grows by the GPUs of a configuration for as long as its processes are there,
+    start and end included. `own_parser` is asked about each command before anything starts.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Served:
         promised: Sequence[Limit] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        own_parser: OwnParser | None = None,
     ) -> None:
+        self._own_parser = own_parser
         self._model = model
         self._installation = installation
         self._logs = logs
@@ -78,6 +81,9 @@ class Served:
     def serve(self, config: ServingConfig) -> Iterator[Measure]:
         """Raises InfeasibleError for what the engine cannot express, RunFailedError with the cause otherwise."""
         deployment = plan(self._model, config, self._installation)
+        if self._own_parser:
+            for member in deployment.workers:
+                self._own_parser.check(config.engine.name, member.argv, member.files)
         began = self._clock()
         try:
             with self._up(deployment, config) as up:

@@ -153,6 +153,7 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
         elif answer.baseline is not None:
             missed = ", ".join(answer.missed(answer.baseline))
             lines.append(f"The engine's default configuration breaks the promise ({missed}).")
+        lines += certainty(answer)
         return Panel("\n".join(lines), title="Verdict: the promise can be kept", border_style="green")
     binding = answer.binding()
     limit = f"{binding} binds" if binding else "the server cannot keep up"
@@ -160,6 +161,25 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
     if BACKLOG not in answer.missed(best):
         lines.append(f"This SLA could be kept: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
     return Panel("\n".join(lines), title="Verdict: the promise cannot be kept", border_style="red")
+
+
+def certainty(answer: Answer) -> list[str]:
+    """How sure the verdict is, where what was measured has noise; one line, and another where others tie."""
+    best = answer.judged[0]
+    if best.high <= best.low:
+        return []
+    runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 else ""
+    lines = [f"P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    if answer.ties:
+        numbers = ", ".join(str(judged.trial.number) for judged in answer.ties)
+        noun = "trial" if len(answer.ties) == 1 else "trials"
+        lines.append(f"A tie within the noise with {noun} {numbers}: this one changes the fewest settings.")
+    return lines
+
+
+def chance(probability: float) -> str:
+    """Whole per cent, never 0 or 100."""
+    return "over 99 %" if probability > 0.995 else "under 1 %" if probability < 0.005 else f"{probability:.0%}"  # noqa: PLR2004
 
 
 def _tokens(scenario: Scenario) -> str:
@@ -253,9 +273,14 @@ def _runners_up(answer: Answer) -> Table:
     table.add_column("against best", justify="right")
     for promise in scenario.sla.promises:
         table.add_column(f"{promise.metric.upper()} {promise.statistic}", justify="right")
-    first, *others = answer.ranked
-    reference = answer.cost(first).objective(scenario.objective)
-    for trial in others[:RUNNERS_UP]:
+    first, *others = answer.judged
+    noisy = first.high > first.low
+    if noisy:
+        table.add_column("90 % interval", justify="right")
+        table.add_column("P(SLA kept)", justify="right")
+    reference = answer.cost(first.trial).objective(scenario.objective)
+    for judged in others[:RUNNERS_UP]:
+        trial = judged.trial
         value = answer.cost(trial).objective(scenario.objective)
         observed = (_observed(promise, trial.measurement) for promise in scenario.sla.promises)
         table.add_row(
@@ -264,6 +289,7 @@ def _runners_up(answer: Answer) -> Table:
             dollars(value) if trial.exact else f"<= {dollars(value)}",
             f"{value / reference - 1:+.1%}",
             *observed,
+            *((f"{dollars(judged.low)} to {dollars(judged.high)}", chance(judged.kept)) if noisy else ()),
         )
     return table
 

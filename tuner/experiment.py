@@ -47,6 +47,8 @@ RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SUFFIX = ".yaml"
+CONFIDENCE = "confidence"
+SLA_KEYS = (*PROMISES, CONFIDENCE)
 
 MOST_TOKENS = 10_000_000
 MOST_REQUESTS = 1_000_000
@@ -150,6 +152,15 @@ def _space_value(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise _broken(f"must be a whole number or a name, but got {_shown(value)}")
     return value if isinstance(value, int) else value[:SHOWN]
+
+
+def _promised(sla: dict[str, float]) -> dict[str, float]:
+    confidence = sla.get(CONFIDENCE, 0.5)
+    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for a promise that is likely broken
+        raise _broken(f"`0.5 <= {CONFIDENCE} < 1` must hold, but got {confidence:g}")
+    if set(sla) == {CONFIDENCE}:
+        raise _broken(f"{CONFIDENCE} needs a promise beside it, such as ttft_ms_p99: 1000")
+    return sla
 
 
 def _tokens_per_step(values: list[float]) -> list[float]:
@@ -409,10 +420,14 @@ class Experiment(_Part):
         Annotated[SyntheticWorkload, Tag("<synthetic>")] | Annotated[RecordedWorkload, Tag("<recorded>")],
         Discriminator(_workload_tag),
     ] = Field(description="what is asked of the server, a mapping")
-    sla: dict[Annotated[str, _known("promise", lambda: PROMISES)], Annotated[float, Field(ge=0.001)]] = Field(
+    sla: Annotated[
+        dict[Annotated[str, _known("promise", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
+        AfterValidator(_promised),
+    ] = Field(
         min_length=1,
-        json_schema_extra=_properties(lambda: PROMISES),
-        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000",
+        json_schema_extra=_properties(lambda: SLA_KEYS),
+        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for each to "
+        "be kept with that probability",
     )
     price: Annotated[
         Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(_price_tag)
@@ -426,8 +441,7 @@ class Experiment(_Part):
     runner: Annotated[RunnerName, _known("runner", lambda: RUNNERS)] = Field(
         default="simulated",
         description=(
-            "simulated (request by request), estimated (steady state), recorded (published runs) or served (real "
-            "engines)"
+            "simulated (request by request), estimated (steady state), recorded (published runs), served (real engines)"
         ),
     )
     serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
@@ -478,7 +492,10 @@ class Experiment(_Part):
             system=system,
             gpus=self.gpus,
             workload=workload,
-            sla=Sla(promises=tuple(read_promise(key, limit) for key, limit in self.sla.items())),
+            sla=Sla(
+                promises=tuple(read_promise(key, limit) for key, limit in self.sla.items() if key != CONFIDENCE),
+                confidence=self.sla.get(CONFIDENCE),
+            ),
             price=price,
             objective=self.objective,
             space=space,
@@ -510,7 +527,7 @@ class Experiment(_Part):
             for key, name in (("model", self.model), ("system", self.system))
             if is_file_name(name)
         }
-        return {key: _mapping(path, _read_text(path)) for key, path in files.items()}
+        return {key: _read_mapping(path) for key, path in files.items()}
 
     @property
     def is_served(self) -> bool:
@@ -575,7 +592,7 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
 
     Raises InputError with everything in the file that is not as it must be, one problem in each line.
     """
-    data = _mapping(path, _read_text(path))
+    data = _read_mapping(path)
     if runner is not None:
         if runner not in RUNNERS:
             raise UnknownNameError("runner", runner, RUNNERS)
@@ -653,8 +670,8 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
-def _mapping(path: Path, text: str) -> dict[Any, Any]:
-    data = _parse(path, text)
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    data = _parse(path, _read_text(path))
     if not isinstance(data, dict):
         keys = ", ".join(_keys(Experiment))
         raise InputError(f"{path}: must be a mapping with the keys {keys}, but got {_shown(data)}")

@@ -30,7 +30,7 @@ from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
 from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
-from tuner.sampler import RankedSampler
+from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.study_file import open_study
@@ -189,18 +189,21 @@ class Session:
 
 
 def _served(question: Experiment, scenario: Scenario) -> Runner:
+    from runners.installed import OwnParser
     from runners.nvml import driver
     from runners.served import Served
 
     serve = question.serve or Serve()
     gpus = driver() if serve.device == "gpu" else None
     devices = gpus.devices if gpus else ()
+    installation = serve.installation(question.path.parent, devices=devices)
     return Served(
         scenario.model,
-        serve.installation(question.path.parent, devices=devices),
+        installation,
         logs=Path(serve.logs) / question.name,
         limits=serve.limits,
         promised=tuple(promise.limit for promise in scenario.sla.promises),
+        own_parser=OwnParser(Path(installation.python)) if installation.python else None,
     )
 
 
@@ -255,7 +258,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
     ):
         keep_experiment(study, session.question)
         ranking = _rank(session, console)
-        sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
+        sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
         with _progress(console) as bar:
             budget = budget_of(session.question, trials)

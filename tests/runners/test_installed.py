@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from runners.commands import Command, commands, router
-from runners.installed import check_installed, installed_engines
+from runners.deployment import Installation
+from runners.installed import OwnParser, check_installed, installed_engines
+from runners.runner import RunFailedError
+from runners.served import Served
 from search_spaces.config import Disaggregation, EngineName, ServingConfig
 from search_spaces.engine import find_engine
 from search_spaces.errors import InputError
@@ -18,7 +21,7 @@ HERE = Path(sys.executable)
 
 VLLM_PARSER = """
 import argparse
-OPTIONS = ["--host", "--port", "--tensor-parallel-size", "--max-num-seqs", "--max-num-batched-tokens",
+OPTIONS = ["--model", "--host", "--port", "--tensor-parallel-size", "--max-num-seqs", "--max-num-batched-tokens",
     "--max-model-len", "--gpu-memory-utilization", "--kv-cache-dtype", "--speculative-config"]
 def make_arg_parser(parser):
     parser.add_argument("model_tag")
@@ -154,6 +157,36 @@ def test_an_environment_s_engines_are_found_by_their_distributions(tmp_path, mon
     found = installed_engines(HERE)
     assert found["vllm"] == "0.32.0"
     assert found["dynamo"] == "1.4.2"
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_an_abbreviated_or_underscored_option_of_vllm_is_known():
+    parser = OwnParser(HERE)
+    parser.check("vllm", ["--max_num_seqs", "3", "--tensor-parallel", "2"], {})
+
+
+def test_an_engine_is_asked_once_and_refuses_before_a_start_what_it_does_not_know(stand_ins):
+    parser = OwnParser(HERE)
+    parser.check("vllm", rendered("vllm").argv, {})
+    (stand_ins / "vllm" / "__init__.py").write_text("raise SystemExit('asked again')")
+    with pytest.raises(RunFailedError, match=r"vLLM 0\.24\.0 has no option --no-such-flag") as error:
+        parser.check("vllm", ["--no-such-flag"], {})
+    assert error.value.cause == "unsupported flag"
+    assert not error.value.environment
+
+
+def test_an_engine_that_cannot_be_asked_is_left_to_its_start(tmp_path):
+    OwnParser(tmp_path / "python").check("vllm", ["--no-such-flag"], {})
+
+
+def test_a_served_configuration_is_refused_before_any_process_starts(stand_ins, tmp_path):
+    installation = Installation(python=str(HERE), args=("--no-such-flag",))
+    runner = Served(find_model("llama-3.1-8b"), installation, logs=tmp_path / "logs", own_parser=OwnParser(HERE))
+    config = ServingConfig(engine=find_engine("vllm"))
+    with pytest.raises(RunFailedError, match="no option --no-such-flag"), runner.serve(config):
+        pass
+    assert runner.gpu_seconds == 0
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.engine

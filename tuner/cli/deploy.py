@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuner.cli.arguments import STUDIES, Studies, console
+
+if TYPE_CHECKING:
+    from tuner.finished import Finished
+    from tuner.plan import Files
 
 
 def deploy(
@@ -19,7 +23,7 @@ def deploy(
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files too.")] = False,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Checkpoint to load: a folder or a name, where none is published or yours is local."),
+        typer.Option(help="Checkpoint to load in place of the published: a name or a folder's absolute path."),
     ] = None,
     draft: Annotated[str | None, typer.Option(help="EAGLE-3 draft to load, likewise.")] = None,
     secret: Annotated[
@@ -46,13 +50,16 @@ def deploy(
     files = deployment(finished, plan, chosen)
     about = {"made_by": "servetune", "study": finished.name, "target": chosen.name}
     write_folder(output, files, about=about, force=force)
-    out = console()
     if as_json:
         typer.echo(json.dumps({**about, "folder": str(output), "gpus": plan.config.gpus, "files": sorted(files)}))
         return
-    out.print(f"{plan.config} on {plan.config.gpus} GPUs, written to {output}:", markup=False)
-    for name in sorted(files):
-        out.print(f"  {name}", markup=False)
+    _say(finished, f"{plan.config} on {plan.config.gpus} GPUs, written to {output}:", files, chosen.start(plan))
+
+
+def _say(finished: "Finished", what: str, files: "Files", start: str) -> None:
+    out = console()
+    out.print(what, markup=False)
+    out.print("\n".join(f"  {name}" for name in sorted(files)), markup=False)
     if finished.unfinished:
         out.print(f"The winner so far: {finished.unfinished}.", markup=False)
-    out.print(f"Start: {chosen.start(plan)}", markup=False, soft_wrap=True)
+    out.print(f"Start: {start}", markup=False, soft_wrap=True)
