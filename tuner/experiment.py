@@ -517,7 +517,7 @@ class Experiment(_Part):
     def _own(self, kind: type[Entry], name: str) -> Entry | None:
         """What a file relative to this one describes; None for a name. Raises InputError."""
         path = self.path.parent / name
-        return entry_of(kind, path, _mapping(path, _read_text(path))) if is_file_name(name) else None
+        return entry_of(kind, path, _read_mapping(path)) if is_file_name(name) else None
 
     @property
     def own_facts(self) -> dict[str, Any]:
