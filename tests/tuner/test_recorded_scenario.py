@@ -223,11 +223,11 @@ def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(ses
 
 def replay(session, **budget):
     """Trials and study of a search over a session's rows."""
-    from tuner.sampler import RankedSampler
+    from tuner.sampler import BeliefSampler
     from tuner.search import Budget, Search
     from tuner.tracking import Untracked
 
-    sampler = RankedSampler(session.prior, session.prior.rank(), seed=0)
+    sampler = BeliefSampler(session.prior, session.prior.rank(), seed=0)
     study = optuna.create_study(sampler=sampler)
     search = Search(
         prior=session.prior,
