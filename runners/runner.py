@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runners.measurement import Measurement
 from runners.workload import LoadedWorkload
@@ -15,13 +15,19 @@ Measure = Callable[[LoadedWorkload], Measurement]
 class RunFailedError(Exception):
     """There was no run: the server did not start, died or never answered.
 
-    `cause` is a short class of failures to count by; the message holds state, path and the tail of the log.
+    `cause` is a short class of failures to count by; the message holds state, path and the tail of the log. An
+    `environment` failure says nothing about the configuration: an engine that is not installed, a full disk.
     """
 
-    def __init__(self, cause: str, detail: str) -> None:
+    def __init__(self, cause: str, detail: str, *, environment: bool = False) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
+        self.environment = environment
+
+
+OUT_OF_MEMORY = "out of memory"
+"""The cause of a failure that bounds what other configurations may need."""
 
 
 class Runner(Protocol):
@@ -33,4 +39,14 @@ class Runner(Protocol):
         Raises InfeasibleError when the configuration is known to be impossible, RunFailedError when the server did
         not come up.
         """
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A runner that holds real GPUs, or replays a time when they were held."""
+
+    @property
+    def gpu_seconds(self) -> float:
+        """GPUs x seconds held since the runner was made, from the start of each server to its end."""
         ...

@@ -8,7 +8,7 @@ from typing import Any
 
 from runners.step_time import Curve, StepTimes, Surface
 from search_spaces.config import Engine, EngineName, KvCache, Layout, Weights
-from search_spaces.engine import engines
+from search_spaces.engine import engines, nearest_release
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware import System
 from search_spaces.model import KV_BYTES, Model
@@ -75,10 +75,11 @@ class Silicon:
     read) with the last handle that uses them.
     """
 
-    def __init__(self, model: Model, system: System, *, longest_context: int) -> None:
+    def __init__(self, model: Model, system: System, *, longest_context: int, stand_in: bool = False) -> None:
         self.model = model
         self.system = system
         self.longest_context = longest_context
+        self._stand_in = stand_in
         self._built: dict[StepKey, StepTimes | InfeasibleError] = {}
         self._handles: list[Any] = []
 
@@ -87,6 +88,8 @@ class Silicon:
 
         Raises InfeasibleError where the database has no kernel for the combination.
         """
+        if self._stand_in:
+            key = replace(key, engine=nearest_release(key.engine))
         if key not in self._built:
             try:
                 handle = self._compiled(key)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from packaging.version import InvalidVersion, Version
+
 from search_spaces.config import Engine, EngineName, Method
 from search_spaces.errors import UnknownNameError
 from search_spaces.tables import read_yaml
@@ -52,6 +54,20 @@ def find_engine(text: str) -> Engine:
     if version and version not in facts.versions:
         raise UnknownNameError(f"{name} version", version, facts.versions)
     return Engine(name=facts.name, version=version or facts.versions[0])
+
+
+def nearest_release(engine: Engine) -> Engine:
+    """The release with kernel times that is nearest: the same, else the newest before it, else the oldest."""
+    versions = sorted(engines()[engine.name].versions, key=_order)
+    older = [version for version in versions if _order(version) <= _order(engine.version)]
+    return Engine(name=engine.name, version=(older or versions[:1])[-1])
+
+
+def _order(version: str) -> Version:
+    try:
+        return Version(version)
+    except InvalidVersion:
+        return Version("0")
 
 
 def _facts(name: str, facts: dict[str, Any]) -> EngineFacts:

@@ -285,6 +285,8 @@ def show_next(
         rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
     for name, text in rows:
         console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
+    if outcome.broken:
+        console.print(f"Stopped: three trials in a row failed alike. {outcome.broken}", style="red", markup=False)
     if outcome.problem:
         console.print(outcome.problem, style="yellow", markup=False)
 

@@ -303,11 +303,14 @@ class Budget(_Part):
     """When the search stops: whichever comes first."""
 
     trials: int = Field(default=48, ge=1, le=MOST_REQUESTS, description="configurations tried")
-    wall_clock_min: float | None = Field(default=None, gt=0, description="minutes")
-
-    @property
-    def wall_clock_s(self) -> float | None:
-        return None if self.wall_clock_min is None else self.wall_clock_min * 60
+    wall_clock_min: float | None = Field(default=None, gt=0, description="minutes of this run")
+    gpu_hours: float | None = Field(default=None, gt=0, description="GPU-hours that trials may hold, start-up included")
+    usd: float | None = Field(default=None, gt=0, description="dollars that those GPU-hours may cost")
+    monthly_tokens: float | None = Field(
+        default=None,
+        gt=0,
+        description="tokens served a month; a trial then has to be expected to save what trials cost, within a month",
+    )
 
 
 def _workload_tag(value: object) -> str:

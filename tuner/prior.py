@@ -1,15 +1,18 @@
-"""What the closed-form model already knows of a scenario: every legal combination, predicted and ranked."""
+"""What is known of a scenario before anything is measured: every legal combination, predicted and ranked."""
 
 import itertools
+import math
+import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from runners.silicon import Silicon
-from runners.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing
+from runners.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing, step_key
 from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
+from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError
-from search_spaces.fit import check
 from search_spaces.space import PREFILL, Params, Value, speculation_of
 from tuner.capacity import LoadRange
 from tuner.cost import dollars_per_million
@@ -21,6 +24,12 @@ USUAL_BATCHED_TOKENS = 8192
 FRONTIER_STEP = 0.95
 """The next point of a frontier has at most this share of the TPOT of the one before."""
 
+MOST_DRAWN = 20_000
+"""Configurations that are looked at where nothing can be predicted."""
+
+WIDEST = 1e4
+"""How far an open loop's load may lie from a guess that rests on nothing."""
+
 PREFILL_POOLS = 3
 """Kinds of prefill worker tried beside each decode worker: the most requests/s per GPU. The smallest is, too."""
 
@@ -29,18 +38,19 @@ PREFILL_POOLS = 3
 class Candidate:
     """A configuration's parameters with its predicted objective ($) and excess over the SLA (0 when kept).
 
-    `binding` is the promise that it misses most, empty when all are kept.
+    `binding` is the promise that it misses most, empty when all are kept. Where nothing can be predicted, `objective`
+    is None.
     """
 
     params: Params
-    objective: float
-    excess: float
+    objective: float | None
+    excess: float = 0.0
     binding: str = ""
 
     @property
     def rank(self) -> tuple[float, float]:
         """SLA-keeping ones first, by cost; then the others, by how near they come."""
-        return (self.excess, self.objective)
+        return (self.excess, 0.0 if self.objective is None else self.objective)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +100,8 @@ class Prior:
     def predict(self, params: Params) -> Candidate:
         """The candidate that parameters stand for. Raises InfeasibleError."""
         config = self.scenario.space.config(params)
-        self.check(config)
+        self.scenario.check(config)
         return self._candidate(params, config, self._best_point(config))
-
-    def check(self, config: ServingConfig) -> None:
-        """Raises InfeasibleError for a configuration that is known to be impossible."""
-        scenario = self.scenario
-        check(
-            scenario.model,
-            scenario.system,
-            config,
-            gpus=scenario.gpus,
-            max_request_tokens=scenario.workload.max_request_tokens,
-        )
 
     def load_range(self, config: ServingConfig) -> LoadRange:
         """Where the capacity of a legal configuration may lie, the predicted one as the first guess."""
@@ -169,7 +168,7 @@ class Prior:
         if params["mode"] == "disaggregated":
             params = self._with_prefill(params)
         config = self.scenario.space.config(params)
-        self.check(config)
+        self.scenario.check(config)
         point = self._best_point(config)
         # Open-loop arrivals crowd at times: leave seats for half as many again.
         crowd = 1.0 if self.scenario.workload.shape == "closed_loop" else 1.5
@@ -254,7 +253,7 @@ class Prior:
 
     def _decode_rate(self, worker: ServingConfig) -> float:
         """Requests/s of one decode worker whose prompts are always ready."""
-        self.check(worker)
+        self.scenario.check(worker)
         plenty = Disaggregation(prefill_layout=replace(worker.layout, replicas=1_000_000))
         return self._best_point(replace(worker, disaggregation=plenty)).request_rate
 
@@ -281,7 +280,7 @@ class Prior:
             layout = Layout(**{name: int(size) for name, size in zip(names, sizes, strict=True)})
             worker = replace(like, layout=layout, batching=batching)
             try:
-                self.check(worker)
+                self.scenario.check(worker)
                 steady = SteadyState(silicon=self.silicon, config=worker, workload=self.scenario.workload)
                 seconds = steady.prompt_seconds()
             except InfeasibleError:
@@ -293,6 +292,82 @@ class Prior:
                 request_rate=layout.schedulers * PREFILL_UTILIZATION / seconds,
                 ttft=seconds * (1 + queueing(PREFILL_UTILIZATION)),
             )
+
+
+class Uninformed:
+    """Knows which configurations of a scenario are legal, and predicts nothing: where there are no kernel times."""
+
+    def __init__(self, scenario: Scenario, *, seed: int = 0) -> None:
+        self.scenario = scenario
+        self._seed = seed
+
+    def rank(self) -> Ranking:
+        """Legal configurations in random order, the one nearest to the engine's default first.
+
+        All of them, or those among MOST_DRAWN draws where there are more. What fell out is counted among these.
+        """
+        candidates: list[Candidate] = []
+        fell_out: Counter[str] = Counter()
+        for params in self._drawn():
+            try:
+                candidates.append(self.predict(params))
+            except InfeasibleError as error:
+                fell_out[error.cause] += 1
+        candidates.sort(key=self._is_no_start(candidates))
+        return Ranking(candidates=tuple(candidates), fell_out=dict(fell_out))
+
+    def predict(self, params: Params) -> Candidate:
+        """The candidate that parameters stand for. Raises InfeasibleError."""
+        self.scenario.check(self.scenario.space.config(params))
+        return Candidate(params=params, objective=None)
+
+    def load_range(self, config: ServingConfig) -> LoadRange:
+        """Every load that makes sense. The guess is the middle of a closed loop; else a request/s for each scheduler,
+        or the trace's own pace.
+        """
+        unit = config.layout.schedulers
+        if self.scenario.workload.shape == "closed_loop":
+            seats = config.batching.max_sequences * unit
+            return LoadRange(lowest=unit, highest=seats, guess=math.sqrt(unit * seats), unit=unit)
+        guess = 1.0 if self.scenario.workload.trace else float(unit)
+        return LoadRange(lowest=guess / WIDEST, highest=guess * WIDEST, guess=guess)
+
+    def frontier(self, ranking: Ranking, *, most: int) -> list[tuple[ServingConfig, SteadyPoint]]:  # noqa: ARG002
+        """Nothing is predicted."""
+        return []
+
+    def _drawn(self) -> list[Params]:
+        rng = random.Random(self._seed)  # noqa: S311 no secret
+        dimensions = self.scenario.space.dimensions
+        drawn: dict[frozenset[tuple[str, Value]], Params] = {}
+        if math.prod(map(len, dimensions.values())) <= MOST_DRAWN:
+            every = itertools.product(*dimensions.values())
+        else:
+            every = (tuple(map(rng.choice, dimensions.values())) for _ in range(MOST_DRAWN))  # type: ignore[assignment]
+        for values in every:
+            params = self.scenario.space.drawn(dict(zip(dimensions, values, strict=True)))
+            drawn[frozenset(params.items())] = params
+        found = list(drawn.values())
+        rng.shuffle(found)
+        return found
+
+    def _is_no_start(self, candidates: Sequence[Candidate]) -> Callable[[Candidate], bool]:
+        """Of all candidates, the one with the fewest settings other than the first engine's default is the start."""
+        scenario = self.scenario
+        sizes = default_configs(scenario.model, scenario.space.engines[0], scenario.gpus)
+        default = scenario.space.params(next(next(sizes))).items()
+        start = min(candidates, key=lambda candidate: -len(default & candidate.params.items()), default=None)
+        return lambda candidate: candidate is not start
+
+
+def has_kernel_data(scenario: Scenario, silicon: Silicon) -> bool:
+    """Whether there are kernel times for any engine's default configuration."""
+    for engine in scenario.space.engines:
+        for config in itertools.chain.from_iterable(default_configs(scenario.model, engine, scenario.gpus)):
+            with suppress(InfeasibleError):
+                silicon.step_times(step_key(config, config.layout))
+                return True
+    return False
 
 
 def _at_least(values: Sequence[Value], wanted: float) -> Value:

@@ -1,6 +1,7 @@
 """Samplers: how the search proposes the next configuration to an Optuna study."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from optuna.trial import TrialState
 
 from search_spaces.errors import InfeasibleError
 from search_spaces.space import PREFILL, Params
-from tuner.prior import BATCHING, Candidate, Prior, Ranking
+from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -32,7 +33,7 @@ class RankedSampler(BaseSampler):
     Its state is the study itself, so an interrupted search goes on where it stopped.
     """
 
-    def __init__(self, prior: Prior, ranking: Ranking, *, seed: int) -> None:
+    def __init__(self, prior: Prior | Uninformed, ranking: Ranking, *, seed: int) -> None:
         self._prior = prior
         self._ranking = ranking
         self._fallback = RandomSampler(seed=seed)
@@ -66,6 +67,16 @@ class RankedSampler(BaseSampler):
             first, second = second, first
         proposals = itertools.chain(first, second, self._others(tried))
         return next((params for params in proposals if _key(params) not in tried), None)
+
+    def expected_saving(self, trials: Sequence["FrozenTrial"]) -> float:
+        """Dollars per million tokens by which the next proposal is predicted to undercut the best trial."""
+        best, params = best_of(trials), self.propose(trials)
+        candidate = self._predicted(params) if params is not None else None
+        if candidate is None or (candidate.excess and best is not None):
+            return 0.0
+        if best is None or best.value is None or missed_by(best) or candidate.objective is None:
+            return math.inf
+        return max(best.value - candidate.objective, 0.0)
 
     def _ranked(self) -> Iterator[Params]:
         return (candidate.params for candidate in self._ranking.candidates)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from runners.workload import Workload
+from search_spaces.config import ServingConfig
+from search_spaces.fit import check
 from search_spaces.hardware import Price, System
 from search_spaces.model import Model
 from search_spaces.space import SearchSpace
@@ -23,3 +25,8 @@ class Scenario:
     price: Price
     objective: Objective
     space: SearchSpace
+
+    def check(self, config: ServingConfig) -> None:
+        """Raises InfeasibleError for a configuration that is known to be impossible here."""
+        longest = self.workload.max_request_tokens
+        check(self.model, self.system, config, gpus=self.gpus, max_request_tokens=longest)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from runners.measurement import Measurement
-from runners.runner import RunFailedError, Runner
+from runners.runner import OUT_OF_MEMORY, Metered, RunFailedError, Runner
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
+from search_spaces.fit import GIB, memory
 from tuner.capacity import find_capacity
 from tuner.cost import cost
-from tuner.prior import Prior
+from tuner.prior import Prior, Uninformed
 from tuner.sampler import RECORD, RankedSampler
 from tuner.scenario import Scenario
 from tuner.tracking import Tracker
@@ -21,12 +22,24 @@ if TYPE_CHECKING:
     import optuna
 
 
+SAME_FAILURES = 3
+"""So many environment failures of one cause in a row end a search."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """When to stop: with so many finished trials in the study, or after so many seconds of this run."""
+    """When to stop: whichever comes first.
+
+    `trials`, `gpu_seconds` and `usd` are those of the whole study, `wall_clock_s` those of this run. With
+    `monthly_tokens` (those that the objective counts), a trial has to pay for itself within a month: the saving that
+    it is expected to bring against the mean cost of the trials so far.
+    """
 
     trials: int
     wall_clock_s: float = float("inf")
+    gpu_seconds: float = float("inf")
+    usd: float = float("inf")
+    monthly_tokens: float | None = None
 
 
 class Progress(Protocol):
@@ -37,9 +50,13 @@ class Progress(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """One search of one scenario. `interrupted` says that Ctrl-C ended it, `tried` how many trials were new."""
+    """One search of one scenario.
 
-    prior: Prior
+    `interrupted` says that Ctrl-C ended it, `tried` how many trials were new, `broken` which failure of the
+    environment ended it.
+    """
+
+    prior: Prior | Uninformed
     runner: Runner
     study: "optuna.Study"
     sampler: RankedSampler
@@ -49,6 +66,7 @@ class Search:
     clock: Callable[[], float] = time.monotonic
     interrupted: bool = field(default=False, init=False)
     tried: int = field(default=0, init=False)
+    broken: str = field(default="", init=False)
     _finished: list[Trial] = field(default_factory=list, init=False)
 
     def run(self) -> None:
@@ -64,11 +82,14 @@ class Search:
         began = self.clock()
         self._tell_progress()
         try:
-            while self._trials_left() and self.clock() - began < self.budget.wall_clock_s:
+            while not self.broken and self._affordable() and self.clock() - began < self.budget.wall_clock_s:
+                if not self._trials_left():
+                    break
                 asked = self.study.ask()
                 trial = self.attempt(asked)
                 self._finish(asked, trial)
                 self.tried += 1
+                self.broken = broken_environment(self._finished[-self.tried :])
                 self.tracker.log(trial)
                 self._tell_progress()
         except KeyboardInterrupt:
@@ -76,16 +97,25 @@ class Search:
 
     def attempt(self, asked: "optuna.Trial") -> Trial:
         """One turn, to one of its three endings."""
-        began = self.clock()
+        began, held = self.clock(), self._gpu_seconds()
         config: ServingConfig | None = None
         try:
             config = self.scenario.space.draw(asked)
-            trial = measure_capacity(config, self.prior, self.runner, number=asked.number, to_beat=self._to_beat())
+            check_memory(self.scenario, config, self._finished)
+            trial = measure_capacity(
+                config,
+                self.prior,
+                self.runner,
+                number=asked.number,
+                to_beat=self._to_beat(),
+                guess=self._usual_load(config),
+            )
         except InfeasibleError as error:
             trial = _without_measurement(asked.number, "infeasible", config, error)
         except RunFailedError as error:
-            trial = _without_measurement(asked.number, "failed", config, error)
-        return replace(trial, seconds=self.clock() - began)
+            failed = _without_measurement(asked.number, "failed", config, error)
+            trial = replace(failed, environment=error.environment)
+        return replace(trial, seconds=self.clock() - began, gpu_seconds=self._gpu_seconds() - held)
 
     def trials(self) -> list[Trial]:
         """Every finished trial, in order."""
@@ -101,6 +131,28 @@ class Search:
         if best is None or not self.scenario.sla.kept_by(best.measurement):
             return float("inf")
         return objective(self.scenario, best)
+
+    def _usual_load(self, config: ServingConfig) -> float | None:
+        """The best trial's load for so many GPUs, where nothing better is known."""
+        best = best_trial(self.scenario, self._finished)
+        if best is None or not isinstance(self.prior, Uninformed):
+            return None
+        return best.measurement.load / best.measurement.gpus * config.gpus
+
+    def _gpu_seconds(self) -> float:
+        return self.runner.gpu_seconds if isinstance(self.runner, Metered) else 0.0
+
+    def _affordable(self) -> bool:
+        """Whether the study's trials have cost less than they may, and another is worth it."""
+        held = sum(trial.gpu_seconds for trial in self._finished)
+        spent = held * self.scenario.price.usd_per_gpu_second
+        budget = self.budget
+        if held >= budget.gpu_seconds or spent >= budget.usd:
+            return False
+        if budget.monthly_tokens is None or not self._finished:
+            return True
+        saving = self.sampler.expected_saving(self.study.get_trials(deepcopy=False))
+        return saving * budget.monthly_tokens / 1e6 >= spent / len(self._finished)
 
     def _tell_progress(self) -> None:
         self.progress(len(self._finished), best_trial(self.scenario, self._finished))
@@ -142,11 +194,18 @@ class Search:
 
 
 def measure_capacity(
-    config: ServingConfig, prior: Prior, runner: Runner, *, number: int, to_beat: float = float("inf")
+    config: ServingConfig,
+    prior: Prior | Uninformed,
+    runner: Runner,
+    *,
+    number: int,
+    to_beat: float = float("inf"),
+    guess: float | None = None,
 ) -> Trial:
     """Serves one configuration at changing loads, to find the highest that keeps the SLA.
 
-    Does not look for the exact capacity once it is clear that the objective cannot fall below `to_beat`.
+    Does not look for the exact capacity once it is clear that the objective cannot fall below `to_beat`. Begins at the
+    load that the prior predicts, or at `guess`.
 
     Raises InfeasibleError or RunFailedError.
     """
@@ -155,9 +214,10 @@ def measure_capacity(
     def hopeless(level: Measurement) -> bool:
         return cost(level, scenario.price).objective(scenario.objective) > to_beat
 
-    prior.check(config)
+    scenario.check(config)
     with runner.serve(config) as measure:
         loads = prior.load_range(config)
+        loads = loads if guess is None else replace(loads, guess=guess)
         capacity = find_capacity(measure, scenario.workload, scenario.sla, loads, hopeless=hopeless)
     return Trial(
         number=number,
@@ -167,6 +227,35 @@ def measure_capacity(
         chosen=capacity.chosen,
         exact=capacity.exact,
     )
+
+
+def check_memory(scenario: Scenario, config: ServingConfig, trials: Sequence[Trial]) -> None:
+    """Raises InfeasibleError for a configuration that needs as much as one of this engine that ran out of memory.
+
+    Compared is what the memory model says of everything but the KV cache, on the GPU that holds most.
+    """
+    needed = _most_bytes(scenario, config)
+    for trial in trials:
+        if trial.config and trial.cause == OUT_OF_MEMORY and trial.config.engine == config.engine:
+            bound = _most_bytes(scenario, trial.config)
+            if needed >= bound:
+                beside = f"needs {needed / GIB:.1f} GiB beside the KV cache"
+                raise InfeasibleError("memory", f"{beside}; trial {trial.number} ran out with {bound / GIB:.1f}")
+
+
+def _most_bytes(scenario: Scenario, config: ServingConfig) -> float:
+    pool = config.disaggregation
+    workers = [(config.layout, config.batching)]
+    workers += [(pool.prefill_layout, pool.prefill_batching)] if pool else []
+    return max(memory(scenario.model, scenario.system, config, *worker).other_than_kv for worker in workers)
+
+
+def broken_environment(trials: Sequence[Trial]) -> str:
+    """The cause that the last SAME_FAILURES trials have in common, where it lies in the environment; else nothing."""
+    last = trials[-SAME_FAILURES:]
+    if len(last) < SAME_FAILURES or not all(trial.environment for trial in last):
+        return ""
+    return f"{last[-1].cause}: {last[-1].detail}" if len({trial.cause for trial in last}) == 1 else ""
 
 
 def finished_trials(study: "optuna.Study") -> list[Trial]:

@@ -26,7 +26,7 @@ from tuner.console import show_answer, show_question
 from tuner.experiment import Experiment, parse_settings
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
-from tuner.prior import Prior, Ranking
+from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
 from tuner.sampler import RankedSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
@@ -62,10 +62,18 @@ class Session:
     def silicon(self) -> Silicon:
         scenario = self.scenario
         longest = scenario.workload.max_request_tokens
-        return Silicon(scenario.model, scenario.system, longest_context=longest)
+        return Silicon(scenario.model, scenario.system, longest_context=longest, stand_in=self.is_real)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether real engines are measured, which may be of releases without kernel times."""
+        return self.question.runner not in ("simulated", "estimated")
 
     @cached_property
-    def prior(self) -> Prior:
+    def prior(self) -> Prior | Uninformed:
+        """A real engine may be searched without predictions, too; a simulated one cannot."""
+        if self.is_real and not has_kernel_data(self.scenario, self.silicon):
+            return Uninformed(self.scenario, seed=self.question.seed)
         return Prior(self.scenario, self.silicon)
 
     @cached_property
@@ -131,7 +139,7 @@ class Session:
 
     def _can_serve(self, config: ServingConfig) -> bool:
         with suppress(InfeasibleError, RunFailedError):
-            self.prior.check(config)
+            self.scenario.check(config)
             with self.runner.serve(config):
                 return True
         return False
@@ -143,7 +151,7 @@ class Session:
         """
         if load is None:
             return measure_capacity(config, self.prior, self.runner, number=0).measurement
-        self.prior.check(config)
+        self.scenario.check(config)
         with self.runner.serve(config) as measure:
             return measure(self.scenario.workload.at(load))
 
@@ -166,11 +174,15 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a search came to, by how many new trials. `problem` says what of it is not in MLflow, and why."""
+    """What a search came to, by how many new trials.
+
+    `broken` names the failure of the environment that ended it. `problem` says what of it is not in MLflow, and why.
+    """
 
     answer: Answer
     interrupted: bool
     tried: int
+    broken: str
     problem: str | None
 
 
@@ -190,7 +202,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
         sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
         with _progress(console) as bar:
-            budget = _budget(session.question, trials)
+            budget = budget_of(session.question, trials)
             search = Search(
                 prior=session.prior,
                 runner=session.runner,
@@ -215,6 +227,7 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
         answer=answer,
         interrupted=search.interrupted,
         tried=search.tried,
+        broken=search.broken,
         problem=tracker.problem if tracker else None,
     )
 
@@ -248,12 +261,20 @@ def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfi
             yield config, measure(workload.at(load))
 
 
-def _budget(question: Experiment, trials: int | None) -> Budget:
-    seconds = question.budget.wall_clock_s
+def budget_of(question: Experiment, trials: int | None) -> Budget:
+    """The experiment's budget, in seconds and dollars, for `trials` trials where a number is given."""
+    asked = question.budget
     return Budget(
-        trials=trials or question.budget.trials,
-        wall_clock_s=float("inf") if seconds is None else seconds,
+        trials=trials or asked.trials,
+        wall_clock_s=_limit(asked.wall_clock_min) * 60,
+        gpu_seconds=_limit(asked.gpu_hours) * 3600,
+        usd=_limit(asked.usd),
+        monthly_tokens=asked.monthly_tokens,
     )
+
+
+def _limit(value: float | None) -> float:
+    return float("inf") if value is None else value
 
 
 @contextmanager

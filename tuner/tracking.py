@@ -50,7 +50,7 @@ def record(trial: Trial, scenario: Scenario) -> Record:
         number=trial.number,
         name=str(trial.config) if trial.config else f"{trial.ending}: {trial.cause}",
         params=_texts(flatten(trial.config)) if trial.config else {},
-        metrics=_metrics(trial.measurement, scenario) if measured else {},
+        metrics=(_metrics(trial.measurement, scenario) if measured else {}) | _spent(trial, scenario),
         curve=tuple(_step(level, scenario) for level in levels),
         tags=_tags(trial, scenario),
     )
@@ -93,6 +93,14 @@ def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
         | {f"excess.{key}": value for key, value in scenario.sla.excess(measurement).items()}
         | {"preemptions": measurement.preemptions, "kv_cache_peak": measurement.kv_cache_peak}
     )
+
+
+def _spent(trial: Trial, scenario: Scenario) -> dict[str, float]:
+    """What the trial itself cost, where GPUs were held."""
+    if not trial.gpu_seconds:
+        return {}
+    dollars = trial.gpu_seconds * scenario.price.usd_per_gpu_second
+    return {"trial.gpu_hours": trial.gpu_seconds / 3600, "trial.usd": dollars}
 
 
 def _step(measurement: Measurement, scenario: Scenario) -> dict[str, float]:

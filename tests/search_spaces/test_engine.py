@@ -3,7 +3,7 @@
 import pytest
 
 from search_spaces.config import ENGINES, METHODS, Engine
-from search_spaces.engine import engines, find_engine
+from search_spaces.engine import engines, find_engine, nearest_release
 from search_spaces.errors import UnknownNameError
 
 
@@ -45,3 +45,11 @@ def test_the_facts_of_an_engine_make_sense(facts):
     assert facts.source
     assert set(facts.methods) <= set(METHODS)
     assert "none" in facts.methods
+
+
+@pytest.mark.parametrize(
+    ("asked", "nearest"),
+    [("0.27.0", "0.27.0"), ("0.32.0", "0.27.0"), ("0.25.1", "0.24.0"), ("0.9", "0.24.0"), ("nightly", "0.24.0")],
+)
+def test_the_nearest_release_is_the_newest_that_is_not_newer(asked, nearest):
+    assert nearest_release(Engine(name="vllm", version=asked)).version == nearest

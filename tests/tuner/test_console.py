@@ -265,7 +265,7 @@ def test_one_configuration_is_shown_with_its_figures(width):
 
 
 def outcome_of(answer: Answer, *, interrupted: bool = False, tried: int = 1, problem: str | None = None) -> Outcome:
-    return Outcome(answer=answer, interrupted=interrupted, tried=tried, problem=problem)
+    return Outcome(answer=answer, interrupted=interrupted, tried=tried, broken="", problem=problem)
 
 
 HERE = Where(studies=Path("my studies"), study="chat-1", track=False)

@@ -134,17 +134,13 @@ def test_an_experiment_becomes_the_scenario_that_it_describes(experiment):
 
 def test_what_is_left_out_has_a_default(experiment):
     read = experiment({})
-    assert (read.runner, read.seed, read.budget.trials, read.budget.wall_clock_s) == (
+    assert (read.runner, read.seed, read.budget.trials, read.budget.wall_clock_min) == (
         "simulated",
         0,
         48,
         None,
     )
     assert (read.workload.requests, read.workload.shared_prefix_tokens) == (400, 0)
-
-
-def test_a_wall_clock_budget_is_in_minutes(experiment):
-    assert experiment({"budget": {"wall_clock_min": 1.5}}).budget.wall_clock_s == 90
 
 
 def test_several_promises_on_any_percentile_are_all_kept(experiment):
@@ -220,7 +216,7 @@ def test_a_trace_is_found_beside_the_experiment_that_names_it(experiment, tmp_pa
             "workload.input_tokens.hi",
             "valid: high, low",
         ),
-        ({"budget": {"trails": 4}}, "budget.trails", "unknown key 'trails'; valid: trials, wall_clock_min"),
+        ({"budget": {"trails": 4}}, "budget.trails", "unknown key 'trails'; valid: trials, "),
         ({"price/dat": "x"}, "price.dat", "unknown key 'dat'; valid: date, "),
         ({"model": "gpt-oss-121b"}, "model", "unknown model 'gpt-oss-121b'; valid: gpt-oss-120b, "),
         ({"system": "b20"}, "system", "unknown system 'b20'; valid: b200, "),

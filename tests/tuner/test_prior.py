@@ -173,7 +173,7 @@ def test_candidates_are_legal_and_each_is_there_once(scenario, shape):
     one = prior(shape=shape, **SCENARIOS[scenario])
     seen = set()
     for candidate in one.rank().candidates:
-        one.check(one.scenario.space.config(candidate.params))
+        one.scenario.check(one.scenario.space.config(candidate.params))
         for name, value in candidate.params.items():
             assert value in one.scenario.space.dimensions[name]
         seen.add(frozenset(candidate.params.items()))

@@ -2,7 +2,7 @@
 
 import itertools
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import optuna
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from runners.measurement import Measurement, Percentiles
-from runners.runner import RunFailedError
+from runners.runner import OUT_OF_MEMORY, RunFailedError
 from runners.workload import Lengths, Workload
 from search_spaces.config import ServingConfig
 from search_spaces.engine import find_engine
@@ -20,13 +20,15 @@ from search_spaces.hardware import Price, find_system
 from search_spaces.model import find_model
 from search_spaces.space import PREFILL, full_space
 from tuner.capacity import LoadRange
-from tuner.prior import Candidate, Ranking
+from tuner.prior import Candidate, Ranking, Uninformed
 from tuner.sampler import RECORD, RankedSampler
 from tuner.scenario import Scenario
 from tuner.search import (
     Budget,
     Search,
     best_trial,
+    broken_environment,
+    check_memory,
     finished_trials,
     measure_capacity,
     objective,
@@ -118,13 +120,24 @@ def measurement(load: float, *, tpot_s: float, gpus: int = 8) -> Measurement:
     )
 
 
-class Beliefs:
-    """A prior that believes in `capacity`, and that everything is possible but what is in `impossible`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitedScenario(Scenario):
+    """A scenario in which some configurations are impossible."""
 
-    def __init__(self, capacity=usual_capacity, *, impossible=(), scenario=SCENARIO) -> None:
-        self.scenario = scenario
+    impossible: tuple[ServingConfig, ...]
+
+    def check(self, config) -> None:
+        if config in self.impossible:
+            raise InfeasibleError("memory", "it needs 300 GiB, 180 are there")
+
+
+class Beliefs:
+    """A prior that believes in `capacity`, of a scenario in which all is possible but what is in `impossible`."""
+
+    def __init__(self, capacity=usual_capacity, *, impossible=()) -> None:
+        facts = {field.name: getattr(SCENARIO, field.name) for field in fields(SCENARIO)}
+        self.scenario = LimitedScenario(**facts, impossible=tuple(impossible))
         self.capacity = capacity
-        self.impossible = impossible
 
     def predict(self, params) -> Candidate:
         config = SPACE.config(params)
@@ -133,10 +146,6 @@ class Beliefs:
     def rank(self) -> Ranking:
         candidates = sorted((self.predict(params) for params, _ in EVERY), key=lambda one: one.rank)
         return Ranking(candidates=tuple(candidates), fell_out={})
-
-    def check(self, config) -> None:
-        if config in self.impossible:
-            raise InfeasibleError("memory", "it needs 300 GiB, 180 are there")
 
     def load_range(self, config) -> LoadRange:
         return LoadRange(lowest=1, highest=10_000, guess=self.capacity(config), unit=1)
@@ -167,7 +176,7 @@ def search_in(study: optuna.Study, runner=None, *, beliefs=None, ranking=None, t
         study=study,
         sampler=sampler,
         tracker=log,
-        budget=Budget(trials=trials, wall_clock_s=parts.pop("wall_clock_s", float("inf"))),
+        budget=parts.pop("budget", None) or Budget(trials=trials),
         progress=log,
         **parts,
     )
@@ -286,7 +295,7 @@ def test_infeasible_trials_count_in_the_budget(study):
 
 def test_time_that_is_up_ends_the_search_after_the_trial_that_runs(study):
     ticks = itertools.count(step=10)
-    search_in(study, trials=40, wall_clock_s=100, clock=lambda: next(ticks)).run()
+    search_in(study, budget=Budget(trials=40, wall_clock_s=100), clock=lambda: next(ticks)).run()
     assert 1 <= len(study.trials) < 10
 
 
@@ -535,3 +544,91 @@ def test_an_untracked_search_is_a_search(study):
     search.tracker = Untracked()
     search.run()
     assert RECORD in study.trials[1].user_attrs
+
+
+class Held(Landscape):
+    """A landscape of real servers: each holds its GPUs for 100 s."""
+
+    gpu_seconds = 0.0
+
+    @contextmanager
+    def serve(self, config):
+        self.gpu_seconds += 100 * config.gpus
+        with super().serve(config) as measure:
+            yield measure
+
+
+def test_a_trial_is_charged_the_gpu_time_that_its_server_held(study):
+    search = search_in(study, Held(), trials=3)
+    search.run()
+    assert [trial.gpu_seconds for trial in search.trials()] == [800, 800, 800]
+
+
+@pytest.mark.parametrize("budget", [{"gpu_seconds": 2400}, {"usd": 2.4}])
+def test_a_search_stops_when_its_trials_have_cost_what_they_may(study, budget):
+    search_in(study, Held(), budget=Budget(trials=40, **budget)).run()  # 800 GPU-seconds, $0.8, a trial
+    assert len(finished_trials(study)) == 3
+    search_in(study, Held(), budget=Budget(trials=40, **budget)).run()
+    assert len(finished_trials(study)) == 3
+
+
+def test_a_search_goes_on_while_a_trial_is_expected_to_pay_for_itself_within_a_month(study):
+    def done(monthly_tokens):
+        fresh = optuna.create_study()
+        search_in(fresh, Held(), budget=Budget(trials=12, monthly_tokens=monthly_tokens)).run()
+        return len(finished_trials(fresh))
+
+    assert done(1.0) < 12
+    assert done(1e15) >= done(1.0)
+
+
+def failing(cause, *, environment):
+    def capacity(config):
+        raise RunFailedError(cause, "as the log says", environment=environment)
+
+    return Landscape(capacity)
+
+
+def test_three_equal_failures_of_the_environment_end_a_search_with_their_cause(study):
+    search = search_in(study, failing("engine not installed", environment=True), trials=20)
+    search.run()
+    assert search.broken == "engine not installed: as the log says"
+    assert len(search.trials()) == 3
+
+
+def test_failures_of_configurations_end_no_search(study):
+    search = search_in(study, failing("crashed", environment=False), trials=6)
+    search.run()
+    assert not search.broken
+    assert len(search.trials()) == 6
+
+
+def test_failures_of_the_environment_with_different_causes_end_no_search():
+    trials = [Trial(number=n, ending="failed", cause=cause, environment=True) for n, cause in enumerate("aab")]
+    assert not broken_environment(trials)
+    assert broken_environment([*trials, trials[-1], trials[-1]])
+
+
+def test_what_needs_as_much_memory_as_one_that_ran_out_is_infeasible():
+    config = EVERY[0][1]
+    hungry = replace(config, batching=replace(config.batching, max_batched_tokens=16384))
+    ran_out = Trial(number=4, ending="failed", config=config, cause=OUT_OF_MEMORY)
+    with pytest.raises(InfeasibleError, match="trial 4 ran out"):
+        check_memory(SCENARIO, hungry, [ran_out])
+    check_memory(SCENARIO, replace(config, batching=replace(config.batching, max_batched_tokens=2048)), [ran_out])
+    check_memory(SCENARIO, hungry, [replace(ran_out, cause="crashed")])
+
+
+def test_without_predictions_a_search_still_finds_the_best_of_a_small_space(study):
+    uninformed = Uninformed(SCENARIO)
+    ranking = uninformed.rank()
+    assert all(candidate.objective is None for candidate in ranking.candidates)
+    search_in(study, beliefs=uninformed, ranking=ranking, trials=60).run()
+    best = best_trial(SCENARIO, finished_trials(study))
+    assert best.config.layout.tensor == best_config().layout.tensor
+    assert best.config.batching == best_config().batching
+
+
+def test_without_predictions_the_first_trial_is_the_nearest_to_the_engines_default():
+    first = Uninformed(SCENARIO).rank().candidates[0].params
+    assert (first["speculation"], first["precision.kv_cache"], first["layout.tensor"]) == ("none", "bf16", 1)

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_SLA_MISSED = 3
 EXIT_INTERRUPTED = 130

@@ -7,6 +7,7 @@ import typer
 
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.cli.arguments import (
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_SLA_MISSED,
     STUDIES,
@@ -52,6 +53,8 @@ def tune(
     out = console()
     outcome = run(session, where, trials=trials, console=out)
     show_next(out, outcome, question=experiment, where=where, trials=trials, runner=runner)
+    if outcome.broken:
+        raise typer.Exit(EXIT_FAILED)
     if outcome.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.answer.keeps_sla:
