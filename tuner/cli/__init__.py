@@ -7,6 +7,7 @@ import typer
 
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
+from tuner.cli.champion import champion
 from tuner.cli.listing import list_known
 from tuner.cli.tune import simulate, tune
 from tuner.cli.validate import validate
@@ -67,3 +68,4 @@ app.command()(tune)
 app.command()(simulate)
 app.command()(validate)
 app.command(name="list")(list_known)
+app.add_typer(champion, name="champion")
