@@ -4,13 +4,14 @@ import datetime as dt
 import getpass
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runners.measurement import Measurement
-from search_spaces.config import ServingConfig
+from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
 from search_spaces.errors import InputError
+from search_spaces.space import Value
 from tuner.experiment import Experiment, rebuilt_experiment
 from tuner.finished import Finished
 from tuner.machine import machine
@@ -40,7 +41,8 @@ class Champion:
     """A configuration that was promoted, with the question that it answered and the trial that measured it.
 
     `asked` is the question as the study kept it, `machine` what it was measured on, `others` the best trials of the
-    same study, as priors for another search. `level` is the load in production.
+    same study, as priors for another search. `level` is the load in production. `price` and `dimensions` are what was
+    in force and could be chosen then; `removed` are settings of the champion that servetune no longer has.
     """
 
     experiment: str
@@ -51,6 +53,9 @@ class Champion:
     text: str
     home: str
     study: str
+    price: Mapping[str, float] = field(default_factory=dict)
+    dimensions: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
     others: tuple[Trial, ...] = ()
     run_id: str = ""
     promoted: str = ""
@@ -203,10 +208,15 @@ class Champions:
     def _champion(self, experiment: str, version: "ModelVersion") -> Champion:
         files = self.store.read_files(version.run_id, FOLDER)
         kept = json.loads(files["champion.json"])
+        config, removed = known_settings(kept["config"])
+        trial = trial_from_json(json.dumps(kept["trial"]))
         return Champion(
             experiment=experiment,
             version=str(version.version),
-            trial=trial_from_json(json.dumps(kept["trial"])),
+            trial=replace(trial, config=config),
+            price=kept["price"],
+            dimensions=kept["dimensions"],
+            removed=removed,
             asked=kept["asked"],
             machine=kept["machine"],
             text=files.get("experiment.yaml", ""),
@@ -251,8 +261,28 @@ def candidate(session: Session, trial: Trial, *, study: str, text: str, others: 
         text=text,
         home=str(session.question.path),
         study=study,
+        price=price_in_force(session),
+        dimensions=session.scenario.space.dimensions,
         others=tuple(ranked_trials(session.scenario, [one for one in others if one is not trial])[:MOST_OTHERS]),
     )
+
+
+def price_in_force(session: Session) -> dict[str, float]:
+    """What the price table, or the experiment, says now."""
+    price = session.scenario.price
+    return {
+        "usd_per_gpu_hour in force": price.usd_per_gpu_hour,
+        "all_in_watts_per_gpu in force": price.all_in_watts_per_gpu,
+    }
+
+
+def known_settings(values: Mapping[str, Any]) -> tuple[ServingConfig, tuple[str, ...]]:
+    """A configuration from settings that another servetune kept, and those of them that there are no more.
+
+    Settings that are new since have their default.
+    """
+    removed = tuple(f"{name}={value}" for name, value in values.items() if name not in KNOBS)
+    return unflatten({name: value for name, value in values.items() if name in KNOBS}), removed
 
 
 def _numbered(finished: Finished, number: int) -> Trial:
@@ -271,6 +301,9 @@ def _files(candidate: Champion) -> dict[str, str]:
         "home": candidate.home,
         "asked": candidate.asked,
         "machine": candidate.machine,
+        "price": candidate.price,
+        "dimensions": candidate.dimensions,
+        "config": flatten(candidate.config),
         "objective": objective(scenario, candidate.trial),
         "trial": json.loads(trial_to_json(candidate.trial)),
     }

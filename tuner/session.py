@@ -87,10 +87,10 @@ class Session:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the answer, as JSON: the experiment without its budget, what its trace holds, and the release
+        """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
         whose tables and simulator answer.
         """
-        asked = self.question.model_dump(mode="json", exclude={"budget"}, warnings=False)
+        asked = self.question.model_dump(mode="json", exclude={"budget", "retune"}, warnings=False)
         asked["servetune"] = version("servetune")
         trace = self.scenario.workload.trace
         if trace is not None:

@@ -273,13 +273,15 @@ class Findings:
     """What was learned of a release.
 
     `release` holds the champion on the new release against the champion on the old, None where the release was not
-    changed. `lost` says why the champion has no run there that counts. `challenger` holds the best other
+    changed. `lost` says why the champion has no run there that counts, `broken` which promise it breaks where it serves
+    today. `challenger` holds the best other
     configuration of the new release against the champion where that is cheaper (`reference`); None where the search
     found none that could matter, and `challenger_lost` says why one has no run.
     """
 
     release: Comparison | None
     lost: str = ""
+    broken: str = ""
     challenger: Comparison | None = None
     challenger_lost: str = ""
     reference: Arm = "old"
@@ -305,9 +307,11 @@ def judge(findings: Findings, minimum_effect: float) -> Verdict:
     def verdict(outcome: Outcome, effect: Effect, *, decided: bool = True) -> Verdict:
         return Verdict(outcome=outcome, effect=effect, decided=decided, evidence=evidence)
 
-    if challenger == "cheaper":
-        assert findings.challenger is not None
-        return verdict("switch", findings.challenger.cost)
+    if findings.challenger and (challenger == "cheaper" or (findings.broken and challenger)):
+        return verdict("switch", _against_today(findings))
+    if findings.broken:
+        serves = findings.release is not None and not findings.lost
+        return verdict("upgrade" if serves else "keep", cost, decided=serves)
     if findings.unsteady or release == "unclear":
         return verdict("keep", cost, decided=False)
     if release == "cheaper":
@@ -317,6 +321,21 @@ def judge(findings: Findings, minimum_effect: float) -> Verdict:
         return verdict("keep_regressed" if slower else "keep", cost, decided=challenger != "unclear")
     made_up = challenger == "same"
     return verdict("keep_regressed" if made_up else "do_not_upgrade", cost)
+
+
+def _against_today(findings: Findings) -> Effect:
+    """The challenger against the champion on the old release, by way of the new one where it was held against that."""
+    assert findings.challenger is not None
+    step = findings.challenger.cost
+    if findings.reference == "old" or findings.release is None:
+        return step
+    first = findings.release.cost
+    return Effect(
+        estimate=(1 + first.estimate) * (1 + step.estimate) - 1,
+        low=(1 + first.low) * (1 + step.low) - 1,
+        high=(1 + first.high) * (1 + step.high) - 1,
+        pairs=min(first.pairs, step.pairs),
+    )
 
 
 def best_side(findings: Findings, minimum_effect: float) -> Arm:
@@ -353,6 +372,8 @@ def _evidence(findings: Findings, minimum_effect: float) -> tuple[str, ...]:
     lines: list[str] = []
     if findings.unsteady:
         lines.append(f"Not decided: {findings.unsteady}.")
+    if findings.broken:
+        lines.append(f"The champion breaks its promise where it serves today: {findings.broken}.")
     if findings.lost:
         lines.append(f"The champion does not serve on the new release: {findings.lost}.")
     if findings.release:

@@ -9,6 +9,7 @@ from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.champion import champion
 from tuner.cli.listing import list_known
+from tuner.cli.retune import retune
 from tuner.cli.tune import simulate, tune
 from tuner.cli.validate import validate
 
@@ -24,6 +25,8 @@ Start here:
 - `servetune list experiments` shows the questions that ship with it
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
+
+- `servetune retune gpt-oss-120b-b200-chat` says after a release whether to keep, switch or upgrade
 
 - `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
 
@@ -67,5 +70,6 @@ def _options(
 app.command()(tune)
 app.command()(simulate)
 app.command()(validate)
+app.command()(retune)
 app.command(name="list")(list_known)
 app.add_typer(champion, name="champion")
