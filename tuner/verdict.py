@@ -413,3 +413,22 @@ def percent(effect: Effect) -> str:
     if effect.high - effect.low <= NOISELESS:
         return f"{effect.estimate * 100 or 0:+.1f} %".replace("+0.0", "0.0").replace("-0.0", "0.0")
     return f"{estimate} ({effect.low * 100:+.1f} to {effect.high * 100:+.1f} %)"
+
+
+def unpaired(before: float, after: float, noise: Sequence[float]) -> Effect:
+    """The change between two single runs that were not taken side by side.
+
+    `noise` are changes (log ratios) seen between repeats of other configurations on one release, on other days and
+    machines: the interval reaches as far as 95 of 100 of them (a split-conformal interval). That is far wider than the
+    spread of repeats within a session, which is why `compare` wants those.
+    """
+    sizes = sorted(abs(value) for value in noise)
+    rank = math.ceil((len(sizes) + 1) * CONFIDENCE)
+    width = sizes[rank - 1] if rank <= len(sizes) else math.inf
+    change = math.log(after / before)
+    return Effect(
+        estimate=math.expm1(change),
+        low=math.expm1(change - width),
+        high=math.expm1(min(change + width, 700.0)),
+        pairs=1,
+    )

@@ -9,6 +9,7 @@ from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
 from tuner.cli.champion import champion
 from tuner.cli.listing import list_known
+from tuner.cli.reprice import reprice
 from tuner.cli.retune import retune
 from tuner.cli.tune import simulate, tune
 from tuner.cli.validate import validate
@@ -71,5 +72,6 @@ app.command()(tune)
 app.command()(simulate)
 app.command()(validate)
 app.command()(retune)
+app.command()(reprice)
 app.command(name="list")(list_known)
 app.add_typer(champion, name="champion")
