@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def shipped(names: list[str]) -> None:
-    print("experiment                               release                  s  verdict       champion    from scratch")
+    print(f"{'experiment':42} {'release':22} {'s':>5}  CPU-s  {'verdict':14}  {'champion':8}  {'scratch':>8}")
     for name, path in list_experiments().items():
         if names and name not in names:
             continue
@@ -104,9 +104,9 @@ def search(session: Session, trials: int) -> list[Trial]:
 
 
 def one_release(question: Experiment, champion: Champion, to: Engine, *, older: str) -> None:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     found = retune(champion, sides(question, champion, to), (), study=optuna.create_study(study_name="retuned"))
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     cost = served_cost(found)
     scratch = best_trial(found.scenario, search(Session(question=on(question, to)), 3 * found.plan.trials))
     assert scratch is not None
@@ -116,7 +116,8 @@ def one_release(question: Experiment, champion: Champion, to: Engine, *, older: 
     shown = f"${other:.5f}" if kept else "none"
     release = f"{to.name} {older} -> {to.version}"
     print(
-        f"{question.name:40} {release:22} {seconds:5.1f}  {found.verdict.outcome:12}  ${cost:.5f}  {shown:>8}{mark}",
+        f"{question.name:42} {release:22} {seconds:5.1f}  {cpu:5.1f}  {found.verdict.outcome:14}  ${cost:.5f}  "
+        f"{shown:>8}{mark}",
         flush=True,
     )
 

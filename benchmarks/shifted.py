@@ -1,4 +1,4 @@
-"""Releases whose step times are another's, scaled by a known factor for each layout: what a retune must find is known."""
+"""Releases whose step times are another's, scaled by a known factor for each layout: what is to be found is known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

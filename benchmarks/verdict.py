@@ -97,7 +97,9 @@ def by_run(rows: tuple[Recording, ...]) -> dict[tuple[object, ...], list[Recordi
     groups: dict[tuple[object, ...], list[Recording]] = defaultdict(list)
     for one in rows:
         workload = one.workload
-        groups[family(one), served(one.config), workload.input_tokens, workload.output_tokens, one.concurrency].append(one)
+        groups[family(one), served(one.config), workload.input_tokens, workload.output_tokens, one.concurrency].append(
+            one
+        )
     return groups
 
 
@@ -123,7 +125,10 @@ def report_repeats(noise: list[tuple[tuple[str, str, str], float]]) -> None:
     sizes = sorted(abs(value) for _, value in noise)
     quantiles = ", ".join(f"{math.expm1(sizes[int(q * (len(sizes) - 1))]):.1%}" for q in (0.5, 0.75, 0.9, 0.95, 1))
     print(f"  change between repeats, percentiles 50, 75, 90, 95, 100: {quantiles}")
-    print(f"  false alarms, noise taken from other models, systems and engines: {alarms} of {len(noise)} ({alarms / len(noise):.1%})")
+    print(
+        "  false alarms, noise taken from other models, systems and engines: "
+        f"{alarms} of {len(noise)} ({alarms / len(noise):.1%})"
+    )
     tight = sum(abs(value) > 1.96 * math.sqrt(2) * THROUGHPUT_CV for _, value in noise)
     print(f"  with the spread within one session (CV {THROUGHPUT_CV:.1%}) instead: {tight} ({tight / len(noise):.1%})")
 
@@ -141,8 +146,10 @@ def report_releases(groups: dict[tuple[object, ...], list[Recording]], noise: li
             right += 1
         else:
             wrong += 1
-    print(f"  {len(pairs)} configurations measured on two or more releases: direction right {right}, wrong {wrong}, "
-          f"within the noise {silent}")
+    print(
+        f"  {len(pairs)} configurations measured on two or more releases: direction right {right}, wrong {wrong}, "
+        f"within the noise {silent}"
+    )
     print(f"  same direction at the other loads of the same configuration: {consistency(pairs)}")
 
 

@@ -327,5 +327,3 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # no such user, as in a container
         return "unknown"
-
-

@@ -57,7 +57,9 @@ def _price(champion: Champion, session: Session) -> list[Change]:
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     keys = list(dict.fromkeys([*before, *after]))
     return [
-        Change(what=key, before=before.get(key), after=after.get(key)) for key in keys if before.get(key) != after.get(key)
+        Change(what=key, before=before.get(key), after=after.get(key))
+        for key in keys
+        if before.get(key) != after.get(key)
     ]
 
 
@@ -76,4 +78,4 @@ def _shown(value: object) -> str:
         return "nothing"
     if isinstance(value, (dt.date, str)):
         return str(value)
-    return json.dumps(value, default=str)
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, default=str)

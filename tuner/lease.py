@@ -74,7 +74,9 @@ class Lease:
     tags: Tags
     wait_s: float = 0.0
     seconds: float = SECONDS
-    who: str = field(default_factory=lambda: f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()}:{os.getpid()}")
+    who: str = field(
+        default_factory=lambda: f"{os.environ.get('USER', 'unknown')}@{socket.gethostname()}:{os.getpid()}"
+    )
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     on_wait: Callable[[str], None] = lambda _who: None

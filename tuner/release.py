@@ -27,7 +27,7 @@ SHOWN = 60
 TAG = re.compile(r"v?(\d+(?:\.\d+)+(?:\.?(?:rc|a|b|post|dev)\d+)*)")
 
 Index = Callable[[str], Sequence[str]]
-"""The versions of a package that can be had, in any order. Raises IndexUnreachableError where the index does not answer."""
+"""The versions of a package that can be had, in any order. Raises IndexUnreachableError where none answers."""
 
 
 class IndexUnreachableError(Exception):

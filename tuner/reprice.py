@@ -145,7 +145,10 @@ def _price(scenario: Scenario, terms: Terms) -> Price:
 def _list_of(price: Price) -> str:
     name = price.source.partition(" ")[0]
     if name not in PRICE_LISTS:
-        raise InputError(f"--date needs a price list, since the study has a price of its own; valid: --price {', '.join(PRICE_LISTS)}")
+        raise InputError(
+            "--date needs a price list, since the study has a price of its own; "
+            f"valid: --price {', '.join(PRICE_LISTS)}"
+        )
     return name
 
 

@@ -53,8 +53,10 @@ def open_questions(repriced: Repriced) -> list[str]:
     if best is not None and not best.exact:
         lines.append(f"Trial {best.trial.number} may cost less: {best.gap}.")
     rivals = repriced.rivals
-    for one in rivals[:SHOWN]:
-        lines.append(f"Trial {one.trial.number} ({one.trial.config}) may be cheaper, {_least(one)}: {one.gap}.")
+    lines += [
+        f"Trial {one.trial.number} ({one.trial.config}) may be cheaper, {_least(one)}: {one.gap}."
+        for one in rivals[:SHOWN]
+    ]
     if len(rivals) > SHOWN:
         lines.append(f"So may {len(rivals) - SHOWN} more.")
     lines.append("To know, put these terms into the experiment and tune it: that is a study of its own.")
@@ -87,7 +89,9 @@ def _trials(repriced: Repriced) -> Table:
             observed = [milliseconds(promise.observed(one.level)) for promise in scenario.sla.promises]
             bound = "" if one.exact else "<= "
             load = f"{one.level.load:,.6g}"
-            shown.add_row(str(one.trial.number), f"{bound}{dollars(one.cost)}", *observed, load, Text(str(one.trial.config)))
+            shown.add_row(
+                str(one.trial.number), f"{bound}{dollars(one.cost)}", *observed, load, Text(str(one.trial.config))
+            )
     return shown
 
 

@@ -17,8 +17,8 @@ from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import Params, Value
 from tuner.capacity import PRECISION
-from tuner.change import Change, space_changes
 from tuner.champion import Champion
+from tuner.change import Change, space_changes
 from tuner.cost import cost
 from tuner.experiment import Experiment, Retune
 from tuner.prior import Candidate, Prior, Ranking, Uninformed

@@ -17,8 +17,8 @@ from runners.runner import RunFailedError
 from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError, UnknownNameError
 from tuner import outbox
-from tuner.change import Change, changes
 from tuner.champion import Champion, Champions, candidate
+from tuner.change import Change, changes
 from tuner.experiment import Experiment, find_experiment, read_experiment
 from tuner.finished import as_yaml
 from tuner.kept import EXPERIMENT
@@ -120,7 +120,9 @@ class Job:
         self._send_what_waits()
         due = self.due(name)
         if not due.anything and not self.asked.force:
-            line = f"Keep: nothing changed since version {due.champion.version} was promoted{due.note and '; '}{due.note}"
+            line = (
+                f"Keep: nothing changed since version {due.champion.version} was promoted{due.note and '; '}{due.note}"
+            )
             return Ended(experiment=due.question.name, line=f"{line}.", code=EXIT_KEEP, outcome="keep")
         with self._lease(due) as lease:
             found = self._measured(due)
@@ -240,10 +242,11 @@ class Job:
 
     def _send_what_waits(self) -> bool:
         """Verdicts of earlier retunes that MLflow has not; whether it has all now."""
-        sent, problem = outbox.send(self.store, self.asked.output)
+        _, problem = outbox.send(self.store, self.asked.output)
         if problem:
             self.console.print(
-                f"{problem}. Nothing was promoted; the verdict is kept in {self.asked.output} and sent by the next retune.",
+                f"{problem}. Nothing was promoted; the verdict is kept in {self.asked.output} and the next retune "
+                "sends it.",
                 markup=False,
             )
         return not problem

@@ -48,7 +48,8 @@ def _why_kept(found: Retuned) -> str:
     if findings.release is not None and findings.release.slower:
         slower = ", ".join(f"{name} {percent(effect)}" for name, effect in findings.release.slower.items())
         return f"{found.sides.after} costs the same but is slower ({slower})"
-    return f"the champion lost on {found.sides.after}, where {found.challenger and found.challenger.config} makes up for it"
+    assert found.challenger is not None
+    return f"the champion lost on {found.sides.after}, where {found.challenger.config} makes up for it"
 
 
 def _why_not(found: Retuned) -> str:
@@ -149,7 +150,8 @@ def to_html(found: Retuned) -> str:
         if line.startswith("```") and len(block) > 1 and block[0].startswith("```"):
             body.append(_block(block))
             block = []
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>{''.join(body)}</html>\n"
+    head = f"<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
+    return f"<!doctype html><html lang=en>{head}{''.join(body)}</html>\n"
 
 
 def _kind(line: str) -> str:
@@ -233,5 +235,3 @@ def to_record(found: Retuned) -> dict[str, Any]:
             "repeats.json": json.dumps([asdict(repeat) for repeat in found.repeats], indent=1) + "\n",
         },
     }
-
-

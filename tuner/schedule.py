@@ -75,7 +75,12 @@ def _is_part(text: str, low: int, high: int) -> bool:
     numbers = [int(number) for number in re.findall(r"\d+", found[1])]
     step = int(found[2] or 1)
     steps_a_number = found[2] is not None and found[1].isdigit()  # some crons take 5/10, some do not
-    return 1 <= step <= high and not steps_a_number and numbers == sorted(numbers) and all(low <= n <= high for n in numbers)
+    return (
+        1 <= step <= high
+        and not steps_a_number
+        and numbers == sorted(numbers)
+        and all(low <= n <= high for n in numbers)
+    )
 
 
 def _check_secrets(options: tuple[str, ...]) -> None:
@@ -114,10 +119,10 @@ def systemd(scheduled: Scheduled) -> str:
         + "".join(f"OnCalendar={one}\n" for one in calendars(scheduled.when))
         + "Persistent=true\nRandomizedDelaySec=5min\n\n[Install]\nWantedBy=timers.target\n"
     )
-    where = "~/.config/systemd/user"
+    where, unit = "~/.config/systemd/user", f"servetune-{scheduled.name}"
     return (
-        f"# {where}/servetune-{scheduled.name}.service\n{service}\n# {where}/servetune-{scheduled.name}.timer\n{timer}\n"
-        f"# systemctl --user enable --now servetune-{scheduled.name}.timer\n"
+        f"# {where}/{unit}.service\n{service}\n# {where}/{unit}.timer\n{timer}\n"
+        f"# systemctl --user enable --now {unit}.timer\n"
     )
 
 
@@ -128,7 +133,7 @@ def systemd_units(text: str) -> dict[str, str]:
 
 
 def calendars(when: str) -> list[str]:
-    """systemd's calendar expressions for five fields of cron: two where days of both kinds are given, as cron has it."""
+    """Calendar expressions of systemd for five fields of cron: two where days of both kinds are given, as in cron."""
     minute, hour, day, month, weekday = when.split()
     time = f"{_calendar(hour, 0)}:{_calendar(minute, 0)}:00"
     date = f"*-{_calendar(month, 1)}-{_calendar(day, 1)}"

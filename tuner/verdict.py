@@ -146,9 +146,7 @@ def interval(values: Sequence[float], *, confidence: float = CONFIDENCE, seed: i
     return mean, min(float(low), mean - half), max(float(high), mean + half)
 
 
-def compare(
-    repeats: Sequence[Repeat], before: Arm, after: Arm, *, minimum_effect: float, seed: int = 0
-) -> Comparison:
+def compare(repeats: Sequence[Repeat], before: Arm, after: Arm, *, minimum_effect: float, seed: int = 0) -> Comparison:
     """Holds `after` against `before`, pair by pair in the order of time; cold starts and drift are set aside first.
 
     Raises TooFewError where fewer than FEWEST_PAIRS steady pairs are left.
@@ -191,7 +189,10 @@ def cold_head(arm: Sequence[Repeat], minimum_effect: float) -> tuple[int, str]:
     limit = usual * math.exp(max(SPREADS * spread, math.log1p(minimum_effect)))
     head = next((index for index, cost in enumerate(costs) if cost <= limit), 0)
     if head:
-        return head, f"the first {head} of {len(costs)} repeats cost up to {max(costs[:head]) / usual:.2f} times as much"
+        return (
+            head,
+            f"the first {head} of {len(costs)} repeats cost up to {max(costs[:head]) / usual:.2f} times as much",
+        )
     slow = [_warm_up(repeat, minimum_effect) for repeat in arm]
     if max(slow) > 1 + max(10 * minimum_effect, SPREADS * spread):
         return 0, f"warm-up took up to {max(slow):.2f} times as long and was not counted"

@@ -63,7 +63,7 @@ def champions(store, **options):
 
 
 def test_an_experiment_without_a_champion_says_how_to_make_one(store):
-    with pytest.raises(InputError, match="chat has no champion .*servetune champion promote chat"):
+    with pytest.raises(InputError, match=r"chat has no champion .*servetune champion promote chat"):
         champions(store).current("chat")
 
 

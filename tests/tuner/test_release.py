@@ -39,7 +39,7 @@ def test_an_images_tag_names_a_release(image, found):
 
 @pytest.mark.parametrize("image", ["vllm/vllm-openai", "vllm/vllm-openai:latest", "vllm/vllm-openai:nightly-1"])
 def test_a_tag_that_names_no_release_is_refused(image):
-    with pytest.raises(InputError, match="must begin with a release such as v0.27.0"):
+    with pytest.raises(InputError, match=r"must begin with a release such as v0.27.0"):
         release_of_image(image)
 
 
@@ -49,12 +49,12 @@ def test_newer_releases_are_ordered_as_versions_not_as_text():
 
 
 def test_a_simulated_release_that_has_no_kernel_times_lists_those_that_have_the_nearest_first():
-    with pytest.raises(UnknownNameError, match="unknown trtllm release '1.3.0rc24'; valid: 1.3.0rc23"):
+    with pytest.raises(UnknownNameError, match=r"unknown trtllm release '1.3.0rc24'; valid: 1.3.0rc23"):
         release_named("trtllm", "1.3.0rc24", real=False, known=known())
 
 
 def test_a_real_release_that_is_not_to_be_had_is_refused():
-    with pytest.raises(UnknownNameError, match="valid: 1.3.1, 1.3.0"):
+    with pytest.raises(UnknownNameError, match=r"valid: 1.3.1, 1.3.0"):
         release_named("trtllm", "1.3.7", real=True, known=known("1.3.0", "1.3.1"))
     assert release_named("trtllm", "1.3.1", real=True, known=known("1.3.0", "1.3.1")).version == "1.3.1"
 

@@ -99,7 +99,9 @@ def test_the_units_are_accepted_by_systemd(scheduled, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
-@pytest.mark.parametrize("when", ["17 5 * * *", "*/15 * * * *", "0 6 1 * *", "0 0 * * 1-5", "5,35 4 * 1,7 *", "0 9 * * 0"])
+@pytest.mark.parametrize(
+    "when", ["17 5 * * *", "*/15 * * * *", "0 6 1 * *", "0 0 * * 1-5", "5,35 4 * 1,7 *", "0 9 * * 0"]
+)
 def test_systemd_and_cron_agree_on_the_next_time(when):
     start = dt.datetime(2026, 3, 4, 5, 6, tzinfo=dt.UTC)
     (calendar,) = calendars(when)

@@ -60,7 +60,7 @@ def promote(
 ) -> None:
     """Make a finished study's best trial the champion of its experiment.
 
-        servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
+    servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
     from tuner.champion import candidate_of
     from tuner.finished import open_finished
@@ -89,7 +89,7 @@ def rollback(
 ) -> None:
     """Put back the version that the champion replaced.
 
-        servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
+    servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
     """
     from tuner.lease import Lease, ModelTags
     from tuner.registry import model_name

@@ -1,7 +1,7 @@
 """servetune retune: after a release, keep, switch, upgrade or stay."""
 
 import os
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tuner.retune_job import Job
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """Schedules that can be written."""
 
     github = "github"
@@ -24,7 +24,7 @@ class Kind(str, Enum):
     cron = "cron"
 
 
-def retune(  # noqa: PLR0913 one option each
+def retune(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Annotated[
         str, typer.Argument(metavar="EXPERIMENT|FOLDER", help="A YAML file, a shipped name, or a folder of files.")
     ],
