@@ -45,8 +45,9 @@ def _why_kept(found: Retuned) -> str:
         return f"nothing on {where} is cheaper by what matters ({found.plan.minimum_effect:.1%})"
     if found.verdict.outcome == "keep":
         return f"{found.sides.name} changes the champion's cost by {percent(found.verdict.effect)}"
-    if findings.release is not None and findings.release.slower:
-        slower = ", ".join(f"{name} {percent(effect)}" for name, effect in findings.release.slower.items())
+    release = findings.release
+    if release is not None and release.cost.reading(found.plan.minimum_effect) == "same":
+        slower = ", ".join(f"{name} {percent(effect)}" for name, effect in release.slower.items())
         return f"{found.sides.after} costs the same but is slower ({slower})"
     assert found.challenger is not None
     return f"the champion lost on {found.sides.after}, where {found.challenger.config} makes up for it"
