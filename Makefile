@@ -5,7 +5,7 @@ EXPERIMENT ?= experiments/gpt-oss-120b-b200-chat.yaml
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: tune test check benchmarks clean
+.PHONY: tune test check docs benchmarks clean
 
 ## Find the cheapest way to answer $(EXPERIMENT), on simulated hardware.
 tune: $(INSTALLED)
@@ -21,6 +21,11 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+## Write the pages of docs/reference/ again, after a change to a command or to the experiment's keys.
+docs: $(INSTALLED)
+	$(BIN)/python -m tuner.experiment > experiments/experiment.schema.json
+	$(BIN)/python tests/test_docs.py
 
 ## Reproduce the figures of the documentation (several minutes).
 benchmarks: $(INSTALLED)

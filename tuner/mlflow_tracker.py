@@ -24,8 +24,9 @@ from search_spaces.config import ServingConfig, flatten
 from search_spaces.errors import InputError, UnknownNameError
 from tuner import mlflow_writer
 from tuner.cost import cost
+from tuner.mlflow_view import view
 from tuner.scenario import Scenario
-from tuner.tracking import record, scenario_params
+from tuner.tracking import datasets, record, scenario_params
 from tuner.trial import Ending, Trial
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -91,7 +92,7 @@ class MlflowTracker:
         self._trials: dict[int, Trial] = {}
         self.interrupted = False
         name = experiment_path.name if experiment_path else "experiment.yaml"
-        self._opening = {
+        self._opening: dict[str, Any] = {
             "do": "open",
             "sqlite_file": str(sqlite_file(self._uri) or ""),
             "experiment": experiment_name(scenario),
@@ -99,6 +100,7 @@ class MlflowTracker:
             "params": scenario_params(scenario),
             "tags": {"mlflow.source.name": "servetune", **_user(), **self._commit},
             "files": {name: hidden(experiment_text, self._uri)} if experiment_text else {},
+            "datasets": datasets(scenario),
         }
 
     def __enter__(self) -> Self:
@@ -147,6 +149,7 @@ class MlflowTracker:
                 "trial_files": [
                     (one.number, {"load_curve.json": _load_curve(one)}) for one in shown_curves if one.levels
                 ],
+                "view": view(self._scenario, list(self._trials.values())),
                 "at_ms": _milliseconds(time.time()),
             }
         )

@@ -34,6 +34,7 @@ STUDY_TAG = "servetune.study"
 TRIAL_TAG = "servetune.trial"
 PARENT_TAG = "mlflow.parentRunId"
 NOTE_TAG = "mlflow.note.content"
+VIEW_TAG = "mlflow.sharedViewState."
 CLASSIC_VIEW = {"mlflow.experimentKind": "custom_model_development"}
 
 
@@ -54,6 +55,7 @@ class Study:
         params = {name: value for name, value in message["params"].items() if name not in known}
         _log(client, self.run_id, params=params, tags=message["tags"])
         self._files(self.run_id, message["files"])
+        self._datasets(message["datasets"])
 
     def write_trial(self, message: Message) -> None:
         """One run. Safe to call again, after a failure or for a trial that is there."""
@@ -81,9 +83,15 @@ class Study:
         self._files(self.run_id, message["files"])
         for number, files in message["trial_files"]:
             self._files(self._written[number], files)
+        self._share(message["view"])
 
     def end(self, status: str) -> None:
         self._client.set_terminated(self.run_id, status)
+
+    def _share(self, view: Mapping[str, Any]) -> None:
+        """The study's view, under its run's id as the key."""
+        mine = {**view, "searchFilter": view["searchFilter"].format(run_id=self.run_id)}
+        self._client.set_experiment_tag(self.experiment_id, f"{VIEW_TAG}{self.run_id}", json.dumps(mine))
 
     def _experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
@@ -132,6 +140,13 @@ class Study:
         )
         self._begun[number] = run.info.run_id
         return str(run.info.run_id)
+
+    def _datasets(self, datasets: list[dict[str, str]]) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        if datasets:
+            inputs = [DatasetInput(Dataset(**fields), tags=[]) for fields in datasets]
+            self._client.log_inputs(self.run_id, inputs)
 
     def _files(self, run_id: str, files: Mapping[str, str]) -> None:
         for name, text in files.items():

@@ -1,8 +1,11 @@
 """Tracking: what is recorded of a trial, and the seam behind which it is kept."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Protocol
 
 from runners.measurement import Measurement
@@ -81,6 +84,29 @@ def scenario_params(scenario: Scenario) -> dict[str, str]:
             **price,
         }
     )
+
+
+def datasets(scenario: Scenario) -> list[dict[str, str]]:
+    """What recorded data a scenario replays, in the fields of MLflow's Dataset; its digest is of what is replayed."""
+    trace = scenario.workload.trace
+    if trace is None:
+        return []
+    rows = zip(trace.arrival.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True)
+    profile = {
+        "num_rows": len(trace.arrival),
+        "requests_per_s": trace.rate,
+        "mean_input_tokens": float(trace.input_tokens.mean()),
+        "mean_output_tokens": float(trace.output_tokens.mean()),
+    }
+    return [
+        {
+            "name": PurePath(trace.path).name,
+            "digest": hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()[:8],
+            "source_type": "local",
+            "source": json.dumps({"uri": trace.path}),
+            "profile": json.dumps(profile),
+        }
+    ]
 
 
 def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:

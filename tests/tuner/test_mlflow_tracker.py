@@ -17,11 +17,12 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 import psutil
 import pytest
 
 from runners.measurement import Measurement, Percentiles
-from runners.workload import Lengths, Workload
+from runners.workload import Lengths, Trace, Workload
 from search_spaces.config import Engine, Layout, Precision, ServingConfig, unflatten
 from search_spaces.errors import InputError
 from search_spaces.hardware import Price, find_system
@@ -411,6 +412,23 @@ def test_a_database_whose_driver_is_missing_does_not_stop_the_search():
     assert SECRET not in tracker.problem
 
 
+def test_a_trace_is_a_dataset_of_its_study(store):
+    trace = Trace(
+        path="traffic/azure.csv",
+        arrival=np.array([0.0, 1.0, 4.0]),
+        input_tokens=np.array([10, 20, 30]),
+        output_tokens=np.array([1, 2, 3]),
+    )
+    scenario = replace(SCENARIO, workload=replace(SCENARIO.workload, shape="trace", trace=trace))
+    with MlflowTracker(scenario, study="s", tracking_uri=f"sqlite:///{store}") as tracker:
+        pass
+    assert tracker.problem is None
+    (run,) = runs(store)
+    (dataset,) = (one.dataset for one in run.inputs.dataset_inputs)
+    assert (dataset.name, json.loads(dataset.source)) == ("azure.csv", {"uri": "traffic/azure.csv"})
+    assert json.loads(dataset.profile)["num_rows"] == 3
+
+
 def test_what_could_not_be_written_is_written_once_the_store_is_there(empty_store, tmp_path, capfd):
     in_the_way = tmp_path / "folder"
     in_the_way.touch()
@@ -426,6 +444,7 @@ def test_what_could_not_be_written_is_written_once_the_store_is_there(empty_stor
             "params": {},
             "tags": {},
             "files": {},
+            "datasets": [],
         }
     )
     writer.take(

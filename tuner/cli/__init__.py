@@ -12,6 +12,7 @@ from tuner.cli.listing import list_known
 from tuner.cli.reprice import reprice
 from tuner.cli.retune import retune
 from tuner.cli.tune import simulate, tune
+from tuner.cli.ui import ui
 from tuner.cli.validate import validate
 
 app = typer.Typer(
@@ -70,6 +71,7 @@ def _options(
 
 app.command()(tune)
 app.command()(simulate)
+app.command()(ui)
 app.command()(validate)
 app.command()(retune)
 app.command()(reprice)

@@ -1,0 +1,53 @@
+"""servetune ui: a study in the browser."""
+
+import signal
+import sys
+from contextlib import ExitStack, suppress
+from threading import Event
+from typing import Annotated
+
+import typer
+
+from tuner.cli.arguments import STUDIES, Studies, TrackingUri, console
+
+
+def ui(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study's name or file, or its experiment's name.")],
+    optuna: Annotated[bool, typer.Option("--optuna", help="The Optuna dashboard instead of MLflow's UI.")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; else a free one.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    studies: Studies = STUDIES,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Open a study in MLflow's UI: its trials by cost, with the charts that compare them. Ctrl-C ends it.
+
+    servetune ui gpt-oss-120b-b200-chat
+
+    servetune ui gpt-oss-120b-b200-chat --optuna
+    """
+    from tuner.finished import find_study, open_finished
+    from tuner.mlflow_tracker import check_tracking_uri, default_tracking_uri
+    from tuner.ui import mlflow_page, optuna_page
+
+    signal.signal(signal.SIGTERM, _end)
+    out = console()
+    if optuna:
+        page = optuna_page(find_study(studies, study), port=port)
+    else:
+        uri = tracking_uri or default_tracking_uri()
+        check_tracking_uri(uri)
+        finished = open_finished(studies, study)
+        page = mlflow_page(uri, finished.scenario, finished.name, port=port)
+    with ExitStack() as stack:
+        with out.status("Starting"):
+            address = stack.enter_context(page)
+        out.print(f"Study: {address}", soft_wrap=True, markup=False)
+        out.print("Ctrl-C ends it")
+        if browser and sys.stdout.isatty():
+            typer.launch(address)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
+
+
+def _end(_signal: int, _frame: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
