@@ -56,10 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiments", nargs="*", help="names; by default all that ship with servetune")
     parser.add_argument("--only", choices=("shipped", "shifted"))
+    parser.add_argument("--quick", action="store_true", help="leave out the searches from scratch")
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if asked.only != "shifted":
-        shipped(asked.experiments)
+        shipped(asked.experiments, quick=asked.quick)
     if asked.only != "shipped":
         shifted_releases()
 
@@ -67,7 +68,7 @@ def main() -> None:
 # Shipped experiments
 
 
-def shipped(names: list[str]) -> None:
+def shipped(names: list[str], *, quick: bool) -> None:
     print(f"{'experiment':42} {'release':22} {'s':>5}  CPU-s  {'verdict':14}  {'champion':8}  {'scratch':>8}")
     for name, path in list_experiments().items():
         if names and name not in names:
@@ -77,7 +78,9 @@ def shipped(names: list[str]) -> None:
         for engine in (text.partition("@")[0] for text in question.engines):
             old, new = engines()[engine].versions
             with suppress(InputError):
-                one_release(question, champion, Engine(name=engines()[engine].name, version=new), older=old)
+                one_release(
+                    question, champion, Engine(name=engines()[engine].name, version=new), older=old, quick=quick
+                )
 
 
 def tuned(session: Session) -> Champion:
@@ -103,23 +106,28 @@ def search(session: Session, trials: int) -> list[Trial]:
     return found.trials()
 
 
-def one_release(question: Experiment, champion: Champion, to: Engine, *, older: str) -> None:
+def one_release(question: Experiment, champion: Champion, to: Engine, *, older: str, quick: bool) -> None:
     began, worked = time.perf_counter(), time.process_time()
     found = retune(champion, sides(question, champion, to), (), study=optuna.create_study(study_name="retuned"))
     seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     cost = served_cost(found)
-    scratch = best_trial(found.scenario, search(Session(question=on(question, to)), 3 * found.plan.trials))
-    assert scratch is not None
-    other = objective(found.scenario, scratch)
-    kept = found.scenario.sla.kept_by(scratch.measurement)
-    mark = "" if not kept or cost <= other * 1.0000001 else "  DEARER"
-    shown = f"${other:.5f}" if kept else "none"
+    shown, mark = ("", "") if quick else from_scratch(found, on(question, to), cost)
     release = f"{to.name} {older} -> {to.version}"
     print(
         f"{question.name:42} {release:22} {seconds:5.1f}  {cpu:5.1f}  {found.verdict.outcome:14}  ${cost:.5f}  "
         f"{shown:>8}{mark}",
         flush=True,
     )
+
+
+def from_scratch(found: Retuned, question: Experiment, cost: float) -> tuple[str, str]:
+    """What a search with three times the trials would serve, and a mark where that is cheaper."""
+    scratch = best_trial(found.scenario, search(Session(question=question), 3 * found.plan.trials))
+    assert scratch is not None
+    if not found.scenario.sla.kept_by(scratch.measurement):
+        return "none", ""
+    other = objective(found.scenario, scratch)
+    return f"${other:.5f}", "" if cost <= other * 1.0000001 else "  DEARER"
 
 
 def on(question: Experiment, to: Engine) -> Experiment:
