@@ -20,7 +20,7 @@ from tuner import outbox
 from tuner.champion import Champion, Champions, candidate
 from tuner.change import Change, changes
 from tuner.experiment import Experiment, find_experiment, read_experiment
-from tuner.finished import as_yaml
+from tuner.finished import as_yaml, open_finished
 from tuner.kept import EXPERIMENT
 from tuner.lease import Lease, ModelTags, TakenError
 from tuner.registry import Store, StoreError, model_name
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
 
 EXIT_FAILED = 1
+UNSENT_TRIALS = ".unsent-trials"
+"""Ends the name of a note that MLflow lacks trials of a study; it holds the folder of the studies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,18 +187,12 @@ class Job:
 
     @contextmanager
     def _tracker(self, session: Session, study: str) -> "Iterator[MlflowTracker]":
-        from tuner.mlflow_tracker import MlflowTracker
-
-        with MlflowTracker(
-            session.scenario,
-            study=study,
-            tracking_uri=self.store.uri,
-            experiment_text=as_yaml(session.asked),
-            experiment_path=session.question.path,
-        ) as tracker:
+        with _tracking(session, study, self.store) as tracker:
             yield tracker
         if tracker.problem:
-            self.console.print(f"Not all trials are in MLflow: {tracker.problem}", markup=False)
+            self.asked.output.mkdir(parents=True, exist_ok=True)
+            (self.asked.output / f"{study}{UNSENT_TRIALS}").write_text(str(self.asked.studies), encoding="utf-8")
+            self.console.print(f"Not all trials are in MLflow yet: {tracker.problem}", markup=False)
 
     def _ended(self, due: Due, found: Retuned, lease: Lease) -> Ended:
         """The verdict is on this disk first; then it goes to MLflow, and only then is anything promoted."""
@@ -243,6 +239,7 @@ class Job:
     def _send_what_waits(self) -> bool:
         """Verdicts of earlier retunes that MLflow has not; whether it has all now."""
         _, problem = outbox.send(self.store, self.asked.output)
+        problem = problem or self._send_trials()
         if problem:
             self.console.print(
                 f"{problem}. Nothing was promoted; the verdict is kept in {self.asked.output} and the next retune "
@@ -250,6 +247,31 @@ class Job:
                 markup=False,
             )
         return not problem
+
+    def _send_trials(self) -> str:
+        """Trials of earlier searches that MLflow did not take, from their studies; why not all of them went."""
+        for note in sorted(self.asked.output.glob(f"*{UNSENT_TRIALS}")):
+            study = note.name.removesuffix(UNSENT_TRIALS)
+            finished = open_finished(Path(note.read_text(encoding="utf-8")), study)
+            with _tracking(finished.session, study, self.store) as tracker:
+                for trial in finished.trials:
+                    tracker.log(trial)
+            if tracker.problem:
+                return tracker.problem
+            note.unlink()
+        return ""
+
+
+def _tracking(session: Session, study: str, store: Store) -> "MlflowTracker":
+    from tuner.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(
+        session.scenario,
+        study=study,
+        tracking_uri=store.uri,
+        experiment_text=as_yaml(session.asked),
+        experiment_path=session.question.path,
+    )
 
 
 def _as_promoted(question: Experiment, champion: Champion) -> Experiment:
