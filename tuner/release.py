@@ -102,12 +102,14 @@ def release_of_image(image: str) -> str:
 def release_named(engine: EngineName, to: str, *, real: bool, known: Releases) -> Engine:
     """The release that `to` means. Raises UnknownNameError, the nearest first, where there is none.
 
-    A simulated release needs kernel times; a real one has to be on the index or installed, as far as that is known.
+    A simulated release needs kernel times; a real one has to be on the index or installed, where the index answered.
     """
     if not real:
         valid: tuple[str, ...] = engines()[engine].versions
-    else:
+    elif known.indexed:
         valid = tuple(sorted({*known.indexed, *([known.installed] if known.installed else [])}, key=_order))
+    else:
+        valid = ()
     if valid and to not in valid:
         raise UnknownNameError(f"{engine} release", to[:SHOWN], valid[::-1])
     return Engine(name=engine, version=to)

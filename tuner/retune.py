@@ -173,12 +173,15 @@ def sides(
     session = make or (lambda asked: Session(question=asked))
     before = champion.config.engine
     after = to or before
-    pinned = session(_on(question, before))
-    try:
-        new = session(_on(question, after)) if after != before else pinned
-    except InputError as error:
-        raise InputError(f"{question.path}: {error}") from None
-    return Sides(old=pinned, new=new, before=before, after=after)
+    old = session(_on(question, before))
+    if not old.is_real and before.version not in engines()[before.name].versions:
+        there = ", ".join(engines()[before.name].versions)
+        raise InputError(
+            f"the champion of {question.name} runs on {before}, for which there are no kernel times any more (there are "
+            f"for {there}): tune again and promote: servetune champion promote {question.name}"
+        )
+    new = session(_on(question, after)) if after != before else old
+    return Sides(old=old, new=new, before=before, after=after)
 
 
 def _on(question: Experiment, engine: Engine) -> Experiment:

@@ -48,6 +48,7 @@ class Asked:
     image: str | None = None
     promote: bool = False
     force: bool = False
+    check: bool = False
     wait_s: float = 0.0
     studies: Path
     output: Path
@@ -103,7 +104,7 @@ class Job:
         if engine not in listed:
             raise UnknownNameError(f"engine of {question.path}", engine, listed)
         session = Session(question=_as_promoted(question, champion))
-        known = releases(engine, self.asked.index)
+        known = releases(engine, self.asked.index if self.asked.check or session.is_real else None)
         to, note = self._release(engine, champion, known, real=session.is_real)
         return Due(
             question=question,

@@ -59,6 +59,10 @@ def test_a_real_release_that_is_not_to_be_had_is_refused():
     assert release_named("trtllm", "1.3.1", real=True, known=known("1.3.0", "1.3.1")).version == "1.3.1"
 
 
+def test_a_real_release_is_taken_at_its_word_where_no_index_answered():
+    assert release_named("trtllm", "1.3.7", real=True, known=known(installed="1.3.0")).version == "1.3.7"
+
+
 def test_the_newest_release_to_go_to_is_no_pre_release_on_real_engines():
     assert newest_known(OLD, real=True, known=known("1.3.0rc23", "1.3.0", "1.4.0rc1")) == "1.3.0"
     assert newest_known(OLD, real=True, known=known("1.2.0")) is None

@@ -35,7 +35,7 @@ def retune(  # noqa: PLR0913, PLR0917 one for each option
     promote: Annotated[bool, typer.Option("--promote", help="Make what should be served the champion.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Measure what was judged before, or did not change.")] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait while another retune is at it.")] = 0.0,
-    index: Annotated[bool, typer.Option(help="Ask pip's package index for newer releases (with --check).")] = True,
+    index: Annotated[bool, typer.Option(help="Ask pip's package index for newer releases.")] = True,
     emit: Annotated[Kind | None, typer.Option(help="Print a schedule that runs this command, and stop.")] = None,
     schedule: Annotated[str, typer.Option(metavar="CRON", help="When, for --emit: five fields.")] = "17 5 * * *",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the summaries.")] = Path("retunes"),
@@ -73,7 +73,8 @@ def retune(  # noqa: PLR0913, PLR0917 one for each option
         wait_s=wait,
         studies=studies,
         output=output,
-        index=pip_index if check and index else None,
+        check=check,
+        index=pip_index if index else None,
     )
     names = _names(experiment)
     with store_failures():
