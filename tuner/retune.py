@@ -177,8 +177,8 @@ def sides(
     if not old.is_real and before.version not in engines()[before.name].versions:
         there = ", ".join(engines()[before.name].versions)
         raise InputError(
-            f"the champion of {question.name} runs on {before}, for which there are no kernel times any more (there are "
-            f"for {there}): tune again and promote: servetune champion promote {question.name}"
+            f"the champion of {question.name} runs on {before}, for which there are no kernel times any more (only for "
+            f"{there}): tune again and promote: servetune champion promote {question.name}"
         )
     new = session(_on(question, after)) if after != before else old
     return Sides(old=old, new=new, before=before, after=after)

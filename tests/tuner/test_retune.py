@@ -234,7 +234,7 @@ def test_a_price_table_that_moved_is_a_change(question, champion):
 
 def test_a_champion_on_a_release_that_is_gone_says_what_there_is(question, champion):
     gone = replace(champion.trial, config=replace(champion.config, engine=replace(NEW, version="1.2.0")))
-    with pytest.raises(InputError, match=r"trtllm 1.2.0, for which there are no .*for 1.3.0rc20, 1.3.0rc23"):
+    with pytest.raises(InputError, match=r"trtllm 1.2.0, for which there are no .*only for 1.3.0rc20, 1.3.0rc23"):
         sides(question, replace(champion, trial=gone), NEW)
 
 
