@@ -29,7 +29,7 @@ ALIAS = "champion"
 FOLDER = "champion"
 AUDIT = "audit."
 RETUNED = "retuned."
-MOST_OTHERS = 24
+MOST_OTHERS = 64
 """Trials kept with a champion, best first: what is known when the next release is searched."""
 
 Action = Literal["promote", "rollback"]
@@ -263,7 +263,7 @@ def candidate(session: Session, trial: Trial, *, study: str, text: str, others: 
         study=study,
         price=price_in_force(session),
         dimensions=session.scenario.space.dimensions,
-        others=tuple(ranked_trials(session.scenario, [one for one in others if one is not trial])[:MOST_OTHERS]),
+        others=tuple(_bare(one) for one in ranked_trials(session.scenario, others) if one is not trial)[:MOST_OTHERS],
     )
 
 
@@ -283,6 +283,11 @@ def known_settings(values: Mapping[str, Any]) -> tuple[ServingConfig, tuple[str,
     """
     removed = tuple(f"{name}={value}" for name, value in values.items() if name not in KNOBS)
     return unflatten({name: value for name, value in values.items() if name in KNOBS}), removed
+
+
+def _bare(trial: Trial) -> Trial:
+    """Without the loads that do not count."""
+    return replace(trial, levels=(trial.measurement,), chosen=0)
 
 
 def _numbered(finished: Finished, number: int) -> Trial:

@@ -15,13 +15,13 @@ from runners.step_time import StepTimes
 from search_spaces.config import Engine, ServingConfig
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.space import Params, Value
+from search_spaces.space import PREFILL, Params, Value
 from tuner.capacity import PRECISION
 from tuner.champion import Champion
 from tuner.change import Change, space_changes
 from tuner.cost import cost
 from tuner.experiment import Experiment, Retune
-from tuner.prior import Candidate, Prior, Ranking, Uninformed
+from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.sampler import RankedSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MOST_WINDOWS = 6
 """Loads sent to one server until two in a row agree, the warm-up included."""
 
-ENQUEUED = 5
+ENQUEUED = 2
 """Old trials, best first, that are measured on the new release before the search goes its own way."""
 
 SAMPLED = 6
@@ -408,7 +408,7 @@ def search_release(
     settings = [str(change) for change in space_changes(champion.dimensions, session.scenario.space.dimensions)]
     settings += [f"setting {name} of the champion is gone" for name in champion.removed]
     settings += enqueue_priors(champion, session, both.after, study)
-    ranking = rank_release(champion, both, clock)
+    ranking = informed(rank_release(champion, both, clock), champion, both)
     sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
     study.sampler = sampler
     done = len(finished_trials(study))
@@ -487,6 +487,45 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
     best = [_priced(prior, candidate.params) for candidate in known.candidates[:PARTLY_RANKED]]
     found = sorted((candidate for candidate in best if candidate is not None), key=lambda candidate: candidate.rank)
     return Ranking(candidates=(*found, *known.candidates[PARTLY_RANKED:]), fell_out=known.fell_out)
+
+
+def informed(ranking: Ranking, champion: Champion, both: Sides) -> Ranking:
+    """The ranking, each prediction corrected by how far off the old one of the same combination was.
+
+    What turned out dearer than predicted on the old release is expected to do so again; a combination that was not
+    measured there is as far off as the usual one that was.
+    """
+    prior = both.old.prior
+    if not both.moved or not isinstance(prior, Prior):
+        return ranking
+    scenario = both.old.scenario
+    ratios: dict[Combination, float] = {}
+    for trial in (champion.trial, *champion.others):
+        if trial.config is None or trial.config.engine != both.before:
+            continue
+        params = scenario.space.params(trial.config)
+        known = _priced(prior, params)
+        if known is not None and known.objective:
+            key = _combination(params)
+            ratio = cost(trial.measurement, scenario.price).objective(scenario.objective) / known.objective
+            ratios[key] = min(ratios.get(key, math.inf), ratio)
+    if not ratios:
+        return ranking
+    usual = median(ratios.values())
+
+    def expected(candidate: Candidate) -> tuple[float, float]:
+        ratio = ratios.get(_combination(candidate.params), usual)
+        return candidate.excess, (candidate.objective or 0.0) * ratio
+
+    return replace(ranking, candidates=tuple(sorted(ranking.candidates, key=expected)))
+
+
+Combination = frozenset[tuple[str, Value]]
+
+
+def _combination(params: Params) -> Combination:
+    """Everything but the batch limits and the prefill workers, which the ranking chooses by itself."""
+    return frozenset(item for item in params.items() if not item[0].startswith((BATCHING, PREFILL)))
 
 
 def _priced(prior: Prior, params: Params) -> Candidate | None:

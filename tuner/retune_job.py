@@ -127,17 +127,20 @@ class Job:
                 f"Keep: nothing changed since version {due.champion.version} was promoted{due.note and '; '}{due.note}"
             )
             return Ended(experiment=due.question.name, line=f"{line}.", code=EXIT_KEEP, outcome="keep")
+        if (judged := self.judged(due)) is not None:
+            return judged
         with self._lease(due) as lease:
             found = self._measured(due)
             return self._ended(due, found, lease)
 
-    def is_judged(self, due: Due) -> str:
-        """When this very retune was judged before, and how; empty where it was not."""
+    def judged(self, due: Due) -> Ended | None:
+        """The verdict of this very retune where it was judged before: champion, release and question are the same."""
         kept = self.champions.judged(due.question.name, judgement_key(due))
         if not kept or self.asked.force:
-            return ""
+            return None
         judged = json.loads(kept)
-        return f"judged on {judged['at'][:10]}: {judged['line']}"
+        line = f"Not due (--force measures again), judged on {judged['at'][:10]}: {judged['line']}"
+        return Ended(experiment=due.question.name, line=line, code=judged["code"])
 
     def _release(
         self, engine: EngineName, champion: Champion, known: Releases, *, real: bool
@@ -299,11 +302,7 @@ def run_all(job: Job, names: list[str], told: Callable[[Ended], None]) -> list[E
     for name in names:
         stem = Path(name).stem
         try:
-            due = job.due(name)
-            if judged := job.is_judged(due):
-                one = Ended(experiment=stem, line=f"Not due, {judged}", code=EXIT_KEEP)
-            else:
-                one = job.run(name)
+            one = job.run(name)
         except (InputError, StoreError, TakenError, RunFailedError, OSError) as error:
             one = Ended(experiment=stem, line=f"Failed: {error}", code=EXIT_FAILED)
         told(one)
