@@ -156,6 +156,7 @@ CASES: dict[str, Shifts] = {
     "prefill three times as slow everywhere": lambda _key: Shift(prefill=3.0),
     "decode 25 % quicker on 4 GPUs a worker": factors({4: Shift(decode=0.75)}),
     "decode 40 % quicker on 8 GPUs a worker": factors({8: Shift(decode=0.6)}),
+    "three times as quick on 4 GPUs a worker": factors({4: Shift(prefill=0.33, decode=0.33)}),
     "decode 30 % slower on 2 GPUs a worker": factors({2: Shift(decode=1.3)}),
     "decode 30 % slower on 1 GPU a worker": factors({1: Shift(decode=1.3)}),
     "communication 30 % quicker": lambda _key: Shift(communication=0.7),
