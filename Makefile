@@ -4,16 +4,21 @@ PYTHON ?= python3
 EXPERIMENT ?= experiments/gpt-oss-120b-b200-chat.yaml
 BIN := .venv/bin
 INSTALLED := .venv/installed
+ENGINES := .venv-vllm
 
-.PHONY: tune test check docs benchmarks clean
+.PHONY: tune test engines check docs benchmarks clean
 
 ## Find the cheapest way to answer $(EXPERIMENT), on simulated hardware.
 tune: $(INSTALLED)
 	$(BIN)/servetune tune $(EXPERIMENT)
 
-## Run the tests.
+## Run the tests. Those that drive a browser need Chromium, those of `make engines` a vLLM of their own.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not engine"
+
+## Install vLLM for CPUs (2.5 GB) and run the tests that serve with it.
+engines: $(ENGINES)/installed
+	SERVETUNE_REQUIRE_ENGINES=1 $(BIN)/python -m pytest -m engine
 
 ## Run the linters, the type checker and the architecture's contract.
 check: $(INSTALLED)
@@ -39,5 +44,10 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+$(ENGINES)/installed: $(INSTALLED) tests/engines/install.sh tests/engines/requirements.txt tests/engines/overrides.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	tests/engines/install.sh $(ENGINES) $(CURDIR)/$(BIN)/uv $(CURDIR)/$(BIN)/python
+	touch $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv $(ENGINES) build dist

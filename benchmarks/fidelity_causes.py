@@ -5,11 +5,12 @@ python benchmarks/fidelity_causes.py --rows 500 --seed 1
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cache
 from unittest.mock import patch
 
 from runners.recorded import Recording, recordings
-from runners.silicon import HOST_TIMED
+from runners.silicon import HOST_TIMED, TOKENIZATION_S
 from search_spaces.engine import engines
 from tuner.validate import Compared, compare, grouped, sample, score, select
 
@@ -21,15 +22,23 @@ class Causes:
     host: bool = True
     overlap: bool = True
     gemms: bool = True
+    recipes: bool = True
+    tokenization: bool = True
 
 
+NAMES = tuple(field.name for field in fields(Causes))
+TITLES = (
+    "burst at the start",
+    "waits of the launch scripts",
+    "host issues prompts",
+    "pass planned ahead",
+    "vLLM fp8 GEMMs",
+    "published recipes",
+    "tokenization",
+)
 STEPS = {
-    "none": Causes(standing_start=False, waits=False, host=False, overlap=False, gemms=False),
-    "+ burst at the start": Causes(waits=False, host=False, overlap=False, gemms=False),
-    "+ waits of the launch scripts": Causes(host=False, overlap=False, gemms=False),
-    "+ host issues prompts": Causes(overlap=False, gemms=False),
-    "+ pass planned ahead": Causes(gemms=False),
-    "+ vLLM fp8 GEMMs": Causes(),
+    "none": Causes(**dict.fromkeys(NAMES, False)),
+    **{f"+ {title}": Causes(**dict.fromkeys(NAMES[index:], False)) for index, title in enumerate(TITLES, start=1)},
 }
 
 
@@ -43,17 +52,27 @@ def predicted(rows: Sequence[Recording], causes: Causes) -> list[Compared]:
         patch("runners.silicon.engines", return_value=facts),
         patch("runners.simulated.engines", return_value=facts),
         patch("runners.silicon.HOST_TIMED", timed),
+        patch("runners.silicon.TOKENIZATION_S", TOKENIZATION_S if causes.tokenization else 0.0),
     ):
         return list(compare([loaded(row, causes) for row in rows], ["simulator"]))
 
 
 def loaded(row: Recording, causes: Causes) -> Recording:
     config, workload = row.config, row.workload
+    if not causes.recipes:
+        config = without_recipes()[row.provenance].config
     if not causes.waits:
         config = replace(config, batching=replace(config.batching, receive_interval=1))
     if not causes.standing_start:
         workload = replace(workload, standing_start=False, requests=max(400, 3 * row.concurrency))
     return replace(row, config=config, workload=workload)
+
+
+@cache
+def without_recipes() -> dict[str, Recording]:
+    """The rows as the aggregated launch scripts would have started them."""
+    with patch("runners.recorded.recipe", return_value=None):
+        return {row.provenance: row for row in recordings.__wrapped__().rows}
 
 
 def cells(rows: Sequence[Compared]) -> str:
@@ -74,6 +93,10 @@ def main() -> None:
         groups = {
             "all": compared,
             **{f"aggregated, {name}": group for name, group in grouped(whole, "engine").items()},
+            **{
+                f"disaggregated, {name}": group
+                for name, group in grouped([row for row in compared if row not in whole], "engine").items()
+            },
             "trtllm, attention DP": [
                 row
                 for row in whole

@@ -37,7 +37,7 @@ from search_spaces.space import full_space
 from tuner.answer import Answer
 from tuner.cost import dollars_per_million
 from tuner.prior import Prior
-from tuner.sampler import RankedSampler
+from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search
 from tuner.sla import Sla, read_promise
@@ -145,7 +145,7 @@ def ours(question: Question, *, free: bool, trials: int) -> tuple[Answer, float]
     prior = Prior(scenario, silicon)
     began = time.perf_counter()
     ranking = prior.rank()
-    sampler = RankedSampler(prior, ranking, seed=0)
+    sampler = BeliefSampler(prior, ranking, seed=0)
     with tempfile.TemporaryDirectory() as folder, open_study(Path(folder), "benchmark", sampler) as study:
         search = Search(
             prior=prior,

@@ -25,7 +25,7 @@ from search_spaces.space import PREFILL
 from tuner.champion import Champion, candidate
 from tuner.experiment import Experiment, list_experiments, read_experiment
 from tuner.retune import Retuned, retune, sides
-from tuner.sampler import RankedSampler
+from tuner.sampler import BeliefSampler
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.session import Session
 from tuner.tracking import Untracked
@@ -92,7 +92,7 @@ def tuned(session: Session) -> Champion:
 
 def search(session: Session, trials: int) -> list[Trial]:
     """From scratch."""
-    sampler = RankedSampler(session.prior, session.prior.rank(), seed=session.question.seed)
+    sampler = BeliefSampler(session.prior, session.prior.rank(), seed=session.question.seed)
     found = Search(
         prior=session.prior,
         runner=session.runner,

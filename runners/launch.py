@@ -1,9 +1,13 @@
 """Launch: how the published benchmark scripts started each engine, where a recorded row does not say it."""
 
+import csv
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
-from search_spaces.config import EngineName, KvCache, Weights
+from search_spaces.config import EngineName, KvCache, Layout, Weights
 
 MINIMAX_FP8_CACHE = dt.date(2026, 4, 3)
 """From this day minimaxm2.5_fp8_b200.sh sets --kv-cache-dtype fp8 and --max-num-batched-tokens (commit bddbf4031)."""
@@ -35,8 +39,8 @@ def launch(
 ) -> Launch:
     """As written in SemiAnalysisAI/InferenceX, benchmarks/single_node/*_b200*.sh @6a5dad463e (2026-03-23).
 
-    Disaggregated runs are started by recipes that are not in that repository: they get the aggregated settings of
-    the engine without the wait for arrivals.
+    A disaggregated run gets the aggregated settings of its engine without the wait for arrivals, where `recipe` does
+    not know better.
     """
     if engine == "trtllm":
         return _trtllm(model, input_tokens, concurrency, gpus=gpus, attention_dp=attention_dp and not disaggregated)
@@ -88,3 +92,61 @@ def _vllm(model: str, input_tokens: int, concurrency: int, date: dt.date | None)
         return Launch(max_sequences=1024, max_batched_tokens=2 * input_tokens, kv_cache="fp8")
     cache: KvCache = "fp8" if model.startswith("llama") else "bf16"
     return Launch(max_sequences=1024, max_batched_tokens=8192, kv_cache=cache)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Limits of one scheduler in a disaggregated run's published recipe; None where the recipe leaves a default."""
+
+    prefill_sequences: int | None
+    prefill_tokens: int | None
+    decode_sequences: int | None
+
+
+PRECISIONS: Mapping[Weights, str] = {"nvfp4": "fp4", "fp8_block": "fp8"}
+RECIPE_KEY = (
+    *("engine", "model", "system", "precision", "input_tokens", "output_tokens"),
+    *("prefill_workers", "prefill_tensor", "prefill_attention_dp"),
+    *("decode_workers", "decode_tensor", "decode_attention_dp"),
+)
+
+
+def recipe(
+    engine: EngineName,
+    *,
+    model: str,
+    system: str,
+    weights: Weights,
+    lengths: tuple[int, int],
+    concurrency: int,
+    prefill: Layout,
+    decode: Layout,
+) -> Recipe | None:
+    """The recipe of a disaggregated run, by what its row says; None where none is published.
+
+    recipes.csv joins SemiAnalysisAI/InferenceX .github/configs/nvidia-master.yaml (December 2025 to April 2026), which
+    names a recipe for each set of workers and concurrencies, with that recipe in NVIDIA/srt-slurm. Where the recipe
+    itself is not public, the decode limit is the one in its name (..._batch32_...). SGLang's are divided by its
+    attention-DP size, as it does itself; a prefill pass is the smaller of max-prefill-tokens and chunked-prefill-size.
+    """
+    layouts = (size for layout in (prefill, decode) for size in (layout.replicas, layout.tensor, layout.attention_dp))
+    key = (engine, model, system, PRECISIONS.get(weights, ""), *lengths, *layouts, concurrency)
+    return _recipes().get(tuple(map(str, key)))
+
+
+@cache
+def _recipes() -> Mapping[tuple[str, ...], Recipe]:
+    text = files("runners").joinpath("recipes.csv").read_text(encoding="utf-8")
+    return {
+        (*(cells[name] for name in RECIPE_KEY), concurrency): Recipe(
+            prefill_sequences=_whole(cells["prefill_sequences"]),
+            prefill_tokens=_whole(cells["prefill_tokens"]),
+            decode_sequences=_whole(cells["decode_sequences"]),
+        )
+        for cells in csv.DictReader(text.splitlines())
+        for concurrency in cells["concurrency"].split("/")
+    }
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text else None

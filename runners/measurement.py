@@ -42,6 +42,28 @@ class Percentiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What a real engine and its GPUs said of themselves during a measurement; None or empty where they do not.
+
+    `queue_time_s` is the mean wait for a seat of the requests that ended. `acceptance` is the share of drafts whose
+    first, second, ... token was accepted. `watts` is the mean power of all GPUs held, chips only. `versions` names
+    engine, driver, CUDA and GPU.
+    """
+
+    queue_time_s: float | None = None
+    waiting_peak: int | None = None
+    prefix_cache_hits: float | None = None
+    acceptance: tuple[float, ...] = ()
+    watts: float | None = None
+    versions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """Mean tokens that a verified draft commits, its own token included."""
+        return 1 + sum(self.acceptance) if self.acceptance else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One run at one load.
 
@@ -66,6 +88,7 @@ class Measurement:
     preemptions: int = 0
     kv_cache_peak: float = 0.0
     source: Literal["simulated", "estimated", "recorded", "measured"]
+    observed: Observed | None = None
 
     def latency(self, metric: Metric) -> Percentiles:
         distribution: Percentiles = getattr(self, metric)

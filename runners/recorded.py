@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from runners.launch import Launch, launch
+from runners.launch import Launch, Recipe, launch, recipe
 from runners.measurement import Measurement, Percentiles
 from runners.runner import Measure, RunFailedError
 from runners.workload import ClosedLoop, Lengths, LoadedWorkload, Workload
@@ -87,12 +87,16 @@ WEIGHTS: dict[str, tuple[Weights, Weights]] = {
     "fp4": ("nvfp4", "nvfp4"),
 }
 DENSE = {"llama-3.3-70b", "llama-3.1-8b", "qwen3-32b"}
-# TensorRT-LLM's MoE backend feeds MXFP8 activations (gptoss_fp4_b200_trt.sh), Hopper has no FP4 tensor cores.
+# TensorRT-LLM's MoE backend feeds MXFP8 activations (gptoss_fp4_b200_trt.sh); Hopper, without FP4 tensor cores, 16-bit.
 MXFP4_BY_ENGINE: dict[EngineName, Weights] = {"trtllm": "mxfp4_mxfp8", "vllm": "mxfp4", "sglang": "mxfp4"}
+HOPPER = {"h100_sxm", "h200_sxm"}
 SYSTEMS = {system.silicon_name: name for name, system in systems().items()}
 
 SHORTEST_SHARE = 0.8
 """Lengths are drawn uniformly from this share of the nominal length up to all of it (random_range_ratio 0.8)."""
+LENGTH_TOLERANCE = 0.01
+LEAST_MS = 0.1
+"""Below any TTFT or TPOT of a served model: TPOT in seconds, put into a column of milliseconds, is below it."""
 REQUESTS_EACH = 10
 """Requests for each one in flight (num_prompts = 10 x max_concurrency); all start at once."""
 
@@ -159,6 +163,12 @@ class Recordings:
     dropped: Mapping[str, int]
     changed: Mapping[str, int]
 
+    @classmethod
+    def of(cls, rows: Iterable[Recording]) -> "Recordings":
+        """Some rows, as if no others had been recorded."""
+        kept = tuple(rows)
+        return cls(rows=kept, total=len(kept), dropped={}, changed={})
+
     @property
     def clean(self) -> tuple[Recording, ...]:
         """Rows with nothing known against them."""
@@ -197,6 +207,25 @@ class _Row:
             return float(text) if text else default
         except ValueError:
             raise InputError(f"{self.where}: column {column} must hold a number, but has {text!r}") from None
+
+    def tokens(self, column: str) -> int:
+        """Raises InputError for what is no count of tokens."""
+        count = self.number(column)
+        if not 1 <= count < math.inf:
+            raise InputError(
+                f"{self.where}: column {column} must hold a number of tokens, but has {self.text(column)!r}"
+            )
+        return int(count)
+
+    def seconds(self, column: str) -> float:
+        """Of a column in milliseconds. Raises InputError for a time that no engine has: its unit will be another."""
+        time = self.number(column)
+        if not LEAST_MS <= time < math.inf:
+            raise InputError(
+                f"{self.where}: column {column} must hold milliseconds, {LEAST_MS:g} or more, "
+                f"but has {self.text(column)!r}"
+            )
+        return time / 1000
 
     def size(self, column: str) -> int:
         """A parallel size; absent and 0 both mean 1."""
@@ -267,7 +296,8 @@ def _rows(path: Path) -> Iterator[_Row]:
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(
-                    f"{path}: recordings need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
+                    f"{path}: recordings need the columns {', '.join(COLUMNS)} (times in milliseconds); "
+                    f"missing: {', '.join(missing)}"
                 )
             for number, cells in enumerate(reader, start=2):
                 yield _Row(cells, f"{path}: line {number}")
@@ -349,7 +379,7 @@ def _weights_name(row: _Row) -> str:
 
 def _weights(row: _Row, model: str, engine: EngineName) -> Weights:
     if model.startswith("gpt-oss"):
-        return MXFP4_BY_ENGINE[engine]
+        return "mxfp4" if row.text("system") in HOPPER else MXFP4_BY_ENGINE[engine]
     dense, experts = WEIGHTS[_weights_name(row)]
     return dense if model in DENSE else experts
 
@@ -365,7 +395,7 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         rules.append("layout multiplied by its expert parallelism")
     changed.update(rules)
     layout = _layout(row, "" if row.aggregated else "decode_")
-    inputs, outputs = int(row.number("isl")), int(row.number("osl"))
+    inputs, outputs = row.tokens("isl"), row.tokens("osl")
     started = launch(
         engine,
         model=model,
@@ -378,6 +408,9 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         disaggregated=not row.aggregated,
     )
     batching, disaggregation = _batching(row, started, layout)
+    if disaggregation is not None:
+        known = _recipe_of(row, model, weights, disaggregation.prefill_layout, layout)
+        batching, disaggregation = _as_in_recipe(known, batching, disaggregation)
     return Recording(
         model=model,
         system=SYSTEMS[row.text("system")],
@@ -395,8 +428,8 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
             standing_start=True,
         ),
         concurrency=row.concurrency,
-        ttft=row.number("silicon_ttft_ms") / 1000,
-        tpot=row.number("silicon_tpot_ms") / 1000,
+        ttft=row.seconds("silicon_ttft_ms"),
+        tpot=row.seconds("silicon_tpot_ms"),
         release=row.text("backend_version") or "unknown",
         date=row.date,
         provenance=f"{row.text('id')} ({row.source})",
@@ -420,6 +453,35 @@ def _batching(row: _Row, started: Launch, layout: Layout) -> tuple[Batching, Dis
         prefill_batching=Batching(max_sequences=min(most, tokens), max_batched_tokens=tokens),
     )
     return batching, prefill
+
+
+def _recipe_of(row: _Row, model: str, weights: Weights, prefill: Layout, decode: Layout) -> Recipe | None:
+    engine: EngineName = row.text("backend")  # type: ignore[assignment]
+    return recipe(
+        engine,
+        model=model,
+        system=SYSTEMS[row.text("system")],
+        weights=weights,
+        lengths=(int(row.number("isl")), int(row.number("osl"))),
+        concurrency=row.concurrency,
+        prefill=prefill,
+        decode=decode,
+    )
+
+
+def _as_in_recipe(known: Recipe | None, batching: Batching, pool: Disaggregation) -> tuple[Batching, Disaggregation]:
+    """With the limits of the published recipe where there is one."""
+    if known is None:
+        return batching, pool
+    started = pool.prefill_batching
+    tokens = known.prefill_tokens or started.max_batched_tokens
+    prefill = Batching(
+        max_sequences=min(known.prefill_sequences or started.max_sequences, tokens), max_batched_tokens=tokens
+    )
+    decode = replace(
+        batching, max_sequences=min(known.decode_sequences or batching.max_sequences, batching.max_sequences)
+    )
+    return decode, replace(pool, prefill_batching=prefill)
 
 
 def _lengths(nominal: int) -> Lengths:
@@ -497,12 +559,20 @@ def served(config: ServingConfig) -> ServingConfig:
     )
 
 
+def newest(rows: Iterable[Recording]) -> tuple[Recording, ...]:
+    """Each configuration at each load once: its latest measurement, as one who measured now would see it."""
+    latest: dict[tuple[object, ...], Recording] = {}
+    for row in sorted(rows, key=lambda row: row.date or dt.date.min):
+        latest[served(row.config), row.scenario, row.concurrency] = row
+    return tuple(latest.values())
+
+
 class Recorded:
     """Answers with what was published for a configuration, at the nearest recorded concurrency at or below.
 
     Percentiles are not in the rows: each of them is the mean. A run is charged what it took: the requests through
     the closed loop plus `startup_s` for loading and warming up the engine; `sleep` spends that time (by default none
-    is spent), and `spent_s` sums it up.
+    is spent), and `spent_s` sums it up, `gpu_seconds` times the GPUs held.
     """
 
     def __init__(
@@ -513,12 +583,13 @@ class Recorded:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._rows: dict[ServingConfig, list[Recording]] = defaultdict(list)
-        for row in rows:
+        for row in newest(rows):
             self._rows[served(row.config)].append(row)
         for found in self._rows.values():
             found.sort(key=lambda row: row.concurrency)
         self.startup_s = startup_s
         self.spent_s = 0.0
+        self.gpu_seconds = 0.0
         self._sleep = sleep
 
     @property
@@ -531,17 +602,19 @@ class Recorded:
         found = self._rows.get(served(config))
         if not found:
             raise RunFailedError("not recorded", f"{config} was never measured; {len(self._rows)} configurations were")
-        self._charge(self.startup_s)
+        gpus = found[0].config.gpus
+        self._charge(self.startup_s, gpus)
 
         def measure(loaded: LoadedWorkload) -> Measurement:
             row = _nearest(found, loaded, config)
-            self._charge(row.seconds)
+            self._charge(row.seconds, gpus)
             return as_measurement(row)
 
         yield measure
 
-    def _charge(self, seconds: float) -> None:
+    def _charge(self, seconds: float, gpus: int) -> None:
         self.spent_s += seconds
+        self.gpu_seconds += seconds * gpus
         if self._sleep is not None:
             self._sleep(seconds)
 
@@ -550,7 +623,7 @@ def _nearest(found: Sequence[Recording], loaded: LoadedWorkload, config: Serving
     if not isinstance(loaded.arrivals, ClosedLoop):
         raise InputError("recordings know closed-loop arrivals only; valid: closed_loop")
     asked = loaded.workload
-    rows = [row for row in found if _same_lengths(row.workload, asked)]
+    rows = [row for row in found if same_lengths(row.workload, asked)]
     if not rows:
         known = sorted({(row.workload.input_tokens.high, row.workload.output_tokens.high) for row in found})
         raise RunFailedError(
@@ -567,8 +640,10 @@ def _nearest(found: Sequence[Recording], loaded: LoadedWorkload, config: Serving
     return rows[index - 1]
 
 
-def _same_lengths(one: Workload, other: Workload) -> bool:
-    return (one.input_tokens, one.output_tokens) == (other.input_tokens, other.output_tokens)
+def same_lengths(one: Workload, other: Workload) -> bool:
+    """Whether both ask for the same token counts: the longest are equal, the shortest within 1 % of them."""
+    pairs = (one.input_tokens, other.input_tokens), (one.output_tokens, other.output_tokens)
+    return all(a.high == b.high and abs(a.low - b.low) <= LENGTH_TOLERANCE * a.high for a, b in pairs)
 
 
 def as_measurement(row: Recording) -> Measurement:

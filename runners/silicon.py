@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from runners.step_time import Curve, StepTimes, Surface
@@ -39,6 +41,17 @@ TOKENS = (
 )
 SHORTEST_CONTEXT = 16
 
+KINDS: dict[str, tuple[str, ...]] = {
+    "communication": ("dispatch", "_ar", "p2p", "a2a", "alltoall"),
+    "attention": ("attention", "mla"),
+    "experts": ("moe", "expert"),
+    "matrix products": ("gemm", "ffn", "logits"),
+}
+"""Kinds of kernel, by what the names of AIConfigurator's operations contain; the first that fits, else `other`.
+
+Where the exchange between experts overlaps with them (`moe_overlap`), both count as experts.
+"""
+
 # Host seconds to issue one layer kernel by kernel. A layer of DeepSeek-V3 (latent attention and experts): a pass of
 # one new token takes 82.6 ms without and 23.1 ms with CUDA graphs, 61 layers, SGLang
 # (github.com/sgl-project/sglang/pull/12160). Any other layer: a pass of 129 tokens of Qwen3-4B takes 16.6 ms without
@@ -46,6 +59,11 @@ SHORTEST_CONTEXT = 16
 # than those that this project is judged on.
 LATENT_LAYER_HOST_S = 0.0826 / 61
 LAYER_HOST_S = 0.0164 / 36
+
+# Host seconds to tokenize one token of a prompt: 1.1 s for a document of about a million tokens with Hugging Face's
+# tokenizers, which work through one sequence on one thread (Charles Xu, "3.3x Faster HuggingFace Tokenizers for Single
+# Sequence", November 2025). The engines use the same library.
+TOKENIZATION_S = 1.1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +119,21 @@ class Silicon:
             raise built
         return built
 
+    def decode_kinds(self, key: StepKey, sequences: int, context: int) -> dict[str, float]:
+        """Seconds of one decode step with one query token for each sequence, by KINDS of kernel.
+
+        Raises InfeasibleError where the database has no kernel for the combination.
+        """
+        return _by_kind(self._compiled(key).decode_step_per_op(sequences, max(context - 1, 1), 2))
+
+    def prefill_kinds(self, key: StepKey, tokens: int) -> dict[str, float]:
+        """Seconds of the pass that takes one prompt of so many tokens, by KINDS of kernel.
+
+        Raises InfeasibleError where the database has no kernel for the combination.
+        """
+        context, _ = self._compiled(key).run_static_per_op(batch_size=1, isl=tokens, osl=1, mode="static_ctx")
+        return _by_kind(context)
+
     def _compiled(self, key: StepKey) -> Any:
         handle = _compile(self.model, self.system, key, keep=self._handles)
         if (key.engine.name, key.weights) not in HOST_TIMED:
@@ -152,6 +185,14 @@ def _shorter_gemms(own: Iterable[Any], others: Iterable[Any]) -> list[Any]:
     return [(name, min(milliseconds, times.get(name, milliseconds)), *rest) for name, milliseconds, *rest in own]
 
 
+def _by_kind(per_op: Iterable[Any]) -> dict[str, float]:
+    seconds = dict.fromkeys((*KINDS, "other"), 0.0)
+    for name, milliseconds, *_ in per_op:
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "other")
+        seconds[kind] += milliseconds / 1000
+    return seconds
+
+
 def _step_times(handle: Any, model: Model, system: System, key: StepKey, longest_context: int) -> StepTimes:
     attention_names = _attention_names(handle, longest_context)
     contexts = _doubling(SHORTEST_CONTEXT, longest_context)
@@ -178,6 +219,7 @@ def _step_times(handle: Any, model: Model, system: System, key: StepKey, longest
         draft=Curve(SEQUENCES, tuple(draft_layer)),
         verify_intensity=_verify_intensity(model, system, key),
         prefill_host=_prefill_host(model, key),
+        tokenization=TOKENIZATION_S,
     )
 
 
@@ -361,3 +403,17 @@ def _database(system: str, engine: Engine) -> Any:
     if database is None:
         raise InfeasibleError("no kernel data", f"nothing was measured for {engine} on {system}")
     return database
+
+
+def kernel_releases(system: System) -> tuple[Engine, ...]:
+    """The engine releases that step times are known for on a system, as far as the installed tables' folders say.
+
+    Nothing is read or imported; empty where the tables are not installed.
+    """
+    found = find_spec("aiconfigurator_core")
+    folders = found.submodule_search_locations if found else None
+    if not folders:
+        return ()
+    data = Path(folders[0]) / "systems" / "data" / system.silicon_name
+    releases = [Engine(name=facts.name, version=version) for facts in engines().values() for version in facts.versions]
+    return tuple(release for release in releases if any(data.glob(f"*/{release.name}/{release.version}")))

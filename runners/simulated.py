@@ -49,14 +49,17 @@ class Simulated:
     planned already, the host's time to issue a pass with prompts without CUDA graphs, and, where the workload has a
     `standing_start`, the burst with which a load generator begins.
 
-    Not modelled: the rest of the host's time (sampling, tokenization, detokenization, HTTP), contention of KV
-    transfers, imbalance between attention-DP ranks and experts beyond the database's own assumption, prefix-cache
-    eviction, CUDA-graph padding, and start-up. Replicas and ranks are alike and get requests in turn, so one of them
-    stands for all; with disaggregation the smallest group with the same ratio does.
+    Tokenization holds a request up before the scheduler sees it, one prompt after another; a disaggregated request has
+    its first token when a decode worker has a seat for it, which answers the client.
 
-    Error, median absolute: 16 % on TPOT, 18 % on throughput and 35 % on TTFT (too low by a third) on 1,007 clean
-    measured Blackwell rows, aggregated; 14, 14 and 57 % on 224 disaggregated ones. `servetune validate` makes the
-    whole table, docs/fidelity.md.
+    Not modelled: the rest of the host's time (sampling, detokenization, HTTP, routing), contention of KV transfers,
+    imbalance between attention-DP ranks and experts beyond the database's own assumption, prefix-cache eviction,
+    CUDA-graph padding, and start-up. Replicas and ranks are alike and get requests in turn, so one of them stands for
+    all; with disaggregation the smallest group with the same ratio does.
+
+    Error, median absolute: 16 % on TPOT, 18 % on throughput and 28 % on TTFT (too low by a quarter) on 1,007 clean
+    measured Blackwell rows, aggregated; 14, 14 and 48 % on 224 disaggregated ones. `servetune validate` makes the
+    whole table, docs/fidelity.md; runners/calibration.py corrects the step times by measurements.
 
     Deterministic: the workload's seed decides lengths, arrivals and acceptance.
     """
@@ -145,6 +148,7 @@ class _Simulation:
         self.events: list[tuple[float, int, Scheduler | None, Sequence | None]] = []
         self.order = itertools.count()
         self.finishing: Scheduler | None = None
+        self.tokenizer_free = 0.0
         self.sent = 0
         self.in_flight = 0
         self.window = _Window(self.concurrency, self.seats)
@@ -257,7 +261,12 @@ class _Simulation:
         self.window.open_at_once(self.concurrency)
         for _ in range(self.concurrency):
             sequence = self._next(0.0)
-            if sequence is not None:
+            if sequence is None:
+                continue
+            seen = self._tokenized(sequence, 0.0)
+            if seen > 0.0:
+                self._push(seen, None, sequence)
+            else:
                 min(self.entries, key=lambda scheduler: scheduler.load).submit(sequence, 0.0)
         for scheduler in self.entries:
             self._start(scheduler, 0.0)
@@ -274,7 +283,8 @@ class _Simulation:
         while self.events and len(self.counted) < self.to_count:
             now, _, scheduler, sequence = heapq.heappop(self.events)
             if sequence is not None:
-                self._deliver(min(self.decodes, key=lambda decode: decode.load), sequence, now)
+                pool = self.decodes if sequence.prefilled >= sequence.prompt else self.entries
+                self._deliver(min(pool, key=lambda one: one.load), sequence, now)
             elif scheduler is None:
                 self._send(now)
                 self._schedule_arrival()
@@ -297,7 +307,25 @@ class _Simulation:
         sequence = self._next(now)
         if sequence is None:
             return
-        self._deliver(min(self.entries, key=lambda scheduler: scheduler.load), sequence, now)
+        seen = self._tokenized(sequence, now)
+        if seen > now:
+            self._push(seen, None, sequence)
+        else:
+            self._deliver(min(self.entries, key=lambda scheduler: scheduler.load), sequence, now)
+
+    def _tokenized(self, sequence: Sequence, now: float) -> float:
+        """When the scheduler sees a request: the front end tokenizes one prompt at a time for all ranks of a worker.
+
+        vLLM (one thread: github.com/vllm-project/vllm/issues/25301), SGLang's tokenizer manager and TensorRT-LLM's
+        server do so; the front ends before disaggregated workers (Dynamo) tokenize in parallel.
+        """
+        steps = self.entries[0].steps
+        seconds = steps.tokenization * sequence.prompt
+        if self.prefills:
+            return now + seconds + steps.request_host
+        begins = max(now, self.tokenizer_free)
+        self.tokenizer_free = begins + seconds * self.config.layout.attention_dp
+        return begins + seconds + steps.request_host
 
     def _deliver(self, scheduler: Scheduler, sequence: Sequence, now: float) -> None:
         block = scheduler.block
@@ -317,11 +345,10 @@ class _Simulation:
     def _done(self, scheduler: Scheduler, sequence: Sequence, now: float) -> None:
         if scheduler.policy.role == "prefill":
             ready = now + transfer_seconds(self.model, self.system, self.config, sequence.prompt - sequence.cached)
-            sequence.first_token = sequence.last_token = ready
             if sequence.steps:
                 self._push(ready, None, sequence)
                 return
-            sequence.finished = ready
+            sequence.first_token = sequence.last_token = sequence.finished = ready
         self.in_flight -= 1
         if now > self.window.opened:
             self.counted.append(sequence)

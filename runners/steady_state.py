@@ -40,7 +40,8 @@ class SteadyState:
 
     A request's decode steps each take the batch's step time; every one of the n requests on a scheduler also waits
     for the prompts of the others: W = steps x d(n) + n x p, request rate n / W (Little's law). TTFT is the
-    iteration that carries the prompt, half a step of waiting for it, and the M/D/1 wait behind other prompts.
+    iteration that carries the prompt, half a step of waiting for it, and the M/D/1 wait behind other prompts, after the
+    prompt has been tokenized.
     """
 
     silicon: Silicon
@@ -81,15 +82,14 @@ class SteadyState:
         if self.config.disaggregation is not None:
             return self._disaggregated(sequences)
         step = self._step_seconds(sequences)
-        queries = sequences * (self.config.speculation.draft_length + 1)
-        pass_s = self._prompt_seconds(self.decode_steps, queries)
-        prompt = max(pass_s - self.decode_steps.decode_shared(queries), 0.0)
+        prompt = self.added_prompt_seconds(sequences)
         steps = (self.output_tokens - 1) / self.tokens_per_step
         residence = steps * step + sequences * prompt
         carrying = step + prompt
         busy = min(sequences * prompt / residence, 0.99)
-        ttft = carrying + step / 2 + carrying * queueing(busy)
-        return self._point(sequences, residence + step / 2, ttft)
+        host = self._host_seconds(self.decode_steps)
+        ttft = host + carrying + step / 2 + carrying * queueing(busy)
+        return self._point(sequences, host + residence + step / 2, ttft)
 
     def _disaggregated(self, sequences: int) -> SteadyPoint:
         pool = self.config.disaggregation
@@ -104,7 +104,7 @@ class SteadyState:
             residence *= wanted / offered
         busy = min(wanted, offered) / offered * PREFILL_UTILIZATION
         transfer = transfer_seconds(self.silicon.model, self.silicon.system, self.config, self.input_tokens)
-        ttft = prompt * (1 + queueing(busy)) + transfer
+        ttft = self._host_seconds(steps) + prompt * (1 + queueing(busy)) + transfer
         return self._point(sequences, residence + ttft, ttft)
 
     def _point(self, sequences: int, e2e: float, ttft: float) -> SteadyPoint:
@@ -118,11 +118,21 @@ class SteadyState:
             e2e=e2e,
         )
 
+    def _host_seconds(self, steps: StepTimes) -> float:
+        """Before the scheduler sees a request."""
+        return steps.request_host + steps.tokenization * self.input_tokens
+
     def _step_seconds(self, sequences: int) -> float:
         context = self.input_tokens + self.workload.shared_prefix_tokens + self.output_tokens / 2
         speculation = self.config.speculation
         drafted = self.silicon.model.drafted_tokens(speculation)
         return self.decode_steps.decode(sequences, speculation.draft_length, drafted=drafted).line(context)[0]
+
+    def added_prompt_seconds(self, sequences: int) -> float:
+        """Seconds that a prompt adds to a step that decodes so many sequences anyway."""
+        queries = sequences * (self.config.speculation.draft_length + 1)
+        pass_s = self._prompt_seconds(self.decode_steps, queries)
+        return max(pass_s - self.decode_steps.decode_shared(queries), 0.0)
 
     def prompt_seconds(self) -> float:
         """Seconds of one worker of the config's own layout for one prompt, alone."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 
@@ -51,6 +51,10 @@ class Surface:
         return self.at(x)(y)
 
 
+LEAST_SHARE = 0.1
+"""A correction leaves at least this share of a step: a smaller one would be no correction of kernel times."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepTimes:
     """Seconds of one iteration of one scheduler's batch, by what is in the batch.
@@ -65,7 +69,8 @@ class StepTimes:
 
     `verify_intensity` says how compute-bound attention over the KV cache is with one query token (1 = exactly
     balanced with memory, see `decode`). `prefill_host` is the host's time to issue a pass with prompts, which the GPU
-    works through meanwhile: no such pass is shorter.
+    works through meanwhile: no such pass is shorter. `tokenization` is the host's time for each token of a prompt,
+    before the scheduler sees the request, and `request_host` for each request, whatever its length.
     """
 
     prefill_shared: Curve
@@ -75,6 +80,8 @@ class StepTimes:
     draft: Curve
     verify_intensity: float
     prefill_host: float = 0.0
+    tokenization: float = 0.0
+    request_host: float = 0.0
     _decode: dict[tuple[int, int, int], "DecodeTimes"] = field(default_factory=dict, repr=False)
 
     def prefill(self, chunks: Sequence[tuple[int, int, int]], *, decoding_tokens: int = 0) -> float:
@@ -91,6 +98,26 @@ class StepTimes:
             tokens += now
             attention += whole(prompt) * now * (2 * done + now) / (prompt * prompt)
         return max(self.prefill_shared(tokens) + attention / len(chunks), self.prefill_host)
+
+    def corrected(
+        self, *, prefill: float = 1.0, decode: float = 1.0, iteration_s: float = 0.0, request_s: float = 0.0
+    ) -> "StepTimes":
+        """Passes with prompts take `prefill` times as long, decode steps and drafts `decode` times.
+
+        Every iteration takes `iteration_s` seconds more (less, where negative), but never under LEAST_SHARE of what it
+        took; every request waits `request_s` more before the scheduler sees it.
+        """
+        return replace(
+            self,
+            prefill_shared=_scaled(self.prefill_shared, prefill, iteration_s),
+            prefill_attention=_scaled_surface(self.prefill_attention, prefill),
+            prefill_host=max(self.prefill_host * prefill + iteration_s, 0.0) if self.prefill_host else 0.0,
+            decode_shared=_scaled(self.decode_shared, decode, iteration_s),
+            decode_attention=_scaled_surface(self.decode_attention, decode),
+            draft=_scaled(self.draft, decode, 0.0),
+            request_host=max(self.request_host + request_s, 0.0),
+            _decode={},
+        )
 
     def decode(self, sequences: int, draft_length: int = 0, *, drafted: int = 0) -> "DecodeTimes":
         """Step times of a batch that verifies `draft_length` draft tokens, `drafted` of them computed on the GPU.
@@ -134,3 +161,11 @@ class DecodeTimes:
         """(seconds, seconds for each further token of context) of a decode-only step."""
         value, slope = self.attention.line(context)
         return self.shared + self.drafting + value, max(slope, 0.0)
+
+
+def _scaled(curve: Curve, factor: float, offset: float) -> Curve:
+    return Curve(curve.xs, tuple(max(y * factor + offset, y * LEAST_SHARE) for y in curve.ys))
+
+
+def _scaled_surface(surface: Surface, factor: float) -> Surface:
+    return Surface(surface.xs, tuple(_scaled(row, factor, 0.0) for row in surface.rows))

@@ -146,7 +146,10 @@ class Disaggregation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingConfig:
-    """Everything that an operator chooses. Aggregated where `disaggregation` is None."""
+    """Everything that an operator chooses. Aggregated where `disaggregation` is None.
+
+    `variant` names a set of further engine arguments that an experiment defines; None where it defines none.
+    """
 
     engine: Engine
     layout: Layout = Layout()
@@ -154,6 +157,7 @@ class ServingConfig:
     precision: Precision = Precision()
     speculation: Speculation = Speculation()
     disaggregation: Disaggregation | None = None
+    variant: str | None = None
 
     @property
     def gpus(self) -> int:
@@ -177,7 +181,7 @@ class ServingConfig:
         else:
             where = f"{self.workers} {_worker(self.disaggregation.prefill_layout)} > {_worker(self.layout)}"
         limits = f"b{self.batching.max_sequences}/{self.batching.max_batched_tokens}"
-        parts = [where, str(self.precision), limits, str(self.speculation)]
+        parts = [where, str(self.precision), limits, str(self.speculation), self.variant or ""]
         return " ".join(part for part in parts if part)
 
 
@@ -186,7 +190,7 @@ def _worker(layout: Layout) -> str:
 
 
 def flatten(config: ServingConfig) -> dict[str, Any]:
-    """`{"layout.tensor": 4, ...}` in declaration order; `disaggregation` is absent when aggregated."""
+    """`{"layout.tensor": 4, ...}` in declaration order; `disaggregation` and `variant` are absent where None."""
     return dict(_leaves(config, prefix=""))
 
 
@@ -224,6 +228,7 @@ def unflatten(values: dict[str, Any]) -> ServingConfig:
         )
         if disaggregated
         else None,
+        variant=values.get("variant"),
     )
 
 
@@ -232,6 +237,6 @@ def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 KNOBS: tuple[str, ...] = tuple(
-    flatten(ServingConfig(engine=Engine(name="vllm", version=""), disaggregation=Disaggregation()))
+    flatten(ServingConfig(engine=Engine(name="vllm", version=""), disaggregation=Disaggregation(), variant=""))
 )
 """Every setting of a ServingConfig by its dotted name."""

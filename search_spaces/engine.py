@@ -1,5 +1,6 @@
 """EngineFacts: how each engine schedules and what it does when nobody tunes it."""
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from packaging.version import InvalidVersion, Version
 from search_spaces.config import Engine, EngineName, Method
 from search_spaces.errors import UnknownNameError
 from search_spaces.tables import read_yaml
+
+RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,12 @@ class EngineFacts:
     issues_prefill: bool
     overlaps: bool
     methods: tuple[Method, ...]
+    image: str
     source: str
+
+    def image_of(self, version: str) -> str:
+        """The container image that the engine's makers publish for a release."""
+        return self.image.format(version=version)
 
 
 @cache
@@ -42,16 +50,17 @@ def engines() -> dict[str, EngineFacts]:
     return {name: _facts(name, facts) for name, facts in read_yaml("engines.yaml").items()}
 
 
-def find_engine(text: str) -> Engine:
+def find_engine(text: str, *, any_release: bool = False) -> Engine:
     """`vllm`, or `vllm@0.27.0` for a release other than the default.
 
-    Raises UnknownNameError for an engine or a release without data.
+    Raises UnknownNameError for an engine, or a release without data unless `any_release` is accepted.
     """
     name, _, version = text.partition("@")
     if name not in engines():
         raise UnknownNameError("engine", name, engines())
     facts = engines()[name]
-    if version and version not in facts.versions:
+    known = version in facts.versions or (any_release and RELEASE.fullmatch(version))
+    if version and not known:
         raise UnknownNameError(f"{name} version", version, facts.versions)
     return Engine(name=facts.name, version=version or facts.versions[0])
 

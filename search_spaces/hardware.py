@@ -80,7 +80,7 @@ class Price:
 @cache
 def systems() -> dict[str, System]:
     """Every system that servetune knows, by name."""
-    return {name: _system(name, facts) for name, facts in read_yaml("systems.yaml").items()}
+    return {name: system_of(name, facts) for name, facts in read_yaml("systems.yaml").items()}
 
 
 def find_system(name: str) -> System:
@@ -91,7 +91,8 @@ def find_system(name: str) -> System:
         raise UnknownNameError("system", name, systems()) from None
 
 
-def _system(name: str, facts: dict[str, Any]) -> System:
+def system_of(name: str, facts: dict[str, Any]) -> System:
+    """An entry of systems.yaml, its types taken on trust."""
     gpu = Gpu(**facts.pop("gpu"))
     return System(name=name, gpu=gpu, **facts)
 

@@ -131,7 +131,7 @@ class Model:
 @cache
 def models() -> dict[str, Model]:
     """Every model that servetune knows, by name."""
-    return {name: _model(name, facts) for name, facts in read_yaml("models.yaml").items()}
+    return {name: model_of(name, facts) for name, facts in read_yaml("models.yaml").items()}
 
 
 def find_model(name: str) -> Model:
@@ -142,7 +142,8 @@ def find_model(name: str) -> Model:
         raise UnknownNameError("model", name, models()) from None
 
 
-def _model(name: str, facts: dict[str, Any]) -> Model:
+def model_of(name: str, facts: dict[str, Any]) -> Model:
+    """An entry of models.yaml, its types taken on trust."""
     attention = Attention(**facts.pop("attention"))
     drafts = {
         method: Draft(**{**draft, "tokens_per_step": tuple(draft["tokens_per_step"])})

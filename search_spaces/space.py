@@ -26,6 +26,7 @@ MAX_SEQUENCES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 MAX_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
 PREFILL_WORKERS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48)
 PREFILL = "prefill."
+VARIANT = "variant"
 
 
 class Draws(Protocol):
@@ -95,6 +96,7 @@ class SearchSpace:
             precision=Precision(weights=params["precision.weights"], kv_cache=params["precision.kv_cache"]),  # type: ignore[arg-type]
             speculation=speculation,
             disaggregation=disaggregation,
+            variant=str(params[VARIANT]) if VARIANT in params else None,
         )
 
     def params(self, config: ServingConfig) -> Params:
@@ -114,7 +116,13 @@ class SearchSpace:
             params |= _layout_params(prefill.prefill_layout, PREFILL)
             params["prefill.max_batched_tokens"] = prefill.prefill_batching.max_batched_tokens
             params["prefill.workers"] = prefill.prefill_layout.replicas
+        if config.variant is not None:
+            params[VARIANT] = config.variant
         return params
+
+    def with_variants(self, names: tuple[str, ...]) -> "SearchSpace":
+        """The space with a choice among sets of further engine arguments."""
+        return replace(self, dimensions={**self.dimensions, VARIANT: names})
 
     def restricted(self, restrictions: Mapping[str, tuple[Value, ...]]) -> "SearchSpace":
         """The space with fewer values. Raises InputError for an unknown dimension or a value outside it."""

@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
+from tuner.confidence import Judged, ranked
 from tuner.cost import Cost, cost
 from tuner.prior import Ranking
 from tuner.scenario import Scenario
-from tuner.search import objective, ranked_trials
+from tuner.search import objective
 from tuner.sla import BACKLOG, Promise
 from tuner.trial import Trial
 
@@ -24,7 +26,7 @@ class Point:
     keeps_sla: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """The cheapest way found, what it was compared with, and why the others fell out.
 
@@ -39,10 +41,22 @@ class Answer:
     baseline: Trial | None
     frontier: Sequence[tuple[ServingConfig, Measurement]] = ()
 
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """Measured configurations, their repeats pooled, best first."""
+        return ranked(self.scenario, self.trials)
+
     @property
     def ranked(self) -> list[Trial]:
-        """Measured trials, best first."""
-        return ranked_trials(self.scenario, self.trials)
+        """Measured trials, best first, one for each configuration."""
+        return [judged.trial for judged in self.judged]
+
+    @property
+    def ties(self) -> list[Judged]:
+        """Others that keep the SLA and whose cost differs from the best's by no more than noise explains."""
+        first, *others = self.judged
+        kept = (judged for judged in others if self.scenario.sla.kept_by(judged.trial.measurement))
+        return [judged for judged in kept if judged.ties_with(first)] if first.high > first.low else []
 
     @property
     def best(self) -> Trial | None:

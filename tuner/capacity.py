@@ -18,16 +18,22 @@ PRECISION = 1.03
 class LoadRange:
     """Where to look: loads that make sense, a first guess, and the unit that loads come in (0: any real number).
 
-    In a closed loop a unit is one request for each scheduler, so that all get the same.
+    In a closed loop a unit is one request for each scheduler, so that all get the same. Where only some loads can be
+    had, as in a replay, `only` lists them in order.
     """
 
     lowest: float
     highest: float
     guess: float
     unit: float = 0.0
+    only: tuple[float, ...] = ()
 
-    def snap(self, load: float) -> float:
+    def snap(self, load: float, *, kept: float = 0.0, missed: float = math.inf) -> float:
+        """The nearest load that can be had; of listed ones, between `kept` and `missed` where there is one."""
         load = min(max(load, self.lowest), self.highest)
+        if self.only:
+            between = [listed for listed in self.only if kept < listed < missed] or self.only
+            return min(between, key=lambda listed: abs(math.log(listed / load)))
         if not self.unit:
             return load
         most = max(int(self.highest / self.unit), 1)
@@ -75,7 +81,7 @@ def find_capacity(
             missed = load
         if kept and missed < math.inf and hopeless(_scaled(levels[_chosen(levels, sla)], missed / kept)):
             break
-        following = loads.snap(_next_load(kept, missed, load, stride, loads.unit))
+        following = loads.snap(_next_load(kept, missed, load, stride, loads.unit), kept=kept, missed=missed)
         stride *= stride
         if following in {level.load for level in levels} or missed <= kept * PRECISION:
             found = True

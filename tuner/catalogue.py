@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from runners.recorded import recordings, served
+from runners.mlperf import submissions, unsearchable
 from search_spaces.engine import engines
 from search_spaces.hardware import list_price, systems
 from search_spaces.model import models
 from tuner.experiment import list_experiments, read_experiment
-from tuner.wording import METHODS
+from tuner.recorded_scenario import FOLDER, recorded_cases
+from tuner.wording import METHODS, rate
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -70,24 +72,45 @@ def experiment_table() -> Table:
     return table
 
 
-def recording_table() -> Table:
-    columns = ("model", "system", "input / output tokens", "runs", "configurations", "engines", "measured")
-    table = _table("Recordings: scenarios with eight or more measured configurations", *columns)
-    for (model, system, inputs, outputs), rows in recordings().scenarios().items():
-        dates = sorted(row.date for row in rows if row.date)
+def recording_table() -> Group:
+    return Group(_searchable_table(), _mlperf_table())
+
+
+def _searchable_table() -> Table:
+    columns = (
+        "replay with servetune tune ...",
+        "input / output tokens",
+        "runs",
+        "configurations",
+        "engines",
+        "measured",
+    )
+    table = _table("Recordings that can be searched: eight or more measured configurations", *columns)
+    for name, case in recorded_cases().items():
+        dates = sorted(row.date for row in case.rows if row.date)
         table.add_row(
-            model,
-            system,
-            f"{inputs} / {outputs}",
-            str(len(rows)),
-            str(len({served(row.config) for row in rows})),
-            ", ".join(sorted({row.config.engine.name for row in rows})),
+            f"{FOLDER}/{name}",
+            f"{case.input_tokens} / {case.output_tokens}",
+            str(len(case.rows)),
+            str(len(case.configs)),
+            ", ".join(sorted({row.config.engine.name for row in case.rows})),
             f"{dates[0]} to {dates[-1]}" if dates else "unknown",
         )
     return table
 
 
-CATALOGUES: Mapping[str, Callable[[], Table]] = {
+def _mlperf_table() -> Table:
+    """MLPerf's results, by what was asked."""
+    title = "MLPerf Inference v5.1 and v6.0: results to compare with (`servetune validate`), too few to search"
+    columns = ("model", "system", "scenario", "results", "best tokens/s/GPU", "why it cannot be searched")
+    table = _table(title, *columns)
+    for (model, system, mode), rows in submissions().questions().items():
+        best = max(row.output_rate / row.gpus for row in rows)
+        table.add_row(model, system, mode, str(len(rows)), rate(best), unsearchable(rows))
+    return table
+
+
+CATALOGUES: Mapping[str, Callable[[], RenderableType]] = {
     "models": model_table,
     "systems": system_table,
     "engines": engine_table,

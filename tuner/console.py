@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from runners.measurement import Measurement
+from runners.recorded import Recording
 from search_spaces.config import ServingConfig, flatten
 from tuner.answer import Answer, Point
 from tuner.cost import Cost, cost
+from tuner.recorded_scenario import Replayed, configurations, judged_on_means
 from tuner.scenario import Scenario
 from tuner.sla import BACKLOG, Promise
 from tuner.trial import Trial
@@ -55,6 +57,45 @@ def show_question(console: Console, scenario: Scenario) -> None:
     )
 
 
+def show_recorded(console: Console, scenario: Scenario, rows: Sequence[Recording]) -> None:
+    """What a search will replay, and what the rows cannot tell."""
+    dates = sorted(row.date for row in rows if row.date)
+    when = f", measured {dates[0]} to {dates[-1]}" if dates else ""
+    known = plural(len(configurations(rows)), "configuration")
+    console.print(f"Replay of {plural(len(rows), 'published run')} of {known}{when}; nothing is served")
+    means = judged_on_means(scenario.sla)
+    if means:
+        console.print(f"[yellow]The rows hold means only: {', '.join(means)} judged on the mean[/]")
+
+
+def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
+    """How near the search came to the best that was recorded, and what its runs would have cost."""
+    dear = answer.scenario.price.usd_per_gpu_hour * found.gpu_seconds / 3600
+    console.print(
+        f"Replayed {found.tried} of {plural(found.configs, 'configuration')}: {found.seconds / 3600:.2f} h and "
+        f"{found.gpu_seconds / 3600:.2f} GPU-hours of runs ({dollars(dear)}); all rows took "
+        f"{found.all_gpu_seconds / 3600:.2f} GPU-hours. Starting the engines is not recorded and not charged."
+    )
+    blind = sum(candidate.objective is None for candidate in answer.ranking.candidates)
+    if blind:
+        console.print(f"{plural(blind, 'configuration')} could not be predicted, so tried last.")
+    best = answer.best
+    if found.best is None:
+        console.print("No recorded run keeps this SLA.")
+    elif found.dollars and best is not None and answer.keeps_sla:
+        share = found.dollars / answer.cost(best).objective(answer.scenario.objective)
+        console.print(
+            f"The answer reaches {share:.0%} of the best recorded run: {dollars(found.dollars)} with "
+            f"{found.best.config} at {found.best.concurrency} requests in flight."
+        )
+    if found.found is not None:
+        row = found.found
+        if found.at_the_top:
+            console.print("It was measured at no higher load: more requests in flight may keep the SLA and cost less.")
+        ran = f"{row.config.engine.name} {row.release} ran; the commands above are for {row.config.engine.version}"
+        console.print(f"Measured row: {row.provenance}; {ran}", markup=False, style="dim", soft_wrap=True)
+
+
 def show_answer(console: Console, answer: Answer) -> None:
     """The whole answer."""
     best = answer.best
@@ -69,7 +110,7 @@ def show_answer(console: Console, answer: Answer) -> None:
     console.print(_promises(answer.scenario, best.measurement))
     console.print(_figures(answer, best))
     console.print(Text("Start it", style="italic"))
-    console.print(Text(how_to_start(answer.scenario.model, best.config)), soft_wrap=True)
+    console.print(Text(how_to_start(answer.scenario.model, best.config, answer.scenario.installation)), soft_wrap=True)
     console.print()
     console.print(_runners_up(answer))
     console.print(_pareto(answer))
@@ -83,6 +124,11 @@ def show_answer(console: Console, answer: Answer) -> None:
 def show_measurement(console: Console, scenario: Scenario, config: ServingConfig, level: Measurement) -> None:
     """One configuration at one load."""
     console.print(in_words(config))
+    show_level(console, scenario, level)
+
+
+def show_level(console: Console, scenario: Scenario, level: Measurement) -> None:
+    """What one load was served like, against the promise, and what that costs."""
     console.print(_promises(scenario, level))
     console.print(_cost_table([("value", cost(level, scenario.price), level)], scenario))
     note = PREDICTION.get(level.source)
@@ -107,6 +153,7 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
         elif answer.baseline is not None:
             missed = ", ".join(answer.missed(answer.baseline))
             lines.append(f"The engine's default configuration breaks the promise ({missed}).")
+        lines += certainty(answer)
         return Panel("\n".join(lines), title="Verdict: the promise can be kept", border_style="green")
     binding = answer.binding()
     limit = f"{binding} binds" if binding else "the server cannot keep up"
@@ -114,6 +161,25 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
     if BACKLOG not in answer.missed(best):
         lines.append(f"This SLA could be kept: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
     return Panel("\n".join(lines), title="Verdict: the promise cannot be kept", border_style="red")
+
+
+def certainty(answer: Answer) -> list[str]:
+    """How sure the verdict is, where what was measured has noise; one line, and another where others tie."""
+    best = answer.judged[0]
+    if best.high <= best.low:
+        return []
+    runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 else ""
+    lines = [f"P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    if answer.ties:
+        numbers = ", ".join(str(judged.trial.number) for judged in answer.ties)
+        noun = "trial" if len(answer.ties) == 1 else "trials"
+        lines.append(f"A tie within the noise with {noun} {numbers}: this one changes the fewest settings.")
+    return lines
+
+
+def chance(probability: float) -> str:
+    """Whole per cent, never 0 or 100."""
+    return "over 99 %" if probability > 0.995 else "under 1 %" if probability < 0.005 else f"{probability:.0%}"  # noqa: PLR2004
 
 
 def _tokens(scenario: Scenario) -> str:
@@ -144,7 +210,7 @@ def _rounded_up(value: float) -> float:
 
 def _promises(scenario: Scenario, level: Measurement) -> Table:
     table = Table(title="Promises", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("promise", "limit", "predicted" if level.source in PREDICTION else "measured", "room"):
+    for name in ("promise", "limit", _kind(level), "room"):
         table.add_column(name, justify="left" if name == "promise" else "right")
     for promise in scenario.sla.promises:
         excess = promise.excess(level)
@@ -158,10 +224,19 @@ def _promises(scenario: Scenario, level: Measurement) -> Table:
     for metric in ("ttft", "tpot"):
         spread = level.latency(metric)
         shown = ", ".join(f"p{p:g} {milliseconds(spread.at(p))}" for p in (50, 90, 99))
+        if level.source == "recorded":
+            shown = f"mean {milliseconds(spread.mean)}"
         table.add_row(f"[dim]{metric.upper()}[/]", "", f"[dim]{shown}[/]", "")
     if not level.kept_up:
         table.add_row("keeps up with arrivals", "", "[red]no[/]", "")
     return table
+
+
+def _kind(level: Measurement) -> str:
+    """What the figures of a measurement are."""
+    if level.source == "recorded":
+        return "measured mean"
+    return "predicted" if level.source in PREDICTION else "measured"
 
 
 def _figures(answer: Answer, best: Trial) -> Table:
@@ -198,9 +273,14 @@ def _runners_up(answer: Answer) -> Table:
     table.add_column("against best", justify="right")
     for promise in scenario.sla.promises:
         table.add_column(f"{promise.metric.upper()} {promise.statistic}", justify="right")
-    first, *others = answer.ranked
-    reference = answer.cost(first).objective(scenario.objective)
-    for trial in others[:RUNNERS_UP]:
+    first, *others = answer.judged
+    noisy = first.high > first.low
+    if noisy:
+        table.add_column("90 % interval", justify="right")
+        table.add_column("P(SLA kept)", justify="right")
+    reference = answer.cost(first.trial).objective(scenario.objective)
+    for judged in others[:RUNNERS_UP]:
+        trial = judged.trial
         value = answer.cost(trial).objective(scenario.objective)
         observed = (_observed(promise, trial.measurement) for promise in scenario.sla.promises)
         table.add_row(
@@ -209,6 +289,7 @@ def _runners_up(answer: Answer) -> Table:
             dollars(value) if trial.exact else f"<= {dollars(value)}",
             f"{value / reference - 1:+.1%}",
             *observed,
+            *((f"{dollars(judged.low)} to {dollars(judged.high)}", chance(judged.kept)) if noisy else ()),
         )
     return table
 
@@ -281,14 +362,22 @@ def show_next(
         options += [] if where.track else ["--no-track"]
         rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
     best = outcome.answer.best
+    scenario = outcome.answer.scenario
     if best is not None and best.config is not None:
-        rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
+        rows.append(("Next, make a page of it", _report_command(where)))
+        if scenario.gpus <= scenario.system.max_gpus:
+            rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
     for name, text in rows:
         console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
     if outcome.broken:
         console.print(f"Stopped: three trials in a row failed alike. {outcome.broken}", style="red", markup=False)
     if outcome.problem:
         console.print(outcome.problem, style="yellow", markup=False)
+
+
+def _report_command(where: "Where") -> str:
+    options = [] if str(where.studies) == "studies" else ["--studies", str(where.studies)]
+    return shlex.join(["servetune", "report", where.study, *options, "-o", "report.html"])
 
 
 def _simulate_command(question: str, answer: Answer, config: ServingConfig) -> str:

@@ -20,6 +20,7 @@ from pydantic import (
     PlainValidator,
     Tag,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -27,6 +28,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from runners.deployment import Installation
+from runners.limits import Limits
 from runners.workload import Lengths, Shape, Trace, Workload
 from search_spaces.config import KNOBS, MAX_DRAFT_LENGTH, Method, ServingConfig, flatten, unflatten
 from search_spaces.engine import engines, find_engine
@@ -35,13 +38,17 @@ from search_spaces.hardware import PRICE_LISTS, Price, PriceList, System, find_s
 from search_spaces.model import Draft, Model, find_model, models
 from search_spaces.space import SearchSpace, Value, full_space
 from tuner.cost import OBJECTIVES, Objective
+from tuner.own_facts import Entry, entry_of, is_file_name
+from tuner.recorded_scenario import FOLDER, question_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario import Scenario
 from tuner.sla import PROMISES, Sla, read_promise
 
-RunnerName = Literal["simulated", "estimated"]
+RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SUFFIX = ".yaml"
+CONFIDENCE = "confidence"
+SLA_KEYS = (*PROMISES, CONFIDENCE)
 
 MOST_TOKENS = 10_000_000
 MOST_REQUESTS = 1_000_000
@@ -65,10 +72,12 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else repr(value)
 
 
-def _known(what: str, names: Callable[[], Iterable[str]]) -> BeforeValidator:
-    """Accepts one of the names; the others learn what is valid, the nearest first."""
+def _known(what: str, names: Callable[[], Iterable[str]], *, or_file: bool = False) -> BeforeValidator:
+    """Accepts one of the names, or that of a file; the others learn what is valid, the nearest first."""
 
     def check(value: object) -> object:
+        if or_file and isinstance(value, str) and is_file_name(value):
+            return value
         if not isinstance(value, str):
             raise _broken(f"must be one of {', '.join(names())}, but got {_shown(value)}")
         if value not in (valid := list(names())):
@@ -87,6 +96,13 @@ def _enum(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None
 
     def extend(schema: dict[str, Any]) -> None:
         schema["enum"] = list(names())
+
+    return extend
+
+
+def _names_or_file(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:
+    def extend(schema: dict[str, Any]) -> None:
+        schema["anyOf"] = [{"enum": list(names())}, {"pattern": r"\.ya?ml$"}]
 
     return extend
 
@@ -114,11 +130,11 @@ def _dimension_names() -> Iterable[str]:
     return full_space(next(iter(models().values())), next(iter(systems().values())), (), gpus=2).dimensions
 
 
-def _engine(value: object) -> object:
+def _engine(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
         raise _broken(f"must be one of {', '.join(_engine_names())}, but got {_shown(value)}")
     try:
-        find_engine(value[:SHOWN])
+        find_engine(value[:SHOWN], any_release=bool(info.context and info.context.get("any_release")))
     except InputError as error:
         raise _broken(str(error)) from None
     return value
@@ -136,6 +152,15 @@ def _space_value(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise _broken(f"must be a whole number or a name, but got {_shown(value)}")
     return value if isinstance(value, int) else value[:SHOWN]
+
+
+def _promised(sla: dict[str, float]) -> dict[str, float]:
+    confidence = sla.get(CONFIDENCE, 0.5)
+    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for a promise that is likely broken
+        raise _broken(f"`0.5 <= {CONFIDENCE} < 1` must hold, but got {confidence:g}")
+    if set(sla) == {CONFIDENCE}:
+        raise _broken(f"{CONFIDENCE} needs a promise beside it, such as ttft_ms_p99: 1000")
+    return sla
 
 
 def _tokens_per_step(values: list[float]) -> list[float]:
@@ -328,6 +353,54 @@ class Retune(_Part):
     )
 
 
+class Serve(_Part):
+    """How `runner: served` starts the engine that is installed here. Values are logged: secrets belong elsewhere."""
+
+    python: str | None = Field(
+        default=None, min_length=1, description="interpreter of the engine's environment; else the command in PATH"
+    )
+    checkpoint: str | None = Field(
+        default=None, min_length=1, description="folder or name to load in place of the model's own checkpoint"
+    )
+    draft: str | None = Field(default=None, min_length=1, description="the same for the model that drafts")
+    model_name: str | None = Field(default=None, min_length=1, description="name to ask for; else what is served")
+    device: Literal["gpu", "cpu"] = Field(default="gpu", description="cpu: hand out no GPUs, and count none")
+    args: list[str] = Field(default_factory=list, description="further arguments of every worker, which win")
+    variants: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="sets of further arguments by name; the search chooses one: the dimension `variant`",
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="environment variables of every worker")
+    start_min: float = Field(default=30, gt=0, description="minutes that a start may take")
+    load_min: float = Field(default=20, gt=0, description="minutes that one load may take")
+    stall_s: float = Field(default=60, gt=0, description="seconds without any token that are a hang")
+    stop_s: float = Field(default=10, gt=0, description="seconds to end in, before it is killed")
+    logs: str = Field(default="logs", min_length=1, description="folder of the engines' logs")
+
+    def installation(self, directory: Path, *, devices: tuple[str, ...]) -> Installation:
+        """Files are relative to the experiment's `directory`; what is no file there is a name."""
+        return Installation(
+            python=_absolute(directory, self.python),
+            checkpoint=_absolute(directory, self.checkpoint),
+            draft=_absolute(directory, self.draft),
+            model_name=self.model_name,
+            args=tuple(self.args),
+            variants={name: tuple(args) for name, args in self.variants.items()},
+            env=self.env,
+            devices=devices if self.device == "gpu" else None,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(start_s=self.start_min * 60, load_s=self.load_min * 60, stall_s=self.stall_s, stop_s=self.stop_s)
+
+
+def _absolute(directory: Path, name: str | None) -> str | None:
+    """Workers run elsewhere. Links are kept: a virtual environment's interpreter is one."""
+    path = None if name is None else directory / name
+    return os.path.abspath(path) if path and os.path.exists(path) else name  # noqa: PTH100, PTH110 see above
+
+
 def _workload_tag(value: object) -> str:
     if isinstance(value, dict):
         return "<recorded>" if value.get("arrivals") == "trace" else "<synthetic>"
@@ -343,11 +416,13 @@ def _price_tag(value: object) -> str:
 class Experiment(_Part):
     """A question in a file: which way of serving this model, with these promises, is cheapest."""
 
-    model: Annotated[str, _known("model", models)] = Field(
-        json_schema_extra=_enum(models), description="`servetune list models` shows them"
+    model: Annotated[str, _known("model", models, or_file=True)] = Field(
+        json_schema_extra=_names_or_file(models),
+        description="`servetune list models` shows them; or a file of your own",
     )
-    system: Annotated[str, _known("system", systems)] = Field(
-        json_schema_extra=_enum(systems), description="`servetune list systems` shows them"
+    system: Annotated[str, _known("system", systems, or_file=True)] = Field(
+        json_schema_extra=_names_or_file(systems),
+        description="`servetune list systems` shows them; or a file of your own",
     )
     gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged when held")
     engines: Annotated[
@@ -358,10 +433,14 @@ class Experiment(_Part):
         Annotated[SyntheticWorkload, Tag("<synthetic>")] | Annotated[RecordedWorkload, Tag("<recorded>")],
         Discriminator(_workload_tag),
     ] = Field(description="what is asked of the server, a mapping")
-    sla: dict[Annotated[str, _known("promise", lambda: PROMISES)], Annotated[float, Field(ge=0.001)]] = Field(
+    sla: Annotated[
+        dict[Annotated[str, _known("promise", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
+        AfterValidator(_promised),
+    ] = Field(
         min_length=1,
-        json_schema_extra=_properties(lambda: PROMISES),
-        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000",
+        json_schema_extra=_properties(lambda: SLA_KEYS),
+        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for each to "
+        "be kept with that probability",
     )
     price: Annotated[
         Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(_price_tag)
@@ -373,8 +452,12 @@ class Experiment(_Part):
         description="dimensions of the search, each with the values left to choose from; else all",
     )
     runner: Annotated[RunnerName, _known("runner", lambda: RUNNERS)] = Field(
-        default="simulated", description="simulated (request by request) or estimated (steady state)"
+        default="simulated",
+        description=(
+            "simulated (request by request), estimated (steady state), recorded (published runs), served (real engines)"
+        ),
     )
+    serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
     budget: Budget = Budget()
     retune: Retune = Retune()
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
@@ -392,23 +475,30 @@ class Experiment(_Part):
     def name(self) -> str:
         return self._path.stem
 
+    @property
+    def text(self) -> str:
+        """The file, or the question that comes with a recorded scenario. Raises InputError."""
+        return _read_text(self._path)
+
     def scenario(self) -> Scenario:
         """The question asked. Raises InputError with every law that the file breaks, one in each line."""
-        model, system = self._model(), find_system(self.system)
+        model, system = self._model(), self._system()
         problems = _Problems(self.path)
         problems.require(
             "gpus",
-            holds=self.gpus <= system.max_gpus,
+            holds=self.gpus <= system.max_gpus or self.runner == "recorded",  # published runs span several nodes
             law=f"`gpus <= {system.max_gpus}` must hold on {system.name}, but got {self.gpus}",
         )
-        space = self._space(model, system, problems)
         workload = price = None
+        of_workload = _Problems(self.path)
+        with of_workload.at("workload.trace"):
+            workload = self.workload.workload(self.path.parent, self.seed)
+            self._check_lengths(workload, model, of_workload)
+        space = self._space(model, system, workload, problems)
         with problems.at("price"):
             price = self.price.price(system)
-        with problems.at("workload.trace"):
-            workload = self.workload.workload(self.path.parent, self.seed)
-            self._check_lengths(workload, model, problems)
-        if problems.lines or workload is None or price is None:
+        problems.lines += of_workload.lines
+        if problems.lines or workload is None or price is None or space is None:
             raise problems.error()
         return Scenario(
             name=self.name,
@@ -416,24 +506,68 @@ class Experiment(_Part):
             system=system,
             gpus=self.gpus,
             workload=workload,
-            sla=Sla(promises=tuple(read_promise(key, limit) for key, limit in self.sla.items())),
+            sla=Sla(
+                promises=tuple(read_promise(key, limit) for key, limit in self.sla.items() if key != CONFIDENCE),
+                confidence=self.sla.get(CONFIDENCE),
+            ),
             price=price,
             objective=self.objective,
             space=space,
+            installation=self._installation() if self.is_served else None,
         )
+
+    def _installation(self) -> Installation:
+        return (self.serve or Serve()).installation(self.path.parent, devices=())
 
     def _model(self) -> Model:
         """The model, its drafts accepted as this workload's data say."""
-        model = find_model(self.model)
+        model = self._own(Model, self.model) or find_model(self.model)
         accepted = self.workload.acceptance.items()
         return replace(model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted})
 
-    def _space(self, model: Model, system: System, problems: "_Problems") -> SearchSpace:
-        space = full_space(model, system, tuple(find_engine(name) for name in self.engines), self.gpus)
+    def _system(self) -> System:
+        return self._own(System, self.system) or find_system(self.system)
+
+    def _own(self, kind: type[Entry], name: str) -> Entry | None:
+        """What a file relative to this one describes; None for a name. Raises InputError."""
+        path = self.path.parent / name
+        return entry_of(kind, path, _read_mapping(path)) if is_file_name(name) else None
+
+    @property
+    def own_facts(self) -> dict[str, Any]:
+        """What the files hold that `model` and `system` name."""
+        names = {"model": self.model, "system": self.system}
+        return {key: _read_mapping(self.path.parent / name) for key, name in names.items() if is_file_name(name)}
+
+    @property
+    def is_served(self) -> bool:
+        return self.runner == "served"
+
+    def _space(
+        self, model: Model, system: System, workload: Workload | None, problems: "_Problems"
+    ) -> SearchSpace | None:
+        """None where the recorded runner has nothing, or the workload is missing: problems noted elsewhere."""
+        space: SearchSpace | None
+        if self.runner == "recorded":
+            space = self._recorded_space(workload, problems)
+        else:
+            used = tuple(find_engine(name, any_release=self.is_served) for name in self.engines)
+            space = full_space(model, system, used, self.gpus)
+        if space is None:
+            return None
+        if self.is_served and self.serve and self.serve.variants:
+            space = space.with_variants(tuple(self.serve.variants))
         for name, values in self.space.items():
             with problems.at(f"space.{_key_path([name])}"):
                 space = space.restricted({name[:SHOWN]: tuple(values)})
         return space
+
+    def _recorded_space(self, workload: Workload | None, problems: "_Problems") -> SearchSpace | None:
+        if workload is not None:
+            with problems.at("runner: recorded"):
+                rows = recorded_rows(self.model, self.system, workload)
+                return recorded_space(rows, self.engines, self.gpus)
+        return None
 
     def _check_lengths(self, workload: Workload, model: Model, problems: "_Problems") -> None:
         longest, prefix = workload.max_request_tokens, workload.shared_prefix_tokens
@@ -474,7 +608,7 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
             raise UnknownNameError("runner", runner, RUNNERS)
         data["runner"] = runner
     try:
-        return Experiment.model_validate(data, context={"path": path})
+        return Experiment.model_validate(data, context={"path": path, "any_release": data.get("runner") == "served"})
     except ValidationError as error:
         problems = _Problems(path)
         for details in error.errors(include_url=False):
@@ -528,15 +662,21 @@ class _Problems:
         return InputError("\n".join(f"{self.path}: {_printable(line)}" for line in self.lines))
 
 
-def _read_mapping(path: Path) -> dict[Any, Any]:
+def _read_text(path: Path) -> str:
+    """A file's text, or the question that comes with a recorded scenario."""
+    if path.parent == Path(FOLDER) and not path.exists() and path.stem in recorded_cases():
+        return question_text(recorded_cases()[path.stem])
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8 text, but byte {error.start} is not") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{path}: cannot be read: {reason}") from None
-    data = _parse(path, text)
+
+
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    data = _parse(path, _read_text(path))
     if not isinstance(data, dict):
         keys = ", ".join(_keys(Experiment))
         raise InputError(f"{path}: must be a mapping with the keys {keys}, but got {_shown(data)}")
@@ -591,6 +731,7 @@ _PARTS: dict[tuple[str | int, ...], type[_Part]] = {
     ("price", "<own>"): OwnPrice,
     ("budget",): Budget,
     ("retune",): Retune,
+    ("serve",): Serve,
 }
 _LAWS = {
     "greater_than": "`{key} > {gt:g}` must hold",
@@ -677,15 +818,26 @@ def list_experiments() -> dict[str, Path]:
 
 
 def find_experiment(name_or_path: str) -> Path:
-    """A file by its path, or an experiment by its name. Raises InputError for what is neither."""
+    """A file by its path, an experiment by its name, or a recorded scenario's question by `recorded/NAME`.
+
+    Raises InputError for what is none of them.
+    """
     if os.path.isfile(name_or_path):  # noqa: PTH113 Path.is_file raises for names that no file can have
         return Path(name_or_path)
     known = list_experiments()
     name = name_or_path.rpartition("/")[2].removesuffix(SUFFIX)[:SHOWN]
     if name_or_path in (name, name + SUFFIX) and name in known:
         return known[name]
+    recorded = recorded_cases()
+    if name in recorded and name_or_path.removeprefix(f"{FOLDER}/").removesuffix(SUFFIX) == name:
+        return Path(FOLDER) / f"{name}{SUFFIX}"
+    if name_or_path.startswith(f"{FOLDER}/"):
+        raise UnknownNameError("recorded scenario", name, recorded)
     choices = ", ".join(nearest_first(name, list(known)))
-    raise InputError(f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}")
+    raise InputError(
+        f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}; "
+        f"`servetune list recordings` shows those named {FOLDER}/..."
+    )
 
 
 def _shipped() -> Path:
@@ -715,7 +867,7 @@ def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfi
         raise InputError("\n".join(problems))
     if values["engine.name"] != base.engine.name and values["engine.version"] == base.engine.version:
         values["engine.version"] = find_engine(values["engine.name"]).version
-    return _checked(values)
+    return _checked(values, base)
 
 
 def _apply(setting: str, values: dict[str, Any]) -> None:
@@ -759,12 +911,13 @@ def _knob_type(knob: str) -> Any:
     return kind
 
 
-def _checked(values: dict[str, Any]) -> ServingConfig:
+def _checked(values: dict[str, Any], base: ServingConfig) -> ServingConfig:
     try:
         config = unflatten(values)
     except ValueError as error:
         raise InputError(str(error)) from None
-    find_engine(f"{config.engine.name}@{config.engine.version}")
+    if config.engine != base.engine:
+        find_engine(f"{config.engine.name}@{config.engine.version}")
     return config
 
 

@@ -9,15 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
-from search_spaces.errors import InputError, nearest_first
+from search_spaces.errors import InputError, UnknownNameError, nearest_first
 from tuner.answer import Answer
 from tuner.experiment import Experiment, as_written, list_experiments, rebuilt_experiment
 from tuner.kept import EXPERIMENT, Summary, kept_summary
+from tuner.markdown import to_markdown
 from tuner.prior import Ranking
 from tuner.scenario import Scenario
 from tuner.search import finished_trials
-from tuner.session import Session
+from tuner.session import PREDICTING, Session
 from tuner.study_file import QUESTION, SUFFIX, read_study
 from tuner.trial import Trial
 
@@ -30,9 +32,6 @@ RELEASE = "servetune"
 
 OWN_NAME = re.compile(r"(.+)-[0-9a-f]{8}")
 """A study's own name: its experiment's, and a digest of the question."""
-
-PREDICTING = ("simulated", "estimated")
-"""Runners that answer from tables: asking them again costs seconds, not GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +102,15 @@ class Finished:
         return next(iter(self.ranked), None)
 
     @property
+    def curve(self) -> list[Measurement]:
+        """The best configuration at every load that it was run at, lowest first."""
+        beyond = self.summary.curve if self.summary and not self.unfinished else ()
+        return sorted((*self.winner.levels, *beyond), key=lambda level: level.load)
+
+    @property
     def keeps_sla(self) -> bool:
-        return self.answer.keeps_sla
+        best = self.best
+        return best is not None and self.scenario.sla.kept_by(best.measurement)
 
     @property
     def winner(self) -> Trial:
@@ -154,6 +160,24 @@ class Finished:
         from tuner.frames import levels_frame
 
         return levels_frame(self.scenario, self.trials)
+
+    def report(self, kind: str = "html", *, tokens_per_month: float | None = None, price: float | None = None) -> str:
+        """The report as html, md, json or csv text; `price` is dollars for a million tokens sold.
+
+        Raises InputError where nothing was measured.
+        """
+        from tuner.report.economics import Demand
+        from tuner.report.render import FORMATS
+        from tuner.report.report import Report
+
+        if kind not in FORMATS:
+            raise UnknownNameError("format", kind, FORMATS)
+        demand = Demand(tokens_per_month=tokens_per_month, usd_per_million=price)
+        return FORMATS[kind](Report(finished=self, demand=demand))
+
+    def _repr_markdown_(self) -> str:
+        """Question, verdict and figures, as notebooks show them."""
+        return to_markdown(self.answer)
 
 
 def open_finished(studies: Path, name: str) -> Finished:

@@ -1,7 +1,7 @@
 """What a study keeps beside its trials, so that it can be read without the files that began it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError
 from tuner.answer import Answer
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, read_experiment
 from tuner.trial import Trial
 
 if TYPE_CHECKING:
@@ -29,34 +29,38 @@ SUMMARY = "summary"
 class Summary:
     """What a search found out beside its trials, as of `trials` finished ones.
 
-    `fell_out` counts the combinations of the space that are no answer, by cause, of `combinations` in all. `baseline`
-    and `frontier` are those of Answer.
+    `fell_out` counts the combinations of the space that are no answer, by cause, of `combinations` in all. `curve`
+    is the best configuration at loads far from its capacity, `baseline` and `frontier` are those of Answer.
     """
 
     trials: int
     interrupted: bool
     combinations: int
     fell_out: dict[str, int]
+    curve: tuple[Measurement, ...] = ()
     baseline: Trial | None = None
     frontier: tuple[tuple[ServingConfig, Measurement], ...] = ()
 
 
 def keep_experiment(study: "optuna.Study", question: Experiment) -> None:
-    """Keeps the experiment's file with its study; nothing where there is no file."""
+    """Keeps where the experiment's file is, its budget and, where it asks just this question, its text."""
     path = question.path
-    if path.is_file():
-        text = path.read_text(encoding="utf-8-sig")
-        budget = question.budget.model_dump(mode="json")
-        _keep(study, EXPERIMENT, {"path": str(path.absolute()), "text": text, "budget": budget})
+    kept = {"path": str(path.absolute()), "budget": question.budget.model_dump(mode="json")}
+    if path.is_file() and read_experiment(path, runner=question.runner).model_dump() == question.model_dump():
+        kept["text"] = path.read_text(encoding="utf-8-sig")
+    _keep(study, EXPERIMENT, kept)
 
 
-def keep_summary(study: "optuna.Study", answer: Answer, *, interrupted: bool) -> None:
+def keep_summary(
+    study: "optuna.Study", answer: Answer, curve: Sequence[Measurement] = (), *, interrupted: bool
+) -> None:
     """Keeps what is dear to find out again: the default configuration, the frontier, and what fell out."""
     summary = Summary(
         trials=len(answer.trials),
         interrupted=interrupted,
         combinations=answer.ranking.combinations,
         fell_out=dict(answer.fell_out()),
+        curve=tuple(curve),
         baseline=answer.baseline,
         frontier=tuple(answer.frontier),
     )

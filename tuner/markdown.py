@@ -1,7 +1,7 @@
 """An answer as Markdown: the description of a study's run in MLflow."""
 
 from tuner.answer import Answer
-from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds
+from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds, plural
 
 
 def to_markdown(answer: Answer) -> str:
@@ -27,6 +27,12 @@ def to_markdown(answer: Answer) -> str:
         f"{milliseconds(promise.observed(best.measurement))} |"
         for promise in scenario.sla.promises
     ]
+    if best.measurement.source == "recorded":
+        lines += ["", "Replayed from published runs, which hold means only: every promise is judged on the mean."]
+    judged = answer.judged[0]
+    if judged.high > judged.low:
+        interval = f"{dollars(judged.low)} to {dollars(judged.high)}"
+        lines += ["", f"P(SLA kept) {judged.kept:.1%}; {interval} with 90 %, from {plural(judged.repeats, 'run')}."]
     if answer.saving is not None and answer.saving > 0:
         lines += ["", f"{answer.saving:.0%} cheaper than the engine's default configuration."]
     return "\n".join(lines)

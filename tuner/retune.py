@@ -22,7 +22,7 @@ from tuner.change import Change, space_changes
 from tuner.cost import cost
 from tuner.experiment import Experiment, Retune
 from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
-from tuner.sampler import RankedSampler
+from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
 from tuner.session import Session
@@ -409,7 +409,7 @@ def search_release(
     settings += [f"setting {name} of the champion is gone" for name in champion.removed]
     settings += enqueue_priors(champion, session, both.after, study)
     ranking = informed(rank_release(champion, both, clock), champion, both)
-    sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
+    sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
     study.sampler = sampler
     done = len(finished_trials(study))
     search = Search(

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from runners.deployment import Installation
 from runners.workload import Workload
 from search_spaces.config import ServingConfig
+from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.fit import check
 from search_spaces.hardware import Price, System
 from search_spaces.model import Model
@@ -14,7 +16,10 @@ from tuner.sla import Sla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`."""
+    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`.
+
+    `installation` is the engine that is measured, where real ones are.
+    """
 
     name: str
     model: Model
@@ -25,8 +30,15 @@ class Scenario:
     price: Price
     objective: Objective
     space: SearchSpace
+    installation: Installation | None = None
 
     def check(self, config: ServingConfig) -> None:
-        """Raises InfeasibleError for a configuration that is known to be impossible here."""
+        """Raises InfeasibleError for a configuration that is known to be impossible here.
+
+        Of a list, what is in it was served, whatever the laws say.
+        """
+        if isinstance(self.space, EnumeratedSpace):
+            self.space.check(config)
+            return
         longest = self.workload.max_request_tokens
         check(self.model, self.system, config, gpus=self.gpus, max_request_tokens=longest)

@@ -13,7 +13,7 @@ from search_spaces.fit import GIB, memory
 from tuner.capacity import find_capacity
 from tuner.cost import cost
 from tuner.prior import Prior, Uninformed
-from tuner.sampler import RECORD, RankedSampler
+from tuner.sampler import RECORD, BeliefSampler
 from tuner.scenario import Scenario
 from tuner.tracking import Tracker
 from tuner.trial import Trial, trial_from_json, trial_to_json
@@ -59,7 +59,7 @@ class Search:
     prior: Prior | Uninformed
     runner: Runner
     study: "optuna.Study"
-    sampler: RankedSampler
+    sampler: BeliefSampler
     tracker: Tracker
     budget: Budget
     progress: Progress

@@ -15,19 +15,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from runners.estimated import Estimated
 from runners.measurement import Measurement
+from runners.recorded import Recorded, Recording
 from runners.runner import RunFailedError, Runner
 from runners.silicon import Silicon
 from runners.simulated import Simulated
 from search_spaces.config import Engine, ServingConfig
 from search_spaces.default import default_configs
+from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.model import Model
 from tuner.answer import Answer
-from tuner.console import show_answer, show_question
-from tuner.experiment import Experiment, parse_settings
+from tuner.console import show_answer, show_question, show_recorded, show_replayed
+from tuner.experiment import Experiment, Serve, parse_settings
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
-from tuner.sampler import RankedSampler
+from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
+from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.study_file import open_study
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
 
 FRONTIER_POINTS = 10
+CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
+"""Loads at which a predicted winner is run to show its latency, in units of the one that counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +73,25 @@ class Session:
     @property
     def is_real(self) -> bool:
         """Whether real engines are measured, which may be of releases without kernel times."""
-        return self.question.runner not in ("simulated", "estimated")
+        return self.question.runner not in ("simulated", "estimated", "recorded")
 
     @cached_property
     def prior(self) -> Prior | Uninformed:
         """A real engine may be searched without predictions, too; a simulated one cannot."""
+        if self.recorded:
+            return RecordedPrior(self.scenario, self.silicon, self.recorded)
         if self.is_real and not has_kernel_data(self.scenario, self.silicon):
             return Uninformed(self.scenario, seed=self.question.seed)
         return Prior(self.scenario, self.silicon)
+
+    @cached_property
+    def recorded(self) -> Sequence[Recording]:
+        """What was measured of the scenario and is in its space; nothing with another runner. Raises InputError."""
+        scenario = self.scenario
+        if not isinstance(scenario.space, EnumeratedSpace):
+            return ()
+        rows = recorded_rows(scenario.model.name, scenario.system.name, scenario.workload)
+        return [row for row in rows if scenario.space.lists(row.config)]
 
     @cached_property
     def runner(self) -> Runner:
@@ -90,8 +107,15 @@ class Session:
         """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
         whose tables and simulator answer.
         """
-        asked = self.question.model_dump(mode="json", exclude={"budget", "retune"}, warnings=False)
+        asked = self.question.model_dump(
+            mode="json", exclude={"budget": True, "retune": True, "serve": {"logs"}}, warnings=False
+        )
+        if asked["serve"] is None:
+            del asked["serve"]
+        asked |= {"own": own} if (own := self.question.own_facts) else {}
         asked["servetune"] = version("servetune")
+        if self.recorded:
+            asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
         trace = self.scenario.workload.trace
         if trace is not None:
             columns = (trace.arrival, trace.input_tokens, trace.output_tokens)
@@ -123,8 +147,7 @@ class Session:
         What is not set follows: as many replicas as the GPUs hold, and experts split or whole where they cannot be
         as before. Raises InputError for a setting that is unknown or breaks a law of its own.
         """
-        untuned = self.default_trial(self.scenario.space.engines[0]).config
-        assert untuned is not None
+        untuned = self._untuned(self.scenario.space.engines[0])
         config = parse_settings(settings, untuned)
         chosen = {setting.partition("=")[0] for setting in settings}
         layout = config.layout
@@ -137,9 +160,21 @@ class Session:
         configs = [replace(config, layout=replace(layout, expert=expert)) for expert in experts]
         return next(filter(self._can_serve, configs), configs[0])
 
+    def _untuned(self, engine: Engine) -> ServingConfig:
+        """The best untuned configuration or, where finding it means real GPUs, the first that is legal."""
+        if not self.question.is_served:
+            config = self.default_trial(engine).config
+            assert config is not None
+            return config
+        sizes = default_configs(self.scenario.model, engine, self.scenario.gpus)
+        configs = [config for size in sizes for config in size]
+        return next(filter(self._can_serve, configs), configs[0])
+
     def _can_serve(self, config: ServingConfig) -> bool:
         with suppress(InfeasibleError, RunFailedError):
             self.scenario.check(config)
+            if self.question.is_served:
+                return True
             with self.runner.serve(config):
                 return True
         return False
@@ -156,9 +191,32 @@ class Session:
             return measure(self.scenario.workload.at(load))
 
 
+def _served(question: Experiment, model: Model) -> Runner:
+    from runners.installed import OwnParser
+    from runners.nvml import driver
+    from runners.served import Served
+
+    serve = question.serve or Serve()
+    gpus = driver() if serve.device == "gpu" else None
+    devices = gpus.devices if gpus else ()
+    installation = serve.installation(question.path.parent, devices=devices)
+    return Served(
+        model,
+        installation,
+        logs=Path(serve.logs) / question.name,
+        limits=serve.limits,
+        own_parser=OwnParser(Path(installation.python)) if installation.python else None,
+    )
+
+
+PREDICTING = ("simulated", "estimated")
+"""Runners that answer from tables: asking them again costs seconds, not GPUs."""
+
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
+    "recorded": lambda session: Recorded(session.recorded),
+    "served": lambda session: _served(session.question, session.scenario.model),
 }
 
 
@@ -193,13 +251,15 @@ def _digest(content: bytes) -> str:
 def tune(session: Session, where: Where, *, trials: int | None, console: Console) -> Outcome:
     """Searches with a progress bar, shows the answer, and writes what is left to MLflow."""
     show_question(console, session.scenario)
+    if session.recorded:
+        show_recorded(console, session.scenario, session.recorded)
     with (
         open_study(where.studies, where.study, question=session.asked) as study,
         _mlflow(session, where, console) as tracker,
     ):
         keep_experiment(study, session.question)
         ranking = _rank(session, console)
-        sampler = RankedSampler(session.prior, ranking, seed=session.question.seed)
+        sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
         with _progress(console) as bar:
             budget = budget_of(session.question, trials)
@@ -214,15 +274,17 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
             )
             search.run()
             answer = _answer(session, search.trials(), ranking)
-            keep_summary(study, answer, interrupted=search.interrupted)
+            keep_summary(study, answer, list(_curve(session, answer.best)), interrupted=search.interrupted)
         if tracker:
             best = answer.best
             tracker.interrupted = search.interrupted
             files = {}
             if best is not None and best.config is not None:
-                files["commands.txt"] = how_to_start(session.scenario.model, best.config)
+                files["commands.txt"] = how_to_start(session.scenario.model, best.config, session.scenario.installation)
             tracker.summarize(best.number if best else None, to_markdown(answer), files)
         show_answer(console, answer)
+        if session.recorded:
+            show_replayed(console, answer, replayed(session.scenario, session.recorded, answer.trials, answer.best))
     return Outcome(
         answer=answer,
         interrupted=search.interrupted,
@@ -240,16 +302,26 @@ def _rank(session: Session, console: Console) -> Ranking:
 def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answer:
     best = best_trial(session.scenario, trials)
     baseline = None
-    if best is not None and best.config is not None:
+    # Untuned configurations were recorded at low loads only, if at all: comparing with those would flatter the answer.
+    if best is not None and best.config is not None and not session.recorded:
         with suppress(InputError):
-            baseline = session.default_trial(best.config.engine)
+            baseline = _baseline(session, best.config.engine, trials)
     return Answer(
         scenario=session.scenario,
         trials=trials,
         ranking=ranking,
         baseline=baseline,
-        frontier=list(_frontier(session, ranking)),
+        frontier=[] if session.question.is_served else list(_frontier(session, ranking)),
     )
+
+
+def _baseline(session: Session, engine: Engine, trials: Sequence[Trial]) -> Trial | None:
+    """The untuned engine: measured for it, or where that means real GPUs only if the search tried it."""
+    if not session.question.is_served:
+        return session.default_trial(engine)
+    sizes = default_configs(session.scenario.model, engine, session.scenario.gpus)
+    untuned = {config for size in sizes for config in size}
+    return best_trial(session.scenario, [trial for trial in trials if trial.config in untuned])
 
 
 def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfig, Measurement]]:
@@ -259,6 +331,17 @@ def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfi
         load = point.load(workload)
         with suppress(InfeasibleError, RunFailedError), session.runner.serve(config) as measure:
             yield config, measure(workload.at(load))
+
+
+def _curve(session: Session, best: Trial | None) -> Iterator[Measurement]:
+    """The best configuration at loads far from its capacity: predicted ones only, which cost no GPU time."""
+    if best is None or best.config is None or session.question.runner not in PREDICTING:
+        return
+    loads = session.prior.load_range(best.config)
+    wanted = {loads.snap(best.measurement.load * share) for share in CURVE}
+    with suppress(InfeasibleError, RunFailedError), session.runner.serve(best.config) as measure:
+        for load in sorted(wanted - {level.load for level in best.levels}):
+            yield measure(session.scenario.workload.at(load))
 
 
 def budget_of(question: Experiment, trials: int | None) -> Budget:
@@ -291,7 +374,7 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
             session.scenario,
             study=where.study,
             tracking_uri=where.tracking_uri,
-            experiment_text=path.read_text(encoding="utf-8"),
+            experiment_text=session.question.text,
             experiment_path=path,
             on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         ) as tracker:

@@ -118,7 +118,25 @@ def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
         | _promised_ms(measurement, scenario)
         | {f"excess.{key}": value for key, value in scenario.sla.excess(measurement).items()}
         | {"preemptions": measurement.preemptions, "kv_cache_peak": measurement.kv_cache_peak}
+        | _observed(measurement)
     )
+
+
+def _observed(measurement: Measurement) -> dict[str, float]:
+    """What the engine and its GPUs said of themselves."""
+    seen = measurement.observed
+    if seen is None:
+        return {}
+    figures = {
+        "engine.queue_ms_mean": None if seen.queue_time_s is None else seen.queue_time_s * 1000,
+        "engine.waiting_peak": seen.waiting_peak,
+        "engine.prefix_cache_hits": seen.prefix_cache_hits,
+        "engine.tokens_per_step": seen.tokens_per_step,
+        "watts": seen.watts,
+        "output_tokens_per_joule": measurement.output_rate / seen.watts if seen.watts else None,
+    }
+    by_position = {f"engine.acceptance_{at}": share for at, share in enumerate(seen.acceptance, start=1)}
+    return {name: value for name, value in figures.items() if value is not None} | by_position
 
 
 def _spent(trial: Trial, scenario: Scenario) -> dict[str, float]:
@@ -150,6 +168,8 @@ def _tags(trial: Trial, scenario: Scenario) -> dict[str, str]:
     if trial.ending == "measured":
         kept = scenario.sla.kept_by(trial.measurement)
         tags |= {"sla_kept": str(kept).lower(), "source": trial.measurement.source}
+        seen = trial.measurement.observed
+        tags |= {f"version.{name}": value for name, value in seen.versions} if seen else {}
     return {name: value for name, value in tags.items() if value}
 
 

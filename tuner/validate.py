@@ -4,20 +4,23 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean, median
 from typing import Literal
 
 from runners.estimated import Estimated
 from runners.measurement import Measurement
-from runners.recorded import Recording, closed_loop_rate
+from runners.recorded import Recording, Recordings, closed_loop_rate, newest
 from runners.runner import RunFailedError, Runner
 from runners.silicon import Silicon
 from runners.simulated import Simulated
 from search_spaces.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.hardware import find_system
+from search_spaces.hardware import Price, find_system, list_price
 from search_spaces.model import find_model
+from tuner.cost import dollars_per_million
+from tuner.replay import BLACKWELL, GRID, Decision, Prediction, case_name, decide
 
 Figure = Literal["ttft", "tpot", "throughput", "cost"]
 FIGURES: Mapping[Figure, str] = {
@@ -35,15 +38,6 @@ def _peer(silicon: Silicon) -> Runner:
 
 RUNNERS: Mapping[str, Callable[[Silicon], Runner]] = {"simulator": Simulated, "AIConfigurator": _peer}
 FEWEST_TO_RANK = 5
-BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """Mean TTFT and TPOT in seconds; the rate of a closed loop follows from them as it does for the measurement."""
-
-    ttft: float
-    tpot: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +138,18 @@ def score(rows: Iterable[Compared], runner: str, figure: Figure) -> Score | None
     return Score(rows=len(ratios), median_error=median(errors), mean_error=fmean(errors), bias=median(ratios))
 
 
+def _quarter(row: Recording) -> str:
+    return f"{row.date.year} Q{(row.date.month + 2) // 3}" if row.date else UNDATED
+
+
+def _layout(row: Recording) -> str:
+    """Of one worker, or of one of each kind: a deployment's replicas behave alike."""
+    pool = row.config.disaggregation
+    workers = ([pool.prefill_layout] if pool else []) + [row.config.layout]
+    return f"{row.config.engine.name} " + " > ".join(str(replace(layout, replicas=1)) for layout in workers)
+
+
+UNDATED = "unknown"
 GROUPS: Mapping[str, Callable[[Recording], str]] = {
     "all": lambda _row: "all",
     "engine": lambda row: row.config.engine.name,
@@ -151,7 +157,12 @@ GROUPS: Mapping[str, Callable[[Recording], str]] = {
     "mode": lambda row: row.config.mode,
     "precision": lambda row: row.config.precision.weights,
     "model": lambda row: row.model,
+    "scenario": lambda row: case_name(row.scenario),
+    "layout": _layout,
+    "quarter": _quarter,
 }
+SPLITS = ("layout", "scenario", "model", "quarter")
+"""The groups by which what is fitted is held apart from what is scored."""
 
 
 def grouped(rows: Iterable[Compared], by: str) -> Mapping[str, list[Compared]]:
@@ -160,6 +171,82 @@ def grouped(rows: Iterable[Compared], by: str) -> Mapping[str, list[Compared]]:
     for row in rows:
         groups[GROUPS[by](row.row)].append(row)
     return dict(sorted(groups.items()))
+
+
+def held_out(rows: Sequence[Recording], by: str) -> Iterator[tuple[str, list[Recording], list[Recording]]]:
+    """Each group of a split with the rows to fit on and its own rows to score: no row is in both.
+
+    By quarter only what was measured before is fitted on: the first has nothing, and what has no date is left out.
+    """
+    groups: dict[str, list[Recording]] = defaultdict(list)
+    for row in rows:
+        groups[GROUPS[by](row)].append(row)
+    for name, scored in sorted(groups.items()):
+        if by == "quarter":
+            fitted = [row for other, group in groups.items() if other < name and other != UNDATED for row in group]
+            if name != UNDATED:
+                yield name, fitted, scored
+        else:
+            yield name, [row for other, group in groups.items() if other != name for row in group], scored
+
+
+def decisions(
+    compared: Iterable[Compared],
+    runner: str,
+    *,
+    only: Callable[[Compared], bool] = lambda _row: True,
+    headroom: float = 0.0,
+) -> list[Decision]:
+    """What the runner would have picked in each scenario with eight configurations, at each of the grid's limits.
+
+    Rows that the runner abstains from are not picked; those that are not `only` are left out, as if not measured.
+    """
+    by_row = {row.row: row for row in compared}
+    found: list[Decision] = []
+    for rows in Recordings.of(by_row).scenarios().values():
+        known = [row for row in newest(rows) if only(by_row[row])]
+        predictions = [by_row[row].predictions.get(runner) for row in known]
+        made = (decide(known, predictions, limits, headroom=headroom) for limits in GRID)
+        found += [decision for decision in made if decision is not None]
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dollars:
+    """Per million output tokens, at list prices: medians of what was measured, predicted, and of their difference."""
+
+    rows: int
+    measured: float
+    predicted: float
+    error: float
+
+
+def dollars(rows: Iterable[Compared], runner: str) -> Dollars | None:
+    """Over the rows that the runner covers; None where there are none."""
+    pairs = [
+        (paid, paid * row.ratio(runner, "cost"))
+        for row in rows
+        if runner in row.predictions and (paid := measured_dollars(row.row))
+    ]
+    if not pairs:
+        return None
+    return Dollars(
+        rows=len(pairs),
+        measured=median(paid for paid, _ in pairs),
+        predicted=median(predicted for _, predicted in pairs),
+        error=median(abs(predicted - paid) for paid, predicted in pairs),
+    )
+
+
+def measured_dollars(row: Recording) -> float:
+    """Per million output tokens, at the latest hyperscaler list price."""
+    return dollars_per_million(row.output_rate, row.config.gpus, gpu_price(row.system))
+
+
+@cache
+def gpu_price(system: str) -> Price:
+    """The latest hyperscaler list price."""
+    return list_price(find_system(system), "hyperscaler")
 
 
 def coverage(rows: Sequence[Compared], runner: str) -> tuple[int, Mapping[str, int]]:
@@ -173,13 +260,14 @@ def rank_correlation(rows: Iterable[Compared], runner: str, figure: Figure) -> f
     groups: dict[object, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if runner in row.predictions:
-            measured = _measured(row.row, figure)
-            groups[row.row.scenario].append((measured, measured * row.ratio(runner, figure)))
-    found = [_spearman(pairs) for pairs in groups.values() if len(pairs) >= FEWEST_TO_RANK]
-    return median(found) if found else None
+            found = measured(row.row, figure)
+            groups[row.row.scenario].append((found, found * row.ratio(runner, figure)))
+    ranked = [_spearman(pairs) for pairs in groups.values() if len(pairs) >= FEWEST_TO_RANK]
+    return median(ranked) if ranked else None
 
 
-def _measured(row: Recording, figure: Figure) -> float:
+def measured(row: Recording, figure: Figure) -> float:
+    """Seconds, tokens/s/GPU, or something in proportion to dollars."""
     rate = row.output_rate / row.config.gpus
     return {"ttft": row.ttft, "tpot": row.tpot, "throughput": rate, "cost": 1 / rate}[figure]
 

@@ -1,6 +1,9 @@
 """How configurations and figures are put to people: the same word for the same thing, everywhere."""
 
-from runners.commands import commands
+import shlex
+
+from runners.commands import Place, commands
+from runners.deployment import Installation
 from search_spaces.config import Layout, Method, ServingConfig, Weights
 from search_spaces.engine import engines
 from search_spaces.model import Model
@@ -41,15 +44,22 @@ def in_words(config: ServingConfig) -> str:
         f"{facts.title} {config.engine.version}, {where}, {WEIGHTS[config.precision.weights]}, {kv_cache} KV cache, "
         f"{drafting}, at most {config.batching.max_sequences} sequences and "
         f"{config.batching.max_batched_tokens} tokens in a pass"
-    )
+    ) + (f", variant {config.variant!r}" if config.variant else "")
 
 
-def how_to_start(model: Model, config: ServingConfig) -> str:
-    """The commands and config files that start a configuration, with what else it takes as comments."""
+def how_to_start(model: Model, config: ServingConfig, installation: Installation | None = None) -> str:
+    """The commands and config files that start a configuration, with what else it takes as comments.
+
+    With what an installation loads and adds, where it was measured there.
+    """
+    here = installation or Installation()
+    added = here.args_for(config) if installation else ()
     lines: list[str] = []
-    for command in commands(model, config):
+    for command in commands(model, config, place=Place(checkpoint=here.checkpoint, draft=here.draft)):
         lines.append(f"# {command.role}: {command.copies} x {plural(command.gpus, 'GPU')}")
-        lines.append(" ".join([*(f"{name}={value}" for name, value in command.env.items()), command.shell]))
+        env = {**command.env, **here.env}
+        words = [f"{name}={shlex.quote(value)}" for name, value in env.items()]
+        lines.append(" ".join([*words, shlex.join((*command.argv, *added))]))
         for name, text in command.files.items():
             lines += [f"# {name}", text.rstrip()]
         if command.note:

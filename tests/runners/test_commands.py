@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from runners.commands import Command, commands
+from runners.commands import Address, Command, Place, commands, router
 from search_spaces.config import (
     ENGINES,
     MAX_DRAFT_LENGTH,
@@ -388,6 +388,38 @@ def test_prefill_and_decode_workers_listen_on_different_ports(engine):
     assert option(prefill, "--host") == option(decode, "--host") == "127.0.0.1"
 
 
+# Where it runs.
+
+
+@EVERY_ENGINE
+def test_a_place_says_the_address_and_the_port_of_every_role(engine):
+    place = Place(host="0.0.0.0", ports={"prefill": 9101, "decode": 9202}, bootstrap_port=9303)
+    config = ServingConfig(engine=find_engine(engine), disaggregation=Disaggregation())
+    prefill, decode = commands(find_model("llama-3.1-8b"), config, place=place)
+    assert option(prefill, "--host") == option(decode, "--host") == "0.0.0.0"
+    assert (option(prefill, "--port"), option(decode, "--port")) == ("9101", "9202")
+    assert option(prefill, "--disaggregation-bootstrap-port") == ("9303" if engine == "sglang" else None)
+
+
+def test_a_place_says_where_nixl_agents_shake_hands():
+    place = Place(side_channels={"prefill": 7001, "decode": 7002})
+    config = ServingConfig(engine=find_engine("vllm"), disaggregation=Disaggregation())
+    rendered = commands(find_model("llama-3.1-8b"), config, place=place)
+    assert [command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] for command in rendered] == ["7001", "7002"]
+
+
+@EVERY_ENGINE
+def test_a_local_copy_is_loaded_in_place_of_what_is_published_and_nothing_else_changes(engine):
+    speculation = Speculation(method="eagle3", draft_length=2)
+    config = ServingConfig(engine=find_engine(engine), precision=R1, speculation=speculation)
+    (command,) = commands(find_model("kimi-k2.5"), config, place=Place(checkpoint="./model", draft="./draft"))
+    (published,) = commands(find_model("kimi-k2.5"), config)
+    copied = [part.replace("nvidia/Kimi-K2.5-NVFP4", "./model") for part in published.argv]
+    assert list(command.argv) == [part.replace("nvidia/Kimi-K2.5-Thinking-Eagle3", "./draft") for part in copied]
+    assert "checkpoint of" not in command.note
+    assert "EAGLE-3" not in command.note
+
+
 # Number formats.
 
 
@@ -589,3 +621,99 @@ def test_every_choice_of_a_configuration_has_a_rendering(engine, weights, kv_cac
     everything = [*command.argv, *command.files.values()]
     assert not any("None" in text for text in everything)
     assert ("speculative" in " ".join(everything)) == (method != "none")
+
+
+# Routers, and Dynamo.
+
+TWO_TO_ONE = (
+    [Address(host="p0", port=8100, bootstrap_port=8998), Address(host="p1", port=8101, bootstrap_port=8999)],
+    [Address(host="d0", port=8200)],
+)
+
+
+def routed(engine: EngineName) -> Command:
+    config = ServingConfig(engine=find_engine(engine), disaggregation=Disaggregation())
+    return router(config, *TWO_TO_ONE, place=Place(host="0.0.0.0", ports={"router": 9000}))
+
+
+def test_tensorrt_llm_routes_by_a_file_of_servers():
+    command = routed("trtllm")
+    assert command.shell == "trtllm-serve disaggregated -c trtllm-router.yaml"
+    assert YAML(typ="safe", pure=True).load(command.files["trtllm-router.yaml"]) == {
+        "hostname": "0.0.0.0",
+        "port": 9000,
+        "context_servers": {"num_instances": 2, "urls": ["p0:8100", "p1:8101"]},
+        "generation_servers": {"num_instances": 1, "urls": ["d0:8200"]},
+    }
+
+
+def test_vllm_routes_with_its_router():
+    assert routed("vllm").shell == (
+        "vllm-router --host 0.0.0.0 --port 9000 --policy round_robin --vllm-pd-disaggregation "
+        "--prefill http://p0:8100 --prefill http://p1:8101 --decode http://d0:8200"
+    )
+
+
+def test_sglang_routes_with_its_router_and_the_bootstrap_port_of_each_prefill_worker():
+    assert routed("sglang").shell == (
+        "python -m sglang_router.launch_router --host 0.0.0.0 --port 9000 --policy round_robin --pd-disaggregation "
+        "--prefill http://p0:8100 8998 --prefill http://p1:8101 8999 --decode http://d0:8200"
+    )
+
+
+@EVERY_ENGINE
+def test_a_router_holds_no_gpu(engine):
+    assert (routed(engine).role, routed(engine).copies, routed(engine).gpus) == ("router", 1, 0)
+
+
+def under_dynamo(name: str, engine: EngineName, **parts) -> list[str]:
+    config = ServingConfig(engine=find_engine(engine), **parts)
+    return [command.shell for command in commands(find_model(name), config, orchestrator="dynamo")]
+
+
+def test_dynamo_serves_vllm_behind_its_frontend_with_the_engine_s_own_options():
+    fp8 = Precision(weights="fp8")
+    frontend, worker = under_dynamo("llama-3.3-70b", "vllm", layout=Layout(tensor=4), precision=fp8)
+    assert frontend == "python -m dynamo.frontend --http-host 127.0.0.1 --http-port 8000"
+    assert worker == (
+        "python -m dynamo.vllm --model meta-llama/Llama-3.3-70B-Instruct --tensor-parallel-size 4 --max-num-seqs 256 "
+        "--max-num-batched-tokens 8192 --max-model-len auto --gpu-memory-utilization 0.92 --quantization fp8 "
+        "--kv-cache-dtype bfloat16"
+    )
+
+
+def test_dynamo_tells_tensorrt_llm_its_sizes_and_its_role_and_leaves_the_rest_to_the_yaml():
+    frontend, prefill, decode = under_dynamo("deepseek-r1", "trtllm", **XPYD)
+    assert prefill == (
+        "python -m dynamo.trtllm --model nvidia/DeepSeek-R1-NVFP4 --served-model-name nvidia/DeepSeek-R1-NVFP4 "
+        "--tensor-parallel-size 4 --expert-parallel-size 4 --max-batch-size 32 --max-num-tokens 16384 "
+        "--extra-engine-args trtllm-prefill.yaml --disaggregation-mode prefill"
+    )
+    assert "--tensor-parallel-size 8 --expert-parallel-size 8 --enable-attention-dp" in decode
+    assert decode.endswith("--disaggregation-mode decode")
+    assert frontend.startswith("python -m dynamo.frontend")
+
+
+def test_dynamo_s_vllm_and_sglang_workers_know_their_role():
+    vllm = under_dynamo("deepseek-r1", "vllm", **XPYD)
+    sglang = under_dynamo("deepseek-r1", "sglang", **XPYD)
+    assert [line.partition("--disaggregation-mode ")[2] for line in vllm[1:]] == ["prefill", "decode"]
+    assert all(line.count("--disaggregation-mode") == 1 for line in [*vllm[1:], *sglang[1:]])
+    assert all("--port" not in line and "--host " not in line for line in [*vllm[1:], *sglang[1:]])
+
+
+def test_the_note_says_which_engine_dynamo_s_images_bring():
+    exact = ServingConfig(engine=Engine(name="sglang", version="0.5.16"))
+    near = ServingConfig(engine=Engine(name="vllm", version="0.27.0"))
+    assert "brings" not in commands(find_model("llama-3.1-8b"), exact, orchestrator="dynamo")[1].note
+    assert (
+        "Dynamo 1.5.1 brings vllm 0.28.0" in commands(find_model("llama-3.1-8b"), near, orchestrator="dynamo")[1].note
+    )
+
+
+@given(model=st.sampled_from(sorted(models())), config=configs)
+def test_dynamo_holds_exactly_the_gpus_of_the_configuration(model, config):
+    if unsupported(config):
+        return
+    rendered = commands(find_model(model), config, orchestrator="dynamo")
+    assert sum(command.copies * command.gpus for command in rendered) == config.gpus

@@ -157,6 +157,12 @@ def test_fp4_of_gpt_oss_is_mxfp4(read):
     assert found.changed["MXFP4 labelled fp4 or nvfp4"] == 1
 
 
+def test_on_hopper_activations_of_gpt_oss_stay_at_16_bit(read):
+    gpt_oss = row(backend="trtllm", model_path="openai/gpt-oss-120b", precision="fp4", system="h200_sxm")
+    (found,) = read(gpt_oss).rows
+    assert found.config.precision.weights == "mxfp4"
+
+
 def test_a_cold_start_is_suspect_and_says_why(read):
     cold, busy = read(row(16, silicon_ttft_ms="3001"), row(17, silicon_ttft_ms="3002")).rows
     assert cold.suspect.startswith("cold start")
@@ -206,6 +212,24 @@ def test_missing_columns_are_named(read):
 def test_a_cell_that_is_no_number_is_told_with_its_line(read):
     with pytest.raises(InputError, match=r"line 2: column silicon_tpot_ms must hold a number, but has 'fast'"):
         read(row(silicon_tpot_ms="fast"))
+
+
+@pytest.mark.parametrize("text", ["0.0213", "0", "-5", "inf", ""])
+def test_a_time_that_cannot_be_in_milliseconds_is_told_with_its_line(read, text):
+    with pytest.raises(InputError, match=r"line 2: column silicon_tpot_ms must hold milliseconds, 0\.1 or more"):
+        read(row(silicon_tpot_ms=text))
+
+
+@pytest.mark.parametrize("text", ["0", "", "inf"])
+def test_a_count_that_is_none_is_told_with_its_line(read, text):
+    with pytest.raises(InputError, match="line 2: column isl must hold a number of tokens"):
+        read(row(isl=text))
+
+
+def test_a_column_without_its_unit_is_a_missing_one_and_the_unit_is_told(read):
+    columns = ["silicon_tpot" if name == "silicon_tpot_ms" else name for name in COLUMNS]
+    with pytest.raises(InputError, match=r"times in milliseconds\); missing: silicon_tpot_ms"):
+        read(row(), columns=columns)
 
 
 def test_a_file_that_is_not_there_is_an_input_error(tmp_path):

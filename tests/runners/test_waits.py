@@ -9,7 +9,7 @@ from runners.silicon import Silicon, StepKey, _shorter_gemms
 from runners.simulated import Simulated
 from runners.step_time import Curve, StepTimes, Surface
 from runners.workload import Lengths, Workload
-from search_spaces.config import Batching, Engine, Layout, Precision, ServingConfig
+from search_spaces.config import Batching, Disaggregation, Engine, Layout, Precision, ServingConfig
 from search_spaces.hardware import find_system
 from search_spaces.model import find_model
 
@@ -108,3 +108,75 @@ def test_a_standing_start_counts_the_burst_and_all_requests(minimax):
     assert burst.ttft.mean > 1.2 * running.ttft.mean
     assert burst.ttft.at(95) > 2 * running.ttft.at(95)
     assert burst.tpot.mean == pytest.approx(running.tpot.mean, rel=0.1)
+
+
+class OneLaw:
+    """Step times that every worker shares."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.model, self.system = find_model("llama-3.1-8b"), find_system("b200")
+
+    def step_times(self, key):
+        return self.steps
+
+
+def first_generation(steps, layout, *, requests, prefill=None):
+    """Mean TTFT of requests that are all sent to an idle server at once."""
+    config = ServingConfig(
+        engine=Engine(name="vllm", version="0.24.0"),
+        layout=layout,
+        batching=Batching(max_sequences=8192, max_batched_tokens=8192),
+        disaggregation=prefill,
+    )
+    work = Workload(
+        input_tokens=Lengths(low=100, high=100),
+        output_tokens=Lengths(low=11, high=11),
+        requests=requests,
+        standing_start=True,
+    )
+    with Simulated(OneLaw(steps)).serve(config) as measure:
+        return measure(work.at(requests)).ttft.mean
+
+
+TOKENIZED = replace(STEPS, tokenization=0.1)  # 10 s a prompt: far longer than anything else here
+
+
+def test_prompts_are_tokenized_one_after_another():
+    # The n-th prompt is ready after n x 10 s and then takes one pass.
+    assert first_generation(TOKENIZED, Layout(), requests=4) == pytest.approx(25 + PROMPT, abs=3 * STEP)
+
+
+def test_the_ranks_of_a_worker_share_the_front_end_that_tokenizes():
+    # One of two ranks is simulated: its prompts take turns with the other's, the first of them goes first.
+    assert first_generation(TOKENIZED, Layout(attention_dp=2), requests=4) == pytest.approx(20 + PROMPT, abs=3 * STEP)
+
+
+def test_in_front_of_disaggregated_workers_prompts_are_tokenized_side_by_side():
+    pool = Disaggregation(prefill_layout=Layout())
+    found = first_generation(TOKENIZED, Layout(), requests=4, prefill=pool)
+    # The first that is seen starts a pass alone.
+    assert 10 + PROMPT <= found <= 10 + 2 * PROMPT
+
+
+def test_what_the_host_does_with_a_request_delays_each_by_the_same():
+    slow = replace(STEPS, request_host=2.0)
+    assert 2 + PROMPT <= first_generation(slow, Layout(), requests=4) <= 2 + 2 * PROMPT + 1e-9
+
+
+def test_the_first_token_of_a_disaggregated_request_waits_for_a_seat_where_it_is_decoded():
+    config = ServingConfig(
+        engine=Engine(name="trtllm", version="1.3.0rc20"),
+        batching=Batching(max_sequences=1),
+        disaggregation=Disaggregation(prefill_layout=Layout()),
+    )
+    work = Workload(
+        input_tokens=Lengths(low=100, high=100),
+        output_tokens=Lengths(low=101, high=101),
+        requests=2,
+        standing_start=True,
+    )
+    with Simulated(OneLaw(STEPS)).serve(config) as measure:
+        ttft = measure(work.at(2)).ttft
+    # Both prompts share a pass; the second then waits until the first has had its 100 steps of 10 ms.
+    assert ttft.at(99) - ttft.at(50) == pytest.approx(100 * STEP, rel=0.02)

@@ -191,3 +191,17 @@ def test_strides_reach_a_capacity_thirty_times_the_guess():
     found = search(FakeServer(30), LoadRange(lowest=0.01, highest=1e5, guess=1))
     assert chosen_load(found) > 6
     assert math.isfinite(chosen_load(found))
+
+
+@given(
+    listed=st.lists(st.integers(1, 4096), min_size=1, max_size=7, unique=True),
+    capacity=st.floats(0.5, 5000),
+    guess=st.floats(1, 5000),
+)
+def test_of_listed_loads_the_highest_that_keeps_the_sla_is_found_and_no_other_is_measured(listed, capacity, guess):
+    loads = tuple(float(load) for load in sorted(listed))
+    server = FakeServer(capacity)
+    found = search(server, LoadRange(lowest=loads[0], highest=loads[-1], guess=guess, only=loads), workload=CLOSED)
+    assert {level.load for level in found.levels} <= set(loads)
+    kept = [load for load in loads if SLA.kept_by(FakeServer(capacity)(CLOSED.at(load)))]
+    assert found.levels[found.chosen].load == (kept[-1] if kept else loads[0])

@@ -607,8 +607,8 @@ def test_the_schema_in_the_repository_is_that_of_the_reader():
 
 def test_the_schema_completes_names():
     properties = json.loads(schema())["properties"]
-    assert "gpt-oss-120b" in properties["model"]["enum"]
-    assert "gb300-nvl72" in properties["system"]["enum"]
+    assert "gpt-oss-120b" in properties["model"]["anyOf"][0]["enum"]
+    assert "gb300-nvl72" in properties["system"]["anyOf"][0]["enum"]
     assert "vllm@0.27.0" in properties["engines"]["items"]["enum"]
     assert "ttft_ms_p99" in properties["sla"]["properties"]
     assert "layout.tensor" in properties["space"]["properties"]
@@ -681,3 +681,20 @@ def test_no_setting_raises_anything_but_an_input_error(knob, text):
             parse_settings([setting], TRTLLM)
         except InputError:
             continue
+
+
+def test_a_confidence_stands_beside_the_promises(experiment):
+    sla = experiment({"sla/confidence": 0.9}).scenario().sla
+    assert sla.confidence == 0.9
+    assert [promise.key for promise in sla.promises] == ["ttft_ms_p99"]
+
+
+@pytest.mark.parametrize("value", [0.3, 1])
+def test_a_confidence_is_a_probability_above_one_half(complaint, value):
+    assert complaint({"sla/confidence": value}) == [f"sla: `0.5 <= confidence < 1` must hold, but got {value:g}"]
+
+
+def test_a_confidence_alone_promises_nothing(complaint):
+    assert complaint({"sla": {"confidence": 0.9}}) == [
+        "sla: confidence needs a promise beside it, such as ttft_ms_p99: 1000"
+    ]

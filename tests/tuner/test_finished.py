@@ -173,3 +173,17 @@ def test_frames_have_a_row_for_each_trial_and_each_load(tmp_path):
     assert list(levels["sla_kept"]) == [True, False, True]
     gpus_usd_per_s = 8 * finished.scenario.price.usd_per_gpu_hour / 3600
     assert levels["usd_per_million_output_tokens"][0, 0] == pytest.approx(gpus_usd_per_s / 80_000 * 1e6)
+
+
+def test_an_experiment_that_was_changed_in_python_is_kept_as_it_was_asked(tmp_path):
+    asked = read_experiment(find_experiment(CHAT)).model_copy(update={"gpus": 4})
+    session = Session(question=asked)
+    with open_study(tmp_path, session.study_name, question=session.asked) as study:
+        keep_experiment(study, asked)
+        turn = study.ask()
+        turn.set_user_attr(RECORD, trial_to_json(KEPT))
+        study.tell(turn, 1.0)
+    finished = open_finished(tmp_path, CHAT)
+    assert finished.question.gpus == 4
+    (tmp_path / "again.yaml").write_text(finished.text)
+    assert read_experiment(tmp_path / "again.yaml").gpus == 4

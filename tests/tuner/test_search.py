@@ -21,7 +21,7 @@ from search_spaces.model import find_model
 from search_spaces.space import PREFILL, full_space
 from tuner.capacity import LoadRange
 from tuner.prior import Candidate, Ranking, Uninformed
-from tuner.sampler import RECORD, RankedSampler
+from tuner.sampler import RECORD, BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import (
     Budget,
@@ -167,7 +167,7 @@ class Log:
 
 def search_in(study: optuna.Study, runner=None, *, beliefs=None, ranking=None, trials=20, **parts) -> Search:
     beliefs = beliefs or Beliefs()
-    sampler = RankedSampler(beliefs, ranking or beliefs.rank(), seed=0)
+    sampler = BeliefSampler(beliefs, ranking or beliefs.rank(), seed=0)
     study.sampler = sampler
     log = parts.pop("log", Log())
     return Search(

@@ -1,6 +1,7 @@
 """Comparing predictions with measurements: the scores by hand, and one real row from end to end."""
 
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import pytest
 from typer.testing import CliRunner
@@ -9,12 +10,20 @@ from runners.recorded import Recordings, recordings
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.cli import app
 from tuner.fidelity import Fidelity, to_html, to_markdown, write
+from tuner.replay import case, cases, quality
 from tuner.validate import (
+    GROUPS,
+    SPLITS,
     Compared,
     Prediction,
     compare,
     coverage,
+    decisions,
+    dollars,
+    gpu_price,
     grouped,
+    held_out,
+    measured_dollars,
     rank_correlation,
     sample,
     score,
@@ -86,7 +95,7 @@ def test_too_few_rows_have_no_rank(rows):
 
 def test_groups_keep_every_row_once(rows):
     compared = [predicted(row) for row in rows]
-    for by in ("engine", "system", "mode", "precision", "model"):
+    for by in GROUPS:
         assert sum(len(group) for group in grouped(compared, by).values()) == len(rows)
 
 
@@ -127,6 +136,90 @@ def test_the_peer_is_not_run_on_disaggregated_rows():
     assert "simulator" in found.predictions
 
 
+# Splits
+
+
+@pytest.mark.parametrize("by", SPLITS)
+def test_no_row_is_fitted_on_and_scored_in_one_split(by):
+    known = select(recordings().clean)[::7]
+    for _name, fitted, scored in held_out(known, by):
+        assert not set(fitted) & set(scored)
+        assert not {GROUPS[by](row) for row in fitted} & {GROUPS[by](row) for row in scored}
+
+
+def test_only_the_past_is_fitted_on_to_score_a_quarter():
+    known = select(recordings().clean)
+    for _name, fitted, scored in held_out(known, "quarter"):
+        assert all(before.date < min(row.date for row in scored) for before in fitted)
+    assert [name for name, fitted, _ in held_out(known, "quarter") if not fitted] == ["2025 Q4"]
+
+
+def test_every_row_is_scored_once_by_group():
+    known = select(recordings().clean)[::7]
+    assert sum(len(scored) for _, _, scored in held_out(known, "model")) == len(known)
+
+
+def test_replicas_do_not_tell_layouts_apart():
+    (row, *_) = recordings().clean
+    more = replace(row, config=replace(row.config, layout=replace(row.config.layout, replicas=5)))
+    assert GROUPS["layout"](more) == GROUPS["layout"](row)
+
+
+# Dollars
+
+
+def test_dollars_are_those_of_the_gpus_held(rows):
+    """By hand: 4 GPUs at the list price, for 3,600 x output tokens/s."""
+    (row, *_) = rows
+    hourly = gpu_price("b200").usd_per_gpu_hour
+    assert measured_dollars(row) == pytest.approx(4 * hourly / (row.output_rate * 3600 / 1e6))
+
+
+def test_dollars_are_predicted_in_inverse_proportion_to_the_rate(rows):
+    found = dollars([predicted(row, ttft=2, tpot=2) for row in rows[:1]], "simulator")
+    assert found.predicted == pytest.approx(2 * found.measured)
+    assert found.error == pytest.approx(found.measured)
+    assert dollars([predicted(row) for row in rows], "AIConfigurator") is None
+
+
+# Decisions
+
+
+@pytest.fixture(scope="module")
+def scenario():
+    return [row for row in recordings().clean if row.scenario == ("llama-3.3-70b", "b200", 1024, 1024)]
+
+
+def test_an_oracle_breaks_no_limit_and_reaches_the_best(scenario):
+    found = quality(decisions([predicted(row) for row in scenario], "simulator"))
+    assert found.decisions == len(case(scenario[0].scenario, scenario).limits)
+    assert (found.broken, found.none, found.share) == (0, 0, 1)
+
+
+def test_an_optimist_breaks_limits(scenario):
+    found = quality(decisions([predicted(row, ttft=0.2, tpot=0.2) for row in scenario], "simulator"))
+    assert found.broken > 0.5
+    assert found.share < 0.5
+
+
+def test_a_runner_that_abstains_from_everything_finds_nothing(scenario):
+    found = quality(decisions([predicted(row) for row in scenario], "AIConfigurator"))
+    assert (found.broken, found.none, found.share) == (0, 1, 0)
+
+
+def test_rows_left_out_are_as_if_not_measured(scenario):
+    compared = [predicted(row) for row in scenario]
+    found = decisions(compared, "simulator", only=lambda row: row.row.config.engine.name == "vllm")
+    assert {decision.best.config.engine.name for decision in found} == {"vllm"}
+
+
+def test_a_scenario_of_few_configurations_asks_nothing(rows):
+    assert decisions([predicted(row) for row in rows], "simulator") == []
+
+
+# The report
+
+
 @pytest.fixture
 def report(rows):
     known = Recordings(rows=tuple(rows), total=len(rows), dropped={"a rule": 2}, changed={})
@@ -138,10 +231,21 @@ def test_the_report_names_its_command_the_rules_and_what_was_not_predicted(repor
     assert "Made by `servetune validate`" in text
     assert "| dropped | a rule | 2 |" in text
     assert f"no kernel data {len(report.compared)}" in text
+    assert "MLPerf Inference v5.1 and v6.0" in text
 
 
 def test_the_html_report_has_a_dot_for_each_row_and_figure(report):
-    assert to_html(report).count("<circle") == 2 * len(report.compared)
+    assert to_html(report).count("<circle") == 3 * len(report.compared)
+
+
+def test_the_markdown_report_shows_the_pictures_written_beside_it(report, tmp_path):
+    write(report, tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    pictures = sorted(path.name for path in tmp_path.glob("*.svg"))
+    assert pictures == ["page-throughput-simulator.svg", "page-tpot-simulator.svg", "page-ttft-simulator.svg"]
+    assert all(f"({name})" in text for name in pictures)
+    for path in tmp_path.glob("*.svg"):
+        ET.parse(path)
 
 
 def test_an_unknown_kind_of_report_is_refused(report, tmp_path):
@@ -166,4 +270,23 @@ def test_the_command_writes_its_report(tmp_path):
 def test_recordings_are_listed():
     result = CliRunner().invoke(app, ["list", "recordings"])
     assert result.exit_code == 0
-    assert "Recordings" in result.output
+    assert "recorded/gpt-oss-120b-b200-1024-1024" in result.output
+    assert "MLPerf" in result.output
+
+
+def test_questions_are_written_where_asked(tmp_path):
+    result = CliRunner().invoke(app, ["list", "recordings", "--write", str(tmp_path / "questions")])
+    assert result.exit_code == 0
+    assert len(list((tmp_path / "questions").glob("*.yaml"))) == 31
+
+
+def test_only_recordings_are_written(tmp_path):
+    result = CliRunner().invoke(app, ["list", "models", "--write", str(tmp_path)])
+    assert isinstance(result.exception, InputError)
+
+
+def test_the_report_asks_what_the_benchmarks_ask():
+    """An oracle over every clean Blackwell row decides once for each limit of each case."""
+    found = decisions([predicted(row) for row in select(recordings().clean)], "simulator")
+    assert len(found) == sum(len(case.limits) for case in cases())
+    assert all(decision.share == 1 for decision in found)

@@ -28,6 +28,11 @@ Experiment = Annotated[
 ]
 Runner = Annotated[str | None, typer.Option(help="Who answers, whatever the experiment says: see `runner` there.")]
 Studies = Annotated[Path, typer.Option(help="Folder of the study files.")]
+Study = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="A study's name or file, or an experiment's name where it has one study."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, for scripts.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option(

@@ -85,7 +85,10 @@ def simulate(
     from tuner.experiment import find_experiment, read_experiment
     from tuner.session import Session
 
-    session = Session(question=read_experiment(find_experiment(experiment)))
+    question = read_experiment(find_experiment(experiment))
+    if question.runner == "recorded":
+        question = read_experiment(find_experiment(experiment), runner="simulated")
+    session = Session(question=question)
     scenario = session.scenario
     config = session.changed(settings or [])
     out = console()

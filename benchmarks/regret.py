@@ -1,0 +1,474 @@
+"""The tuner measured as a tuner: how good its answer is after each measurement, against other ways of searching.
+
+python benchmarks/regret.py [--recorded | --simulated] [--seeds 20] [--plot regret.html]
+
+Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.replay`. A measurement is one published row
+(configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of those measured
+so far that keep the SLA; its share is held against the best of all rows, and an answer that breaks the SLA, or none,
+scores 0. Methods see a row's latencies when they measure it, never before. Nothing was fitted to Blackwell rows: the
+scales of `tuner.belief` and its caution were set on the recorded Hopper rows, which `--hopper` scores.
+
+Simulated: every legal aggregated deployment of gpt-oss-120b on 8 x B200 (10,744), priced exhaustively. With a prior,
+the "real" system is a copy of the closed form whose TTFT and TPOT are off by random factors of precision, layout,
+speculation and load, another for each seed. Without, it is the closed form itself.
+
+Predictions of rows are kept in a cache directory under a name that says which code made them.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import os
+import random
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import optuna
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from runners.recorded import Recording
+from runners.silicon import SEQUENCES, Silicon
+from runners.steady_state import SteadyPoint, SteadyState
+from runners.workload import Lengths, Workload
+from search_spaces.config import ServingConfig
+from search_spaces.engine import find_engine
+from search_spaces.errors import InfeasibleError
+from search_spaces.hardware import find_system, list_price
+from search_spaces.model import find_model
+from search_spaces.space import full_space
+from tuner.belief import COST, SIMULATOR_BIAS, Belief, Option, Place, place_of
+from tuner.prior import Candidate, Prior, Uninformed
+from tuner.replay import BLACKWELL, Case, Limits, Prediction, cases, rate_per_gpu
+from tuner.sampler import RECORD, BeliefSampler
+from tuner.scenario import Scenario
+from tuner.sla import Sla, read_promise
+from tuner.validate import compare
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+MOST = 10
+HOPPER = ("h100", "h200")
+RUNNERS = ("simulator", "AIConfigurator")
+
+Predictions = Mapping[str, Mapping[str, Prediction]]
+"""By provenance of the row, then by who predicts."""
+
+
+# Predictions of recorded rows, kept on disk
+
+
+def predictions(rows: Sequence[Recording]) -> Predictions:
+    path = Path(tempfile.gettempdir()) / "servetune-regret" / f"{version(rows)}.json"
+    if not path.exists():
+        found = {
+            compared.row.provenance: {name: [p.ttft, p.tpot] for name, p in compared.predictions.items()}
+            for compared in compare(rows, RUNNERS)
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    return {
+        row: {name: Prediction(ttft=ttft, tpot=tpot) for name, (ttft, tpot) in by.items()}
+        for row, by in json.loads(path.read_text()).items()
+    }
+
+
+def version(rows: Sequence[Recording]) -> str:
+    """Of the code that predicts, and of the rows."""
+    digest = hashlib.sha256()
+    for room in ("runners", "search_spaces"):
+        for file in sorted((Path(__file__).parents[1] / room).iterdir()):
+            if file.is_file():
+                digest.update(file.read_bytes())
+    digest.update("".join(row.provenance for row in rows).encode())
+    return digest.hexdigest()[:16]
+
+
+# Ways of choosing rows
+
+
+class Measured:
+    """One case's rows and one SLA, as a method may see them: predictions of all rows, latencies of those measured."""
+
+    def __init__(self, case: Case, limits: Limits, known: Predictions) -> None:
+        self.case, self.limits = case, limits
+        self.rows = case.rows
+        self.predicted = [known[row.provenance] for row in case.rows]
+        self.measured: list[int] = []
+
+    def measure(self, index: int) -> Recording:
+        self.measured.append(index)
+        return self.rows[index]
+
+    def shares(self) -> list[float]:
+        """Share of the best after 1, 2, ... MOST measurements."""
+        kept = [rate_per_gpu(row, row) for row in self.rows if self.limits.kept_by(row)]
+        found, shares = 0.0, []
+        for index in self.measured[:MOST]:
+            row = self.rows[index]
+            found = max(found, rate_per_gpu(row, row) if self.limits.kept_by(row) else 0.0)
+            shares.append(found / max(kept))
+        return shares + [shares[-1]] * (MOST - len(shares))
+
+
+def at_random(table: Measured, seed: int) -> None:
+    order = list(range(len(table.rows)))
+    random.Random(seed).shuffle(order)
+    for index in order[:MOST]:
+        table.measure(index)
+
+
+def static(table: Measured, _seed: int) -> None:
+    """AIConfigurator's ranking: those predicted to keep the SLA by throughput, then by how little they miss it."""
+
+    def rank(index: int) -> tuple[float, float]:
+        point = table.predicted[index].get("AIConfigurator")
+        if point is None:
+            return (math.inf, 0.0)
+        over = max(point.ttft / table.limits.ttft, point.tpot / table.limits.tpot, 1.0)
+        return (over, -rate_per_gpu(table.rows[index], point))
+
+    for index in sorted(range(len(table.rows)), key=rank)[:MOST]:
+        table.measure(index)
+
+
+def believed(table: Measured, _seed: int) -> None:
+    """`Belief` over the simulator's predictions; a row that is not predicted borrows those of the nearest."""
+    belief = Belief(options(table), ("ttft", "tpot"))
+    best: float | None = None
+    while len(table.measured) < min(MOST, len(table.rows)):
+        worth = belief.worth(best)
+        worth[table.measured] = -1.0
+        index = int(worth.argmax())
+        row = table.measure(index)
+        cost = -math.log(rate_per_gpu(row, row))
+        over = {name: math.log(getattr(row, name) / getattr(table.limits, name)) for name in ("ttft", "tpot")}
+        belief.observe(index, {COST: cost} | over)
+        if table.limits.kept_by(row):
+            best = cost if best is None else min(best, cost)
+
+
+def options(table: Measured) -> list[Option]:
+    places = [place_of(row.config, row.concurrency) for row in table.rows]
+    known = [index for index, by in enumerate(table.predicted) if "simulator" in by]
+    found = []
+    for row, place, by in zip(table.rows, places, table.predicted, strict=True):
+        nearest = min(known, key=lambda index: apart(place, places[index]))
+        point = by.get("simulator", table.predicted[nearest]["simulator"])
+        bias = {name: math.exp(value) for name, value in SIMULATOR_BIAS.items()}
+        point = Prediction(ttft=point.ttft * bias["ttft"], tpot=point.tpot * bias["tpot"])
+        found.append(
+            Option(
+                params={},
+                place=place,
+                cost=-math.log(rate_per_gpu(row, point)),
+                ratios={
+                    "ttft": math.log(point.ttft / table.limits.ttft),
+                    "tpot": math.log(point.tpot / table.limits.tpot),
+                },
+                gpu_time=row.config.gpus * row.workload.requests / (rate_per_gpu(row, point) * row.config.gpus),
+            )
+        )
+    return found
+
+
+def apart(one: Place, other: Place) -> float:
+    names = sum(a != b for a, b in zip(one.names, other.names, strict=True))
+    return sum(abs(a - b) for a, b in zip(one.numbers, other.numbers, strict=True)) + 2 * names
+
+
+def sampled(make: Callable[[int], optuna.samplers.BaseSampler]) -> Callable[[Measured, int], None]:
+    """An Optuna sampler on what tells the rows apart: what is measured is the row nearest to what it asks for."""
+
+    def run(table: Measured, seed: int) -> None:
+        numbers, names = columns(table.case.name, table.rows)
+        study = optuna.create_study(sampler=make(seed))
+        while len(table.measured) < min(MOST, len(table.rows)):
+            trial = study.ask()
+            far = np.zeros(len(table.rows))
+            for at, column in enumerate(numbers):
+                far += abs(column - trial.suggest_float(f"n{at}", column.min(), column.max()))
+            for at, column in enumerate(names):
+                far += 2 * (column != trial.suggest_categorical(f"c{at}", sorted(set(column))))
+            far[table.measured] = math.inf
+            row = table.measure(int(far.argmin()))
+            for name in ("ttft", "tpot"):
+                trial.set_constraint(name, getattr(row, name) / getattr(table.limits, name) - 1)
+            study.tell(trial, 1 / rate_per_gpu(row, row))
+
+    return run
+
+
+COLUMNS: dict[str, Any] = {}
+
+
+def columns(case: str, rows: Sequence[Recording]) -> Any:
+    """What differs between a case's rows: numbers and names, each as one array for all rows."""
+    if case not in COLUMNS:
+        places = [place_of(row.config, row.concurrency) for row in rows]
+        numbers = [np.array(column) for column in zip(*(place.numbers for place in places), strict=True)]
+        names = [np.array(column) for column in zip(*(place.names for place in places), strict=True)]
+        COLUMNS[case] = (
+            [column for column in numbers if column.max() > column.min()],
+            [column for column in names if len(set(column)) > 1],
+        )
+    return COLUMNS[case]
+
+
+def methods() -> Mapping[str, Callable[[Measured, int], None]]:
+    found = {
+        "servetune": believed,
+        "AIConfigurator, static ranking": static,
+        "random": at_random,
+        "Optuna TPE": sampled(lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=3)),
+        "Optuna NSGA-II": sampled(lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=5)),
+    }
+    if find_spec("torch"):
+        found["Optuna GP"] = sampled(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=3))
+    return found
+
+
+def recorded(systems: Sequence[str], seeds: int, console: Console) -> dict[str, list[float]]:
+    """Mean shares by method."""
+    found = cases(systems=systems)
+    known = predictions([row for case in found for row in case.rows])
+    asked = [(case, limits) for case in found for limits in case.limits]
+    title = f"Share of the best measured tokens/s/GPU: {len(found)} scenarios, {len(asked)} questions"
+    table = Table("", *(f"{k}" for k in range(1, MOST + 1)), "no answer after 5", title=title, box=SIMPLE_HEAD)
+    means: dict[str, list[float]] = {}
+    by_case: dict[str, list[float]] = {}
+    for name, method in methods().items():
+        runs = []
+        for case, limits in asked:
+            for seed in range(1 if method in (believed, static) else seeds):
+                view = Measured(case, limits, known)
+                method(view, seed)
+                runs.append(view.shares())
+                if method is believed:
+                    by_case.setdefault(case.name, []).append(runs[-1][4])
+        means[name] = [fmean(run[k] for run in runs) for k in range(MOST)]
+        none = fmean(run[4] == 0 for run in runs)
+        table.add_row(name, *(f"{share:.3f}" for share in means[name]), f"{none:.1%}")
+    console.print(table)
+    if "Optuna GP" not in means:
+        console.print("Optuna's GP sampler was left out: torch is not installed.")
+    worst = sorted(by_case.items(), key=lambda item: fmean(item[1]))[:5]
+    shown = ", ".join(f"{name} {fmean(shares):.2f}" for name, shares in worst)
+    console.print(f"Where servetune does worst, share after 5: {shown}")
+    return means
+
+
+# The simulator's own space
+
+
+class World:
+    """Random factors by which a real system's latencies differ from the closed form's; none for a scale of 0."""
+
+    def __init__(self, seed: int, scale: float) -> None:
+        self.seed, self.scale = seed, scale
+        self._normals: dict[str, float] = {}
+
+    def factor(self, what: str, config: ServingConfig, sequences: int) -> float:
+        layout, precision, drafts = config.layout, config.precision, config.speculation
+        parts = (
+            (1.0, ""),
+            (0.7, f"{precision}"),
+            (0.5, f"tensor {layout.tensor}"),
+            (0.5, f"attention_dp {layout.attention_dp}"),
+            (0.5, f"expert {layout.expert}"),
+            (0.4, f"{drafts.method}"),
+            (0.2 * drafts.draft_length, "draft"),
+            (0.1 * math.log2(sequences / 8), "load"),
+            (0.3, f"{layout} {precision} {drafts}"),
+        )
+        total = sum(weight * self._normal(f"{what} {key}") for weight, key in parts)
+        return math.exp(self.scale * {"ttft": 0.3, "tpot": 0.15}[what] * total)
+
+    def _normal(self, key: str) -> float:
+        if key not in self._normals:
+            rng = np.random.default_rng([self.seed, zlib.crc32(key.encode())])
+            self._normals[key] = float(rng.normal())
+        return self._normals[key]
+
+
+class Real(Prior):
+    """The closed form in another world."""
+
+    world = World(0, 0.0)
+
+    def _best_point(self, config: ServingConfig) -> SteadyPoint:
+        steady = SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload)
+        best: SteadyPoint | None = None
+        for sequences in (*(n for n in SEQUENCES if n < steady.most_sequences), steady.most_sequences):
+            point = self._changed(steady, config, sequences)
+            if not self._keeps(point):
+                return best or point
+            best = point
+        assert best is not None
+        return best
+
+    def _changed(self, steady: SteadyState, config: ServingConfig, sequences: int) -> SteadyPoint:
+        point = steady.at(sequences)
+        ttft = point.ttft * self.world.factor("ttft", config, sequences)
+        tpot = point.tpot * self.world.factor("tpot", config, sequences)
+        e2e = ttft + tpot * (steady.output_tokens - 1)
+        return replace(point, ttft=ttft, tpot=tpot, e2e=e2e, request_rate=point.concurrency / e2e)
+
+
+Truth = Mapping[frozenset[tuple[str, Any]], Candidate]
+
+
+def question() -> Scenario:
+    model, system = find_model("gpt-oss-120b"), find_system("b200")
+    space = full_space(model, system, (find_engine("trtllm"),), 8).restricted({"mode": ("aggregated",)})
+    lengths = Lengths(low=1024, high=1024)
+    promises = (read_promise("ttft_ms_mean", 300), read_promise("tpot_ms_mean", 10))
+    return Scenario(
+        name="regret",
+        model=model,
+        system=system,
+        gpus=8,
+        workload=Workload(input_tokens=lengths, output_tokens=lengths),
+        sla=Sla(promises=promises),
+        price=list_price(system, "hyperscaler"),
+        objective="usd_per_million_output_tokens",
+        space=space,
+    )
+
+
+def truth(prior: Prior, world: World) -> Truth:
+    """Every legal configuration of the space, priced."""
+    real = Real(prior.scenario, prior.silicon)
+    real.world = world
+    dimensions = {name: v for name, v in prior.scenario.space.dimensions.items() if not name.startswith("prefill.")}
+    found: dict[frozenset[tuple[str, Any]], Candidate] = {}
+    for values in itertools.product(*dimensions.values()):
+        params = dict(zip(dimensions, values, strict=True))
+        try:
+            found[frozenset(params.items())] = real.predict(params)
+        except InfeasibleError:
+            continue
+    return found
+
+
+def ratios(scenario: Scenario, real: Truth, sampler: optuna.samplers.BaseSampler, most: int) -> list[float]:
+    """Best cost found over the optimum, after each measured configuration; what is illegal costs no trial."""
+    cheapest = min(c.objective for c in real.values() if not c.excess and c.objective is not None)
+    study = optuna.create_study(sampler=sampler)
+    best, found, seen = math.inf, [], set()
+    for _ in range(40 * most):
+        trial = study.ask()
+        try:
+            scenario.space.draw(trial)
+            key = frozenset(trial.params.items())
+            candidate = real[key]
+        except (InfeasibleError, KeyError):
+            trial.set_user_attr(RECORD, "infeasible")
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            continue
+        for promise in scenario.sla.promises:
+            trial.set_constraint(promise.key, candidate.excess if candidate.binding == promise.key else 0.0)
+        trial.set_user_attr(RECORD, "measured")
+        assert candidate.objective is not None
+        study.tell(trial, candidate.objective)
+        if key in seen:
+            continue
+        seen.add(key)
+        best = min(best, math.inf if candidate.excess else candidate.objective)
+        found.append(best / cheapest)
+        if len(found) == most or found[-1] <= 1 + 1e-9:
+            break
+    return found
+
+
+def reached(found: Sequence[float], ratio: float) -> float:
+    return next((k for k, value in enumerate(found, start=1) if value <= ratio), math.inf)
+
+
+def simulated(seeds: int, most: int, console: Console) -> None:
+    scenario = question()
+    prior = Prior(scenario, Silicon(scenario.model, scenario.system, longest_context=2048))
+    ranking = prior.rank()
+    same = truth(prior, World(0, 0.0))
+    close = sum(not c.excess and c.objective <= 1.05 * best_of(same) for c in same.values())
+    title = f"Trials to the optimum of {len(same):,} configurations ({close} within 5 %), {seeds} seeds, {most} at most"
+    heads = ("", "within 5 % (median)", "within 1 % (median)", "seeds within 1 %", "s a trial")
+    table = Table(*heads, title=title, box=SIMPLE_HEAD)
+
+    def row(name: str, make: Callable[[int], tuple[Truth, optuna.samplers.BaseSampler]]) -> None:
+        began, runs = time.perf_counter(), []
+        spent = 0.0
+        for seed in range(seeds):
+            real, sampler = make(seed)
+            began = time.perf_counter()
+            runs.append(ratios(scenario, real, sampler, most))
+            spent += time.perf_counter() - began
+        medians = [median(reached(run, ratio) for run in runs) for ratio in (1.05, 1.01)]
+        shown = [f"over {most}" if value == math.inf else f"{value:g}" for value in medians]
+        inside = fmean(reached(run, 1.01) <= most for run in runs)
+        table.add_row(name, *shown, f"{inside:.0%}", f"{spent / sum(map(len, runs)):.3f}")
+
+    worlds = [truth(prior, World(seed + 1, 1.0)) for seed in range(seeds)]
+    row("servetune, predictions off", lambda seed: (worlds[seed], BeliefSampler(prior, ranking, seed=seed)))
+    row("servetune, predictions right", lambda seed: (same, BeliefSampler(prior, ranking, seed=seed)))
+    row("servetune, no predictions", lambda seed: (same, uninformed(scenario, seed)))
+    row("Optuna TPE, no predictions", lambda seed: (same, optuna.samplers.TPESampler(seed=seed)))
+    row("random", lambda seed: (same, optuna.samplers.RandomSampler(seed=seed)))
+    console.print(table)
+
+
+def uninformed(scenario: Scenario, seed: int) -> BeliefSampler:
+    prior = Uninformed(scenario, seed=seed)
+    return BeliefSampler(prior, prior.rank(), seed=seed)
+
+
+def best_of(real: Truth) -> float:
+    return min(c.objective for c in real.values() if not c.excess and c.objective is not None)
+
+
+def plot(means: Mapping[str, Sequence[float]], path: Path) -> None:
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for name, shares in means.items():
+        figure.add_scatter(x=list(range(1, MOST + 1)), y=list(shares), name=name, mode="lines+markers")
+    figure.update_layout(xaxis_title="measurements", yaxis_title="share of the best measured tokens/s/GPU")
+    figure.write_html(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recorded", action="store_true", help="only the recorded Blackwell scenarios")
+    parser.add_argument("--hopper", action="store_true", help="only the recorded Hopper scenarios")
+    parser.add_argument("--simulated", action="store_true", help="only the simulator's own space")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--most", type=int, default=60, help="trials on the simulator's own space")
+    parser.add_argument("--plot", type=Path, help="an .html file for the curves of the recorded scenarios")
+    chosen = parser.parse_args()
+    console = Console(width=150, highlight=False)
+    everything = not (chosen.recorded or chosen.hopper or chosen.simulated)
+    if chosen.hopper:
+        recorded(HOPPER, chosen.seeds, console)
+    if chosen.recorded or everything:
+        means = recorded(BLACKWELL, chosen.seeds, console)
+        if chosen.plot:
+            plot(means, chosen.plot)
+    if chosen.simulated or everything:
+        simulated(chosen.seeds, chosen.most, console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Engine: what a server that is up says of itself: whether it answers, its release, its model and its metrics."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from runners.measurement import Observed
+from search_spaces.config import EngineName
+
+ASK_S = 5.0
+SCRAPE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """Status and text of one answer."""
+
+    status: int
+    text: str
+
+
+def ask(url: str, path: str, body: Mapping[str, object] | None = None, *, timeout_s: float = ASK_S) -> Reply:
+    """GET, or POST of JSON. Raises OSError or http.client.HTTPException where nobody answers."""
+    server = urlsplit(url)
+    connection = http.client.HTTPConnection(server.hostname or "", server.port, timeout=timeout_s)
+    try:
+        if body is None:
+            connection.request("GET", path)
+        else:
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return Reply(status=response.status, text=response.read().decode("utf-8", errors="replace"))
+    finally:
+        connection.close()
+
+
+def complete(url: str, model_name: str, *, prompt: str = "Hello", tokens: int = 1, timeout_s: float) -> Reply:
+    """A real completion: the only sign of life that a hung engine does not give."""
+    body = {"model": model_name, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+    return ask(url, "/v1/completions", body, timeout_s=timeout_s)
+
+
+def model_served(url: str) -> str | None:
+    """The name under which the server offers its model; None where it does not say."""
+    with suppress(OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return str(json.loads(ask(url, "/v1/models").text)["data"][0]["id"])
+    return None
+
+
+def release(url: str) -> str | None:
+    """The engine's release; None where the server does not say."""
+    for path in ("/version", "/get_server_info"):
+        with suppress(OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+            return str(json.loads(ask(url, path).text)["version"])
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricNames:
+    """What an engine calls its metrics; empty where it has none of the kind."""
+
+    kv_usage: str
+    waiting: str
+    preemptions: str = ""
+    queue_seconds: str = ""
+    prefix_hits: str = ""
+    prefix_queries: str = ""
+    drafts: str = ""
+    accepted_by_position: str = ""
+
+
+# vLLM 0.32: v1/metrics/loggers.py and v1/spec_decode/metrics.py; SGLang: docs.sglang.io, production metrics.
+# TensorRT-LLM's server gives its metrics as JSON, in a form that depends on its settings: none are read.
+METRICS: Mapping[EngineName, MetricNames] = {
+    "vllm": MetricNames(
+        kv_usage="vllm:kv_cache_usage_perc",
+        waiting="vllm:num_requests_waiting",
+        preemptions="vllm:num_preemptions_total",
+        queue_seconds="vllm:request_queue_time_seconds",
+        prefix_hits="vllm:prefix_cache_hits_total",
+        prefix_queries="vllm:prefix_cache_queries_total",
+        drafts="vllm:spec_decode_num_drafts_total",
+        accepted_by_position="vllm:spec_decode_num_accepted_tokens_per_pos_total",
+    ),
+    "sglang": MetricNames(
+        kv_usage="sglang:token_usage",
+        waiting="sglang:num_queue_reqs",
+        queue_seconds="sglang:queue_time_seconds",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scrape:
+    """One look at the metrics of all workers: counters are summed over them, gauges are the highest."""
+
+    totals: Mapping[str, float] = field(default_factory=dict)
+    highest: Mapping[str, float] = field(default_factory=dict)
+    by_position: Mapping[int, float] = field(default_factory=dict)
+
+
+def scrape(urls: Sequence[str], names: MetricNames) -> Scrape:
+    """A worker that does not answer is left out."""
+    totals: dict[str, float] = {}
+    highest: dict[str, float] = {}
+    by_position: dict[int, float] = {}
+    for name, labels, value in _samples(urls):
+        if name == names.accepted_by_position:
+            position = int(labels["position"])
+            by_position[position] = by_position.get(position, 0.0) + value
+        totals[name] = totals.get(name, 0.0) + value
+        highest[name] = max(highest.get(name, value), value)
+    return Scrape(totals=totals, highest=highest, by_position=by_position)
+
+
+def _samples(urls: Sequence[str]) -> Iterator[tuple[str, dict[str, str], float]]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    for url in urls:
+        with suppress(OSError, http.client.HTTPException, ValueError):
+            for family in text_string_to_metric_families(ask(url, "/metrics").text):
+                for sample in family.samples:
+                    yield sample.name, sample.labels, sample.value
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """Metrics of one window, looked at about every second."""
+
+    names: MetricNames
+    before: Scrape
+    after: Scrape = field(default_factory=Scrape)
+    kv_peak: float = 0.0
+    waiting_peak: float = 0.0
+
+    def look(self, seen: Scrape) -> None:
+        self.after = seen
+        self.kv_peak = max(self.kv_peak, seen.highest.get(self.names.kv_usage, 0.0))
+        self.waiting_peak = max(self.waiting_peak, seen.highest.get(self.names.waiting, 0.0))
+
+    @property
+    def preemptions(self) -> int:
+        return round(self._grown(self.names.preemptions))
+
+    def observed(self, *, watts: float | None, versions: tuple[tuple[str, str], ...]) -> Observed:
+        names = self.names
+        return Observed(
+            queue_time_s=self._ratio(f"{names.queue_seconds}_sum", f"{names.queue_seconds}_count"),
+            waiting_peak=round(self.waiting_peak),
+            prefix_cache_hits=self._ratio(names.prefix_hits, names.prefix_queries),
+            acceptance=self._acceptance(),
+            watts=watts,
+            versions=versions,
+        )
+
+    def _acceptance(self) -> tuple[float, ...]:
+        drafts = self._grown(self.names.drafts)
+        if not drafts:
+            return ()
+        positions = sorted(self.after.by_position)
+        grown = (self.after.by_position[at] - self.before.by_position.get(at, 0.0) for at in positions)
+        return tuple(accepted / drafts for accepted in grown)
+
+    def _ratio(self, part: str, whole: str) -> float | None:
+        counted = self._grown(whole)
+        return self._grown(part) / counted if counted else None
+
+    def _grown(self, name: str) -> float:
+        return self.after.totals.get(name, 0.0) - self.before.totals.get(name, 0.0)
+
+
+@contextmanager
+def watched(urls: Sequence[str], names: MetricNames, *, every_s: float = SCRAPE_EVERY_S) -> Iterator[Watch]:
+    """Looks at the metrics in a thread of its own until the block ends."""
+    watch = Watch(names=names, before=scrape(urls, names))
+    over = threading.Event()
+
+    def keep_looking() -> None:
+        while not over.wait(every_s):
+            watch.look(scrape(urls, names))
+
+    thread = threading.Thread(target=keep_looking, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+    watch.look(scrape(urls, names))

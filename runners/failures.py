@@ -1,0 +1,171 @@
+"""Why a server failed: a named cause, from its log and from how it ended."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from runners.runner import OUT_OF_MEMORY, RunFailedError
+
+TAIL_LINES = 20
+READ_BYTES = 1 << 20
+"""Of the log's beginning and of its end: what is read to find the cause."""
+
+ENVIRONMENT: Final = frozenset(
+    {"engine not installed", "disk full", "port in use", "no GPU", "engine broken", "other release"}
+)
+"""Causes that lie in the machine: every other configuration would fail alike."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """Words of a log that name a cause."""
+
+    cause: str
+    words: re.Pattern[str]
+
+
+def _sign(cause: str, *words: str) -> Sign:
+    return Sign(cause=cause, words=re.compile("|".join(words)))
+
+
+# The first one found wins: what the machine lacks comes before what the engine makes of it.
+SIGNS: Final = (
+    _sign("disk full", r"No space left on device", r"\[Errno 28\]", r"Disk quota exceeded"),
+    _sign("port in use", r"[Aa]ddress already in use", r"\[Errno 98\]"),
+    _sign("engine not installed", r"No module named '?(vllm|sglang|tensorrt_llm)'?$", r"PackageNotFoundError"),
+    _sign(
+        OUT_OF_MEMORY,
+        r"out of memory",
+        r"OutOfMemoryError",
+        r"OOM command not allowed",
+        r"MemoryError",
+        r"std::bad_alloc",
+        r"[Cc]annot allocate memory",
+        r"[Cc]an't allocate memory",
+        r"No available memory for the cache blocks",
+        r"larger than the (available|maximum number of tokens that can be stored in) KV cache",
+        r"is needed, which is larger than the available KV cache memory",
+        r"Not enough memory",
+        r"less than desired GPU memory utilization",
+        r"exceeds? the available (CPU|GPU)? ?memory",
+        r"is larger than the (total|available) (CPU|GPU|system)? ?memory",
+    ),
+    _sign(
+        "no GPU",
+        r"No CUDA GPUs are available",
+        r"Failed to infer device type",
+        r"CUDA driver version is insufficient",
+        r"Found no NVIDIA driver",
+        r"no CUDA-capable device",
+        r"Device string must not be empty",
+    ),
+    _sign("unsupported flag", r"unrecognized arguments?:", r"error: argument ", r"No such option", r"invalid choice:"),
+    _sign(
+        "no checkpoint",
+        r"is not a local folder and is not a valid model identifier",
+        r"RepositoryNotFoundError",
+        r"Repo id must (be|use)",
+        r"LocalEntryNotFoundError",
+        r"Can't load the configuration of",
+        r"Invalid repository ID or local directory",
+    ),
+    _sign("engine broken", r"ImportError: ", r"ModuleNotFoundError: ", r"undefined symbol: "),
+    _sign(
+        "invalid combination",
+        r"Value error, ",
+        r"(^|[ .])ValueError: ",
+        r"ValidationError: ",
+        r"NotImplementedError",
+        r"AssertionError",
+        r"not supported",
+        r"unsupported",
+    ),
+)
+
+SIGNS_UNDER_LOAD: Final = tuple(sign for sign in SIGNS if sign.cause in ("disk full", OUT_OF_MEMORY))
+
+# A line that raises, as Python and the engines' loggers write it: `(EngineCore pid=7) ERROR 11-21 ... XError: why`.
+RAISED = re.compile(r"(?:^|[\s\]])((?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)\b: ?.*|[\w.-]+: error: .*)$")
+ENGINE = re.compile(r"^\((?:EngineCore|Worker|Engine)[^)]*\) ERROR\b")
+HARMLESS = re.compile(r"\b(WARNING|INFO|DEBUG)\b|UserWarning|FutureWarning|DeprecationWarning|, retrying \d")
+POINTERS = re.compile(r"See (root cause|stack trace)|EngineDeadError|Engine core initialization failed")
+VALIDATION = re.compile(r"(validation errors? for \w+)\n[^\n]*?(?=Value error)")
+FATAL = re.compile(r"EngineCore failed to start|Engine core initialization failed|EngineDeadError|EngineCore hit an")
+
+
+def diagnose(log: str, *, under_load: bool = False) -> tuple[str, str]:
+    """The cause by name and the line that says it; both empty where the log says nothing of the kind.
+
+    The first error of the engine's own process is the cause: later ones, and the last line, only point to it. A server
+    that came up had no fault in its arguments: under load, what else is said to be invalid was some client's request.
+    """
+    log = VALIDATION.sub(r"\1: ", log)
+    lines = [line.rstrip() for line in log.splitlines() if line.strip() and not HARMLESS.search(line)]
+    raised = [line for line in lines if RAISED.search(line) and not POINTERS.search(line)]
+    first = [line for line in raised if ENGINE.search(line)]
+    main = first[:1] if under_load else first[:1] or raised[-1:]
+    for suspects in (main, raised, lines):
+        for sign in SIGNS_UNDER_LOAD if under_load else SIGNS:
+            for line in suspects:
+                if sign.words.search(line):
+                    return sign.cause, _bare(line)
+    return "", _bare(main[0]) if main else ""
+
+
+def says_it_is_dead(log: str) -> bool:
+    """Whether the engine's own process has failed, though the server that stands before it may live on."""
+    return bool(FATAL.search(log))
+
+
+def read_log(path: Path) -> str:
+    """Beginning and end of a log. A log that is not there is empty."""
+    try:
+        with path.open("rb") as log:
+            head = log.read(READ_BYTES)
+            size = log.seek(0, 2)
+            log.seek(max(READ_BYTES, size - READ_BYTES))
+            text = head + log.read()
+    except OSError:
+        return ""
+    return text.decode("utf-8", errors="replace")
+
+
+def tail(log: str, lines: int = TAIL_LINES) -> str:
+    return "\n".join(log.splitlines()[-lines:])
+
+
+def failure(
+    state: str, *, log: Path, exit_code: int | None, otherwise: str, under_load: bool = False
+) -> RunFailedError:
+    """What to raise for a server that ended; its cause is `otherwise` where the log names none.
+
+    `state` says what it was doing. SIGKILL without a word comes from the kernel, as a rule, when the host's memory
+    runs out: that says nothing of the GPU's.
+    """
+    cause, line = diagnose(read_log(log), under_load=under_load)
+    if not cause and exit_code == KILLED:
+        cause, line = "killed", line or "as the kernel does when the host's memory runs out"
+    said = f": {line}" if line else ""
+    return told(cause or otherwise, f"{_ending(exit_code)} {state}{said}", log=log)
+
+
+def told(cause: str, what: str, *, log: Path) -> RunFailedError:
+    """What to raise for a cause that is known: state, path and the tail of the log."""
+    end = tail(read_log(log))
+    return RunFailedError(cause, f"{what}\nlog: {log}\n{end}".rstrip(), environment=cause in ENVIRONMENT)
+
+
+KILLED: Final = -9
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "still running"
+    return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit {exit_code}"
+
+
+def _bare(line: str) -> str:
+    """The message without the logger's prefix, of a length to be read."""
+    found = RAISED.search(line)
+    return (found.group(1) if found else line).strip()[:300]

@@ -1,0 +1,276 @@
+"""servetune deploy: from a study to a folder that starts its winner, and nothing lost on the way."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from runners.deployment import Installation
+from runners.workload import Lengths, Workload
+from search_spaces.config import Disaggregation
+from search_spaces.errors import InputError
+from tests.runners.test_known_options import known
+from tests.tuner.test_answer import CONFIG, level, measured
+from tests.tuner.test_finished import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
+from tuner.cli import app
+from tuner.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
+from tuner.finished import open_finished
+
+ABOUT = {"made_by": "servetune"}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    study_of(tmp_path / "studies", KEPT, CHEAPER, INFEASIBLE)
+    return open_finished(tmp_path / "studies", CHAT)
+
+
+def run(tmp_path, *arguments):
+    return CliRunner().invoke(app, ["deploy", CHAT, "--studies", str(tmp_path / "studies"), *arguments])
+
+
+@pytest.mark.parametrize("target", [name for name, target in TARGETS.items() if "trtllm" in target.engines])
+def test_a_study_becomes_a_folder_that_starts_its_winner(finished, tmp_path, target):
+    folder = tmp_path / "out"
+    files = deployment(finished, plan_of(finished), find_target(target))
+    write_folder(folder, files, about=ABOUT)
+    assert {path.name for path in folder.iterdir()} == {*files, MARKER}
+    assert os.access(folder / "bench.sh", os.X_OK)
+    assert "tp2 x4" in (folder / "README.md").read_text()
+    assert (folder / "experiment.yaml").read_text() == finished.text
+
+
+def test_the_page_says_how_to_start_measure_and_verify(finished):
+    page = deployment(finished, plan_of(finished), find_target("kubernetes"))["README.md"]
+    assert "8 GPUs of HGX/DGX B200" in page
+    assert "kubectl apply -f kubernetes.yaml" in page
+    assert "servetune measure experiment.yaml --url http://127.0.0.1:8000 --gpus 8" in page
+    assert "Predicted at 1,000 requests in flight" in page
+    assert "kubectl create secret generic hf-token" in page
+
+
+def test_the_page_says_what_a_command_cannot(finished):
+    newer = replace(finished.winner.config, engine=replace(finished.winner.config.engine, version="1.3.0rc23"))
+    plan = replace(plan_of(finished), config=newer)
+    page = deployment(finished, plan, find_target("dynamo"))["README.md"]
+    assert "Dynamo 1.5.1 brings trtllm 1.3.0rc25, the nearest to trtllm 1.3.0rc23." in page
+    assert "load balancer has to stand" not in page
+
+
+def flags(script: str) -> dict[str, str]:
+    line = script[script.index("vllm bench serve") :].replace("\\\n", " ")
+    words = shlex.split(line)[3:]
+    return dict(zip(words[:-1:2], words[1::2], strict=False))
+
+
+def test_the_benchmark_sends_the_load_at_which_the_winner_was_chosen(finished):
+    workload = Workload(
+        input_tokens=Lengths(low=800, high=1200), output_tokens=Lengths(low=400, high=600), requests=300
+    )
+    plan = plan_of(finished)
+    closed = flags(bench_script(plan, workload, load=64.0))
+    assert closed["--model"] == "openai/gpt-oss-120b"
+    assert (closed["--random-input-len"], closed["--random-output-len"]) == ("1000", "500")
+    assert closed["--random-range-ratio"] == "0.2"
+    assert (closed["--max-concurrency"], closed["--num-prompts"]) == ("64", "320")
+    poisson = flags(bench_script(plan, replace(workload, shape="poisson", shared_prefix_tokens=300), load=2.5))
+    assert (poisson["--request-rate"], poisson["--random-prefix-len"], poisson["--random-input-len"]) == (
+        "2.5",
+        "300",
+        "700",
+    )
+    assert "--max-concurrency" not in poisson
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
+def test_vllm_s_client_knows_every_option_of_the_benchmark(finished, version):
+    for shape in ("closed_loop", "poisson"):
+        workload = replace(finished.scenario.workload, shape=shape)
+        script = bench_script(plan_of(finished), workload, load=2.0)
+        assert {*flags(script), "--ignore-eos"} <= known(f"vllm-bench-{version}")
+        assert "--ignore-eos" in script
+
+
+def test_the_benchmark_is_a_script_that_bash_reads(finished):
+    text = deployment(finished, plan_of(finished), find_target("trtllm"))["bench.sh"]
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
+def test_what_the_winner_was_given_beside_its_configuration_is_given_again(finished):
+    plan = replace(plan_of(finished), args=("--num_postprocess_workers", "4"), env={"TLLM_LOG_LEVEL": "INFO"})
+    script = rendered(plan, find_target("trtllm"))["serve.sh"]
+    assert script.count("--num_postprocess_workers 4 &") == 4
+    assert script.count("TLLM_LOG_LEVEL=INFO") == 4
+    assert "TLLM_LOG_LEVEL" in rendered(plan, find_target("kubernetes"))["kubernetes.yaml"]
+    with pytest.raises(InputError, match="dynamo does not take arguments of trtllm-serve"):
+        rendered(plan, find_target("dynamo"))
+
+
+def test_a_served_winner_keeps_its_installation_s_arguments_and_its_variant(finished, monkeypatch):
+    had = Installation(args=("--a",), variants={"fast": ("--b",)}, env={"E": "1"}, checkpoint="/models/mine")
+    scenario = replace(finished.scenario, installation=had)
+    monkeypatch.setattr(type(finished), "scenario", scenario)
+    monkeypatch.setattr(type(finished), "winning_config", replace(CONFIG, variant="fast"))
+    plan = plan_of(finished)
+    assert (plan.args, plan.env, plan.checkpoint) == (("--a", "--b"), {"E": "1"}, "/models/mine")
+    assert plan_of(finished, checkpoint="org/other").checkpoint == "org/other"
+
+
+# What cannot be deployed.
+
+
+def test_a_target_that_nobody_knows_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match="unknown target 'kubernets'; valid: kubernetes, "):
+        find_target("kubernets")
+
+
+def test_a_target_of_another_engine_is_answered_with_those_that_fit(finished):
+    with pytest.raises(InputError) as error:
+        rendered(plan_of(finished), find_target("llm-d"))
+    assert str(error.value) == (
+        "target llm-d starts vllm, but the winner runs on trtllm; "
+        "targets that fit: trtllm, docker-compose, kubernetes, dynamo"
+    )
+
+
+def test_a_study_without_a_measured_trial_has_no_winner(tmp_path):
+    study_of(tmp_path, INFEASIBLE, FAILED)
+    with pytest.raises(InputError, match="none of its 2 trials was measured"):
+        plan_of(open_finished(tmp_path, CHAT))
+
+
+def test_a_study_whose_best_misses_the_sla_has_none_to_deploy(tmp_path):
+    study_of(tmp_path, measured(0, level(8000, tpot_ms=900, ttft_ms=90_000)))
+    with pytest.raises(InputError, match="none of its configurations keeps the SLA"):
+        plan_of(open_finished(tmp_path, CHAT))
+
+
+def test_a_winner_that_its_engine_cannot_express_is_told(finished):
+    config = replace(CONFIG, layout=replace(CONFIG.layout, attention_dp=2))
+    with pytest.raises(InputError, match="the winner cannot be started: trtllm makes attention data-parallel"):
+        rendered(replace(plan_of(finished), config=config), find_target("trtllm"))
+
+
+# The folder.
+
+
+def test_an_earlier_deployment_is_replaced_and_what_it_no_longer_has_is_gone(tmp_path):
+    folder = tmp_path / "out"
+    write_folder(folder, {"a.sh": "1", "b.yaml": "1"}, about=ABOUT)
+    (folder / "mine.txt").write_text("kept")
+    write_folder(folder, {"a.sh": "2"}, about=ABOUT)
+    assert {path.name for path in folder.iterdir()} == {"a.sh", "mine.txt", MARKER}
+    assert (folder / "a.sh").read_text() == "2"
+    assert json.loads((folder / MARKER).read_text()) == {"made_by": "servetune", "files": ["a.sh"]}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_is_not_ours_is_left_alone_unless_forced(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.sh").write_text("theirs")
+    (folder / "other").write_text("theirs")
+    with pytest.raises(InputError, match="holds files that servetune did not write"):
+        write_folder(folder, {"a.sh": "ours"}, about=ABOUT)
+    assert (folder / "a.sh").read_text() == "theirs"
+    assert {path.name for path in folder.iterdir()} == {"a.sh", "other"}
+    write_folder(folder, {"a.sh": "ours"}, about=ABOUT, force=True)
+    assert (folder / "a.sh").read_text() == "ours"
+    assert (folder / "other").read_text() == "theirs"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    write_folder(tmp_path / "out", {"a.sh": "ours"}, about=ABOUT)
+    assert (tmp_path / "out" / "a.sh").read_text() == "ours"
+
+
+@pytest.mark.parametrize("marker", ["", "[]", '{"files": 3}', "\x00"])
+def test_a_folder_with_a_broken_marker_is_not_ours(tmp_path, marker):
+    (tmp_path / MARKER).write_text(marker)
+    with pytest.raises(InputError, match="did not write"):
+        write_folder(tmp_path, {"a.sh": ""}, about=ABOUT)
+
+
+def test_a_marker_that_points_outside_removes_nothing_there(tmp_path):
+    folder = tmp_path / "out"
+    write_folder(folder, {"a.sh": "1"}, about=ABOUT)
+    (tmp_path / "precious").write_text("kept")
+    (folder / MARKER).write_text(json.dumps({"files": ["../precious"]}))
+    write_folder(folder, {"a.sh": "2"}, about=ABOUT)
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        write_folder(tmp_path / "out", {"a.sh": ""}, about=ABOUT)
+
+
+def test_where_nothing_can_be_written_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written there"):
+        write_folder(tmp_path / "file" / "out", {"a.sh": ""}, about=ABOUT)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# The command.
+
+
+def test_the_command_writes_the_folder_and_says_how_to_start(finished, tmp_path):
+    done = run(tmp_path, "--target", "docker-compose", "-o", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert "8 GPUs" in done.output
+    assert "docker compose -f docker-compose.yaml up --detach" in done.output
+    assert (tmp_path / "out" / "docker-compose.yaml").exists()
+
+
+def test_the_command_speaks_json(finished, tmp_path):
+    done = run(tmp_path, "--target", "trtllm", "-o", str(tmp_path / "out"), "--json")
+    said = json.loads(done.output)
+    assert said["gpus"] == 8
+    assert said["target"] == "trtllm"
+    assert set(said["files"]) <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "nowhere"], "unknown target 'nowhere'"),
+        (["--target", "vllm"], "targets that fit: trtllm"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(finished, tmp_path, arguments, message):
+    done = run(tmp_path, *arguments, "-o", str(tmp_path / "out"))
+    assert isinstance(done.exception, InputError)
+    assert message in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_local_checkpoint_and_another_secret_reach_the_files(finished, tmp_path):
+    done = run(
+        tmp_path,
+        "--target",
+        "kubernetes",
+        "-o",
+        str(tmp_path / "out"),
+        "--checkpoint",
+        "/models/mine",
+        "--secret",
+        "mine",
+    )
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "kubernetes.yaml").read_text()
+    assert "/models/mine" in text
+    assert re.search(r"secretKeyRef:\s+name: mine", text)
+
+
+def test_disaggregated_winners_are_deployed_with_their_router(finished):
+    config = replace(CONFIG, layout=replace(CONFIG.layout, replicas=2), disaggregation=Disaggregation())
+    files = rendered(replace(plan_of(finished), config=config), find_target("trtllm"))
+    assert "trtllm-serve disaggregated -c trtllm-router.yaml &" in files["serve.sh"]

@@ -1,0 +1,65 @@
+"""servetune deploy: the winner of a study as files that start it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.cli.arguments import STUDIES, Studies, console
+
+if TYPE_CHECKING:
+    from tuner.finished import Finished
+    from tuner.plan import Files
+
+
+def deploy(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study, its journal file, or its experiment's name.")],
+    target: Annotated[
+        str,
+        typer.Option(help="vllm, trtllm, sglang, docker-compose, kubernetes, dynamo or llm-d."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files too.")] = False,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint to load in place of the published: a name or a folder's absolute path."),
+    ] = None,
+    draft: Annotated[str | None, typer.Option(help="EAGLE-3 draft to load, likewise.")] = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(help="Kubernetes Secret with the key HF_TOKEN, by default hf-token; only its name is written."),
+    ] = None,
+    studies: Studies = STUDIES,
+    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+) -> None:
+    """Write files that start exactly the winner of a finished study, with the GPUs of its plan.
+
+    Scripts for machines of your own, a compose file for one machine, or manifests for a cluster; each with bench.sh,
+    which measures it, and the command that verifies it.
+
+        servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment
+    """
+    from tuner.deploy import deployment, find_target, plan_of, write_folder
+    from tuner.finished import open_finished
+    from tuner.plan import TOKEN_SECRET
+
+    chosen = find_target(target)
+    finished = open_finished(studies, study)
+    plan = plan_of(finished, checkpoint=checkpoint, draft=draft, secret=secret or TOKEN_SECRET)
+    files = deployment(finished, plan, chosen)
+    about = {"made_by": "servetune", "study": finished.name, "target": chosen.name}
+    write_folder(output, files, about=about, force=force)
+    if as_json:
+        typer.echo(json.dumps({**about, "folder": str(output), "gpus": plan.config.gpus, "files": sorted(files)}))
+        return
+    _say(finished, f"{plan.config} on {plan.config.gpus} GPUs, written to {output}:", files, chosen.start(plan))
+
+
+def _say(finished: "Finished", what: str, files: "Files", start: str) -> None:
+    out = console()
+    out.print(what, markup=False)
+    out.print("\n".join(f"  {name}" for name in sorted(files)), markup=False)
+    if finished.unfinished:
+        out.print(f"The winner so far: {finished.unfinished}.", markup=False)
+    out.print(f"Start: {start}", markup=False, soft_wrap=True)
