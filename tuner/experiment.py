@@ -338,6 +338,21 @@ class Budget(_Part):
     )
 
 
+class Retune(_Part):
+    """How a champion is held against a new release."""
+
+    minimum_effect: float = Field(
+        default=0.02, gt=0, le=0.5, description="relative change in cost from which one matters, such as 0.03"
+    )
+    repeats: int = Field(
+        default=6, ge=2, le=100, multiple_of=2, description="lives of a server on each release, taken in turn"
+    )
+    trials: int = Field(default=16, ge=1, le=MOST_REQUESTS, description="configurations tried on the new release")
+    monthly_tokens: float | None = Field(
+        default=None, gt=0, description="tokens served a month, as the objective counts them; else a full champion's"
+    )
+
+
 class Serve(_Part):
     """How `runner: served` starts the engine that is installed here. Values are logged: secrets belong elsewhere."""
 
@@ -446,6 +461,7 @@ class Experiment(_Part):
     )
     serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
     budget: Budget = Budget()
+    retune: Retune = Retune()
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     _path: Path = Path()
@@ -725,12 +741,14 @@ _PARTS: dict[tuple[str | int, ...], type[_Part]] = {
     ("price", "<list>"): ListPrice,
     ("price", "<own>"): OwnPrice,
     ("budget",): Budget,
+    ("retune",): Retune,
     ("serve",): Serve,
 }
 _LAWS = {
     "greater_than": "`{key} > {gt:g}` must hold",
     "greater_than_equal": "`{key} >= {ge:g}` must hold",
     "less_than_equal": "`{key} <= {le}` must hold",
+    "multiple_of": "must be a multiple of {multiple_of}",
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
     "float_type": "must be a number",

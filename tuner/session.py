@@ -103,10 +103,12 @@ class Session:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the answer, as JSON: the experiment without its budget, what its trace holds, and the release
+        """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
         whose tables and simulator answer.
         """
-        asked = self.question.model_dump(mode="json", exclude={"budget": True, "serve": {"logs"}}, warnings=False)
+        asked = self.question.model_dump(
+            mode="json", exclude={"budget": True, "retune": True, "serve": {"logs"}}, warnings=False
+        )
         if asked["serve"] is None:
             del asked["serve"]
         asked |= {"own": own} if (own := self.question.own_facts) else {}
