@@ -22,9 +22,9 @@ from search_spaces.config import Engine
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL
-from tuner.champion import Champion, candidate
 from tuner.experiment import Experiment, list_experiments, read_experiment
-from tuner.retune import Retuned, retune, sides
+from tuner.retune.champion import Champion, candidate
+from tuner.retune.retune import Retuned, retune, sides
 from tuner.sampler import BeliefSampler
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.session import Session

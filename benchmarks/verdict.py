@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from runners.recorded import Recording, recordings, served
-from tuner.verdict import Findings, Repeat, Window, compare, judge, unpaired
+from tuner.retune.verdict import Findings, Repeat, Window, compare, judge, unpaired
 
 DRAWS = 1000
 THROUGHPUT_CV, TTFT_CV = 0.005, 0.08

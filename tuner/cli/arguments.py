@@ -61,8 +61,8 @@ def console() -> "Console":
 @contextmanager
 def store_failures() -> Iterator[None]:
     """An MLflow store that does not answer, or is held by another, ends the command on one line, with exit code 1."""
-    from tuner.lease import TakenError
-    from tuner.registry import StoreError
+    from tuner.retune.lease import TakenError
+    from tuner.retune.registry import StoreError
 
     try:
         yield

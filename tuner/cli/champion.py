@@ -9,7 +9,7 @@ from tuner.cli.arguments import STUDIES, Studies, TrackingUri, console, store_fa
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tuner.champion import Champion, Champions
+    from tuner.retune.champion import Champion, Champions
 
 champion = typer.Typer(
     no_args_is_help=True,
@@ -62,10 +62,10 @@ def promote(
 
     servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
-    from tuner.champion import candidate_of
     from tuner.finished import open_finished
-    from tuner.lease import Lease, ModelTags
-    from tuner.registry import model_name
+    from tuner.retune.champion import candidate_of
+    from tuner.retune.lease import Lease, ModelTags
+    from tuner.retune.registry import model_name
 
     candidate = candidate_of(open_finished(studies, study), trial)
     champions = _champions(tracking_uri)
@@ -91,8 +91,8 @@ def rollback(
 
     servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
     """
-    from tuner.lease import Lease, ModelTags
-    from tuner.registry import model_name
+    from tuner.retune.lease import Lease, ModelTags
+    from tuner.retune.registry import model_name
 
     champions = _champions(tracking_uri)
     name = _stem(experiment)
@@ -106,8 +106,8 @@ def rollback(
 
 
 def _champions(tracking_uri: str | None) -> "Champions":
-    from tuner.champion import Champions
-    from tuner.registry import Store
+    from tuner.retune.champion import Champions
+    from tuner.retune.registry import Store
 
     with store_failures():
         return Champions(Store(tracking_uri))
@@ -118,6 +118,6 @@ def _stem(experiment: str) -> str:
 
 
 def _show(out: "Console", champions: "Champions", made: "Champion") -> None:
-    from tuner.champion_view import champion_table
+    from tuner.retune.champion_view import champion_table
 
     out.print(champion_table(made, champions.history(made.experiment)))

@@ -12,7 +12,7 @@ from tuner.cli.arguments import EXIT_INTERRUPTED, STUDIES, Studies, TrackingUri,
 
 if TYPE_CHECKING:
     from search_spaces.config import EngineName
-    from tuner.retune_job import Job
+    from tuner.retune.job import Job
 
 
 class Kind(StrEnum):
@@ -58,9 +58,9 @@ def retune(  # noqa: PLR0913, PLR0917 one for each option
     if emit is not None:
         _emit(emit, schedule, experiment, engine=engine, to=to, image=image, promote=promote, tracking_uri=tracking_uri)
         return
-    from tuner.registry import Store
-    from tuner.release import pip_index
-    from tuner.retune_job import Asked, Job
+    from tuner.retune.job import Asked, Job
+    from tuner.retune.registry import Store
+    from tuner.retune.release import pip_index
 
     if to and image:
         raise InputError("give --to or --image, not both")
@@ -104,7 +104,7 @@ def _known_engine(name: str | None) -> "EngineName | None":
 
 
 def _check(job: "Job", names: list[str]) -> int:
-    from tuner.retune_job import check_code, check_table, worst
+    from tuner.retune.job import check_code, check_table, worst
 
     codes = []
     for name in names:
@@ -121,8 +121,8 @@ def _check(job: "Job", names: list[str]) -> int:
 
 
 def _run(job: "Job", names: list[str], *, many: bool) -> int:
-    from tuner.retune import InterruptedRetuneError
-    from tuner.retune_job import run_all, table, worst
+    from tuner.retune.job import run_all, table, worst
+    from tuner.retune.retune import InterruptedRetuneError
 
     def told(one: object) -> None:
         del one
@@ -138,14 +138,14 @@ def _run(job: "Job", names: list[str], *, many: bool) -> int:
         return EXIT_INTERRUPTED
     job.console.print(one.line, markup=False, soft_wrap=True)
     if one.retuned is not None:
-        from tuner.retune_view import show_retuned
+        from tuner.retune.view import show_retuned
 
         show_retuned(job.console, one.retuned, job.asked.output, job.asked.studies)
     return one.code
 
 
 def _emit(kind: Kind, schedule: str, experiment: str, **options: object) -> None:
-    from tuner.schedule import Scheduled, render
+    from tuner.retune.schedule import Scheduled, render
 
     given = [part for name, value in options.items() for part in _option(name, value)]
     typer.echo(render(kind.value, Scheduled(when=schedule, experiment=experiment, options=tuple(given))), nl=False)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner.retune import Retuned
+from tuner.retune.retune import Retuned
 from tuner.search import objective
 from tuner.trial import Trial
 from tuner.wording import OBJECTIVES, dollars, milliseconds

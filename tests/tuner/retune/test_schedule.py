@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from search_spaces.errors import InputError
-from tuner.schedule import Scheduled, calendars, check_cron, cron, github, kubernetes, render, systemd, systemd_units
+from tuner.retune.schedule import (
+    Scheduled,
+    calendars,
+    check_cron,
+    cron,
+    github,
+    kubernetes,
+    render,
+    systemd,
+    systemd_units,
+)
 
 NIGHTLY = Scheduled(when="17 5 * * 1-5", experiment="experiments/gpt-oss-120b-b200-chat.yaml", options=("--promote",))
 AWKWARD = Scheduled(when="*/30 0,12 1 * *", experiment="my questions/100%.yaml", options=("--engine", "trtllm"))

@@ -14,9 +14,9 @@ from search_spaces.errors import InputError
 from search_spaces.space import Value
 from tuner.experiment import Experiment, rebuilt_experiment
 from tuner.finished import Finished
-from tuner.machine import machine
 from tuner.mlflow_tracker import EXPERIMENTS, config_yaml
-from tuner.registry import PREFIX, Store, model_name
+from tuner.retune.machine import machine
+from tuner.retune.registry import PREFIX, Store, model_name
 from tuner.search import objective, ranked_trials
 from tuner.session import Session
 from tuner.trial import Trial, trial_from_json, trial_to_json

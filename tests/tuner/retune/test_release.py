@@ -6,8 +6,8 @@ import pytest
 
 from search_spaces.config import Engine
 from search_spaces.errors import InputError, UnknownNameError
-from tuner import release
-from tuner.release import (
+from tuner.retune import release
+from tuner.retune.release import (
     IndexUnreachableError,
     Releases,
     newest_known,

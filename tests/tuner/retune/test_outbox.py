@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tuner import outbox
-from tuner.registry import Store, StoreError
+from tuner.retune import outbox
+from tuner.retune.registry import Store, StoreError
 
 RECORD = {
     "experiment": "chat",

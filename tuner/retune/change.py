@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.space import Value
-from tuner.champion import Champion, price_in_force
-from tuner.machine import machine
+from tuner.retune.champion import Champion, price_in_force
+from tuner.retune.machine import machine
 from tuner.session import Session
 
 

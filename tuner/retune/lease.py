@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tuner.registry import Store, StoreError
+from tuner.retune.registry import Store, StoreError
 
 KEY = "lease."
 SECONDS = 120.0

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from tuner.mlflow_tracker import config_yaml
-from tuner.retune import Retuned
+from tuner.retune.retune import Retuned
+from tuner.retune.verdict import NOISELESS, Outcome, percent
 from tuner.search import objective
 from tuner.trial import Trial, trial_to_json
-from tuner.verdict import NOISELESS, Outcome, percent
 from tuner.wording import OBJECTIVES, dollars, how_to_start, in_words, milliseconds
 
 TITLES: dict[Outcome, str] = {

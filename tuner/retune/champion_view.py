@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tuner.champion import Audited, Champion
+from tuner.retune.champion import Audited, Champion
 from tuner.search import objective
 from tuner.session import Session
 from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from tuner.lease import KEY, Lease, ModelTags, TakenError
-from tuner.registry import Store
+from tuner.retune.lease import KEY, Lease, ModelTags, TakenError
+from tuner.retune.registry import Store
 
 
 class MemoryTags:
@@ -138,8 +138,8 @@ def test_of_two_that_come_at_once_both_may_step_back_but_never_both_hold():
 CRITICAL = """
 import sys, time
 from pathlib import Path
-from tuner.lease import Lease, ModelTags
-from tuner.registry import Store
+from tuner.retune.lease import Lease, ModelTags
+from tuner.retune.registry import Store
 
 uri, log, me = sys.argv[1:]
 store = Store(uri)

@@ -13,10 +13,10 @@ from runners.runner import RunFailedError
 from runners.simulated import Simulated
 from search_spaces.config import Engine
 from search_spaces.errors import InfeasibleError, InputError
-from tuner.champion import candidate
-from tuner.change import changes, space_changes
 from tuner.experiment import read_experiment
-from tuner.retune import (
+from tuner.retune.champion import candidate
+from tuner.retune.change import changes, space_changes
+from tuner.retune.retune import (
     ENQUEUED,
     PRIOR,
     InterruptedRetuneError,
@@ -27,11 +27,11 @@ from tuner.retune import (
     same_steps,
     sides,
 )
-from tuner.retune_summary import to_html, to_markdown, to_record, verdict_line
+from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.sampler import RECORD
 from tuner.session import Session
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from retune import CASES, shifted_case, tuned
 from shifted import Shift, ShiftedSession
 
@@ -311,7 +311,7 @@ def test_tables_that_are_slow_but_equal_carry_the_older_ranking_over(question, c
 def test_tables_that_are_slow_and_differ_are_priced_from_the_best_down(question, champion, monkeypatch):
     ticks = iter(range(10_000))
     both = sides(question, champion, NEW)
-    monkeypatch.setattr("tuner.retune.same_steps", lambda *_: False)
+    monkeypatch.setattr("tuner.retune.retune.same_steps", lambda *_: False)
     ranking = rank_release(champion, both, clock=lambda: float(next(ticks)))
     assert {frozenset(c.params.items()) for c in ranking.candidates} == {
         frozenset(c.params.items()) for c in both.old.prior.rank().candidates

@@ -16,20 +16,20 @@ from rich.text import Text
 from runners.runner import RunFailedError
 from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError, UnknownNameError
-from tuner import outbox
-from tuner.champion import Champion, Champions, candidate
-from tuner.change import Change, changes
 from tuner.experiment import Experiment, find_experiment, read_experiment
 from tuner.finished import as_yaml, open_finished
 from tuner.kept import EXPERIMENT
-from tuner.lease import Lease, ModelTags, TakenError
-from tuner.registry import Store, StoreError, model_name
-from tuner.release import Index, Releases, newest_known, release_named, release_of_image, releases
-from tuner.retune import Retuned, Sides, retune, sides
-from tuner.retune_summary import to_html, to_markdown, to_record, verdict_line
+from tuner.retune import outbox
+from tuner.retune.champion import Champion, Champions, candidate
+from tuner.retune.change import Change, changes
+from tuner.retune.lease import Lease, ModelTags, TakenError
+from tuner.retune.registry import Store, StoreError, model_name
+from tuner.retune.release import Index, Releases, newest_known, release_named, release_of_image, releases
+from tuner.retune.retune import Retuned, Sides, retune, sides
+from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
+from tuner.retune.verdict import EXIT_KEEP, EXIT_SWITCH, Outcome
 from tuner.session import Session
 from tuner.study_file import open_study
-from tuner.verdict import EXIT_KEEP, EXIT_SWITCH, Outcome
 
 if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker

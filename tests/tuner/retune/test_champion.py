@@ -14,10 +14,10 @@ import pytest
 
 from search_spaces.config import flatten
 from search_spaces.errors import InputError
-from tuner.champion import ALIAS, Champions, candidate, known_settings
 from tuner.experiment import read_experiment
-from tuner.machine import read_machine
-from tuner.registry import Store, StoreError, model_name
+from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
+from tuner.retune.machine import read_machine
+from tuner.retune.registry import Store, StoreError, model_name
 from tuner.search import measure_capacity
 from tuner.session import Session
 

@@ -17,18 +17,12 @@ from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, Value
 from tuner.capacity import PRECISION
-from tuner.champion import Champion
-from tuner.change import Change, space_changes
 from tuner.cost import cost
 from tuner.experiment import Experiment, Retune
 from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
-from tuner.sampler import BeliefSampler
-from tuner.scenario import Scenario
-from tuner.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
-from tuner.session import Session
-from tuner.tracking import Tracker, Untracked
-from tuner.trial import Trial
-from tuner.verdict import (
+from tuner.retune.champion import Champion
+from tuner.retune.change import Change, space_changes
+from tuner.retune.verdict import (
     Arm,
     Comparison,
     Findings,
@@ -41,6 +35,12 @@ from tuner.verdict import (
     judge,
     settled,
 )
+from tuner.sampler import BeliefSampler
+from tuner.scenario import Scenario
+from tuner.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
+from tuner.session import Session
+from tuner.tracking import Tracker, Untracked
+from tuner.trial import Trial
 from tuner.wording import dollars
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ import pytest
 from rich.console import Console
 
 from tests.tuner.test_cli import QUESTION
-from tuner import outbox, retune_job
-from tuner.champion import Champions, candidate
 from tuner.experiment import read_experiment
-from tuner.registry import Store
-from tuner.retune_job import UNSENT_TRIALS, Asked, Job, run_all, table, worst
+from tuner.retune import job as job_module
+from tuner.retune import outbox
+from tuner.retune.champion import Champions, candidate
+from tuner.retune.job import UNSENT_TRIALS, Asked, Job, run_all, table, worst
+from tuner.retune.registry import Store
 from tuner.session import Session
 
 
@@ -48,13 +49,13 @@ def test_a_store_that_goes_away_promotes_nothing_and_is_sent_the_verdict_later(p
 
 def test_trials_that_mlflow_did_not_take_are_sent_from_their_study(promoted, tmp_path, monkeypatch):
     this = job(promoted, tmp_path, force=True)
-    tracking = retune_job._tracking
+    tracking = job_module._tracking
 
     def nowhere(session, study, store):
         return tracking(session, study, type("Down", (), {"uri": "http://127.0.0.1:9"}))
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(retune_job, "_tracking", nowhere)
+    monkeypatch.setattr(job_module, "_tracking", nowhere)
     this.run(str(promoted / "chat.yaml"))
     (note,) = (tmp_path / "retunes").glob(f"*{UNSENT_TRIALS}")
     monkeypatch.undo()

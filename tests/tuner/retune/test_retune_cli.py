@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.tuner.test_cli import QUESTION, run
-from tuner.lease import KEY
-from tuner.registry import Store
+from tuner.retune.lease import KEY
+from tuner.retune.registry import Store
 
 RELEASE = ("--engine", "trtllm", "--to", "1.3.0rc23")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.mlflow_tracker import EXPERIMENTS
-from tuner.registry import Store, StoreError
+from tuner.retune.registry import Store, StoreError
 
 PENDING = ".unsent.json"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tuner.verdict import (
+from tuner.retune.verdict import (
     Effect,
     Findings,
     Repeat,
