@@ -29,7 +29,7 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from runners.deployment import Installation
-from runners.limits import Limits
+from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Shape, Trace, Workload
 from search_spaces.config import KNOBS, MAX_DRAFT_LENGTH, Method, ServingConfig, flatten, unflatten
 from search_spaces.engine import engines, find_engine
@@ -338,6 +338,21 @@ class Budget(_Part):
     )
 
 
+class Retune(_Part):
+    """How a champion is held against a new release."""
+
+    minimum_effect: float = Field(
+        default=0.02, gt=0, le=0.5, description="relative change in cost from which one matters, such as 0.03"
+    )
+    repeats: int = Field(
+        default=6, ge=2, le=100, multiple_of=2, description="lives of a server on each release, taken in turn"
+    )
+    trials: int = Field(default=16, ge=1, le=MOST_REQUESTS, description="configurations tried on the new release")
+    monthly_tokens: float | None = Field(
+        default=None, gt=0, description="tokens served a month, as the objective counts them; else a full champion's"
+    )
+
+
 class Serve(_Part):
     """How `runner: served` starts the engine that is installed here. Values are logged: secrets belong elsewhere."""
 
@@ -376,8 +391,10 @@ class Serve(_Part):
         )
 
     @property
-    def limits(self) -> Limits:
-        return Limits(start_s=self.start_min * 60, load_s=self.load_min * 60, stall_s=self.stall_s, stop_s=self.stop_s)
+    def limits(self) -> TimeLimits:
+        return TimeLimits(
+            start_s=self.start_min * 60, load_s=self.load_min * 60, stall_s=self.stall_s, stop_s=self.stop_s
+        )
 
 
 def _absolute(directory: Path, name: str | None) -> str | None:
@@ -444,6 +461,7 @@ class Experiment(_Part):
     )
     serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
     budget: Budget = Budget()
+    retune: Retune = Retune()
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
 
     _path: Path = Path()
@@ -520,8 +538,12 @@ class Experiment(_Part):
     @property
     def own_facts(self) -> dict[str, Any]:
         """What the files hold that `model` and `system` name."""
-        names = {"model": self.model, "system": self.system}
-        return {key: _read_mapping(self.path.parent / name) for key, name in names.items() if is_file_name(name)}
+        files = {
+            key: self.path.parent / name
+            for key, name in (("model", self.model), ("system", self.system))
+            if is_file_name(name)
+        }
+        return {key: _read_mapping(path) for key, path in files.items()}
 
     @property
     def is_served(self) -> bool:
@@ -592,12 +614,17 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
             raise UnknownNameError("runner", runner, RUNNERS)
         data["runner"] = runner
     try:
-        return Experiment.model_validate(data, context={"path": path, "any_release": data.get("runner") == "served"})
+        return Experiment.model_validate(data, context=_context(data, path))
     except ValidationError as error:
         problems = _Problems(path)
         for details in error.errors(include_url=False):
             problems.lines.append(_problem(details))
         raise problems.error() from None
+
+
+def _context(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What validators need to know: only a real engine may be of a release without kernel times."""
+    return {"path": path, "any_release": data.get("runner") == "served"}
 
 
 def as_written(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -615,7 +642,7 @@ def rebuilt_experiment(journal: Path, asked: Mapping[str, Any], path: Path) -> E
     Raises InputError with everything that is not as it must be, one problem in each line.
     """
     try:
-        return Experiment.model_validate_json(json.dumps(as_written(asked)), context={"path": path})
+        return Experiment.model_validate_json(json.dumps(as_written(asked)), context=_context(asked, path))
     except ValidationError as error:
         problems = _Problems(journal)
         for details in error.errors(include_url=False):
@@ -714,12 +741,14 @@ _PARTS: dict[tuple[str | int, ...], type[_Part]] = {
     ("price", "<list>"): ListPrice,
     ("price", "<own>"): OwnPrice,
     ("budget",): Budget,
+    ("retune",): Retune,
     ("serve",): Serve,
 }
 _LAWS = {
     "greater_than": "`{key} > {gt:g}` must hold",
     "greater_than_equal": "`{key} >= {ge:g}` must hold",
     "less_than_equal": "`{key} <= {le}` must hold",
+    "multiple_of": "must be a multiple of {multiple_of}",
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
     "float_type": "must be a number",

@@ -7,11 +7,14 @@ import typer
 
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
+from tuner.cli.champion import champion
 from tuner.cli.deploy import deploy
 from tuner.cli.doctor import doctor
 from tuner.cli.listing import list_known
 from tuner.cli.measure import measure
 from tuner.cli.report import report
+from tuner.cli.reprice import reprice
+from tuner.cli.retune import retune
 from tuner.cli.tune import simulate, tune
 from tuner.cli.ui import ui
 from tuner.cli.validate import validate
@@ -29,11 +32,13 @@ Start here:
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
 
-- `servetune report gpt-oss-120b-b200-chat` makes a page of what was found, to forward
-
 - `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
 
+- `servetune report gpt-oss-120b-b200-chat` makes a page of what was found, to forward
+
 - `servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment` writes the files that start the winner
+
+- `servetune retune gpt-oss-120b-b200-chat` says after a release whether to keep, switch or upgrade
 
 `--json` makes any command print JSON for scripts; `servetune --install-completion` teaches your shell the names.
 
@@ -78,7 +83,7 @@ def _options(
     pass
 
 
-SEARCH, LOOK, DEPLOY, CHECK = "Search", "Look", "Deploy", "Check"
+SEARCH, LOOK, DEPLOY, KEEP_UP, CHECK = "Search", "Look", "Deploy", "Keep up", "Check"
 
 app.command(name="list", rich_help_panel=SEARCH)(list_known)
 app.command(rich_help_panel=SEARCH)(tune)
@@ -87,5 +92,8 @@ app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(ui)
 app.command(rich_help_panel=DEPLOY)(deploy)
 app.command(rich_help_panel=DEPLOY)(measure)
+app.add_typer(champion, name="champion", rich_help_panel=KEEP_UP)
+app.command(rich_help_panel=KEEP_UP)(retune)
+app.command(rich_help_panel=KEEP_UP)(reprice)
 app.command(rich_help_panel=CHECK)(doctor)
 app.command(rich_help_panel=CHECK)(validate)

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,3 +102,16 @@ def one_voice(*, quiet: bool, verbose: bool) -> None:
     """Raises InputError for both at once."""
     if quiet and verbose:
         raise InputError("give --quiet or --verbose, not both")
+
+
+@contextmanager
+def store_failures() -> Iterator[None]:
+    """An MLflow store that does not answer, or is held by another, ends the command on one line, with exit code 1."""
+    from tuner.retune.lease import TakenError
+    from tuner.retune.registry import StoreError
+
+    try:
+        yield
+    except (StoreError, TakenError) as error:
+        typer.echo(f"servetune: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None

@@ -9,11 +9,11 @@ from tuner.cli import completion
 from tuner.cli.arguments import STUDIES, Json, Quiet, Studies, Study, console, print_json
 
 if TYPE_CHECKING:
+    from tuner.deploy.plan import Files
     from tuner.finished import Finished
-    from tuner.plan import Files
 
 
-def deploy(
+def deploy(  # noqa: PLR0913, PLR0917 one for each option
     study: Study,
     target: Annotated[
         str,
@@ -44,9 +44,9 @@ def deploy(
 
         servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment
     """
-    from tuner.deploy import deployment, find_target, plan_of, write_folder
+    from tuner.deploy.deploy import deployment, find_target, plan_of, write_folder
+    from tuner.deploy.plan import TOKEN_SECRET
     from tuner.finished import open_finished
-    from tuner.plan import TOKEN_SECRET
 
     chosen = find_target(target)
     finished = open_finished(studies, study)

@@ -12,6 +12,7 @@ from tuner.cli.arguments import (
     EXIT_SLA_MISSED,
     Json,
     Quiet,
+    Settings,
     console,
     print_json,
 )
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from runners.load import LoadReport
     from runners.measurement import Measurement
+    from tuner.deployment_load import Deployment, Sending
     from tuner.scenario import Scenario
 
 
@@ -67,9 +69,15 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     ] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds for each load.")] = 1800,
     as_json: Json = False,
+    settings: Settings = None,
     quiet: Quiet = False,
 ) -> None:
     """Load a deployment that is already running, and hold it against an experiment's SLA and price.
+
+    Without --url, one configuration is started here with the engine of the experiment's `serve`, loaded and ended: the
+    engine's default on this experiment's GPUs, with your settings changed.
+
+        servetune measure my-experiment.yaml --set batching.max_sequences=256 --load 16
 
     At a given --load all requests are sent; the search for the highest load needs at most 7 loads, each ended once
     its promises are surely kept or missed. Ctrl-C shows the best of the loads so far.
@@ -80,15 +88,18 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     """
     from dataclasses import replace
 
-    from runners.runner import RunFailedError
-    from tuner.console import show_question
-    from tuner.deployment_load import Deployment, Sending, measure_deployment
+    from tuner.deployment_load import Deployment, Sending
     from tuner.deployment_load import model_name as found_model
     from tuner.experiment import find_experiment, read_experiment
-    from tuner.figures import level_figures
 
     if not url:
-        raise InputError("--url: give the URL of a server that is up, such as http://127.0.0.1:8000")
+        given = (model_name, gpus, requests, chat or None, api_key_env, tokenizer)
+        if any(value is not None for value in given) or sender != "servetune":
+            raise InputError("without --url only --load, --set and --json are taken: the experiment says the rest")
+        _measure_here(experiment, settings or [], load, as_json=as_json, quiet=quiet)
+        return
+    if settings:
+        raise InputError("--set changes what is started here; a server that is up (--url) is as it is")
     scenario = read_experiment(find_experiment(experiment)).scenario()
     if requests is not None:
         scenario = replace(scenario, workload=scenario.workload.with_requests(requests))
@@ -99,10 +110,21 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         endpoint="chat" if chat else "completions",
         api_key_env=api_key_env,
     )
-    spoken = console(errors=as_json, quiet=quiet)
-    if not as_json:
-        show_question(spoken, scenario)
     sending = Sending(load=load, sender=sender, tokenizer=tokenizer, time_limit_s=time_limit)
+    _measure_there(deployment, scenario, sending, as_json=as_json, quiet=quiet)
+
+
+def _measure_there(
+    deployment: "Deployment", scenario: "Scenario", sending: "Sending", *, as_json: bool, quiet: bool
+) -> None:
+    """Loads what is up."""
+    from runners.runner import RunFailedError
+    from tuner.console import show_level, show_question
+    from tuner.deployment_load import measure_deployment
+
+    where = ", ".join(deployment.urls)
+    out, spoken = console(), console(errors=as_json, quiet=quiet)
+    show_question(spoken, scenario)
     levels: list[Measurement] = []
 
     def told(report: "LoadReport") -> None:
@@ -113,31 +135,60 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     try:
         level = measure_deployment(deployment, scenario, sending, told=told)
     except RunFailedError as error:
-        typer.echo(f"servetune: {', '.join(url)}: {error}", err=True)
+        typer.echo(f"servetune: {where}: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
     except KeyboardInterrupt:
         if not levels:
             raise
         interrupted, level = True, _best(scenario, levels)
     if as_json:
-        about = {"experiment": scenario.name, "urls": url, "model_name": deployment.model_name, "sender": sender}
-        print_json({**about, "interrupted": interrupted, **level_figures(scenario, level)})
+        about = {"urls": deployment.urls, "model_name": deployment.model_name, "sender": sending.sender}
+        _print_json(scenario, level, {**about, "interrupted": interrupted})
     else:
-        _show(scenario, level, f"Deployment of {deployment.model_name} at {', '.join(url)}", sender)
+        out.print(f"Deployment of {deployment.model_name} at {where}", markup=False)
+        show_level(out, scenario, level)
+        out.print(_provenance(level, sending.sender), style="dim", markup=False)
     if interrupted:
-        typer.echo(f"Interrupted: the best of {len(levels)} loads is shown", err=True)
+        typer.echo(f"Interrupted: shown is the best of the loads so far, {len(levels)}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if not scenario.sla.kept_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
-def _show(scenario: "Scenario", level: "Measurement", what: str, sender: str) -> None:
-    from tuner.console import show_level
+def _measure_here(experiment: str, settings: list[str], load: float | None, *, as_json: bool, quiet: bool) -> None:
+    """Starts one configuration for real, measures it and ends it."""
+    from runners.runner import RunFailedError
+    from search_spaces.errors import InfeasibleError
+    from tuner.console import show_measurement, show_question
+    from tuner.experiment import find_experiment, read_experiment
+    from tuner.figures import config_figures
+    from tuner.session import Session
 
-    out = console()
-    out.print(what, markup=False)
-    show_level(out, scenario, level)
-    out.print(_provenance(level, sender), style="dim", markup=False)
+    session = Session(question=read_experiment(find_experiment(experiment), runner="served"))
+    scenario = session.scenario
+    config = session.changed(settings)
+    spoken = console(errors=as_json, quiet=quiet)
+    show_question(spoken, scenario)
+    try:
+        with spoken.status(f"Starting and loading {config}"):
+            level = session.measure(config, load)
+    except InfeasibleError as error:
+        raise InputError(f"{config} cannot be served: {error}") from None
+    except RunFailedError as error:
+        typer.echo(f"servetune: {config}: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+    if as_json:
+        _print_json(scenario, level, {"config": config_figures(config)})
+    else:
+        show_measurement(console(), scenario, config, level)
+    if not scenario.sla.kept_by(level):
+        raise typer.Exit(EXIT_SLA_MISSED)
+
+
+def _print_json(scenario: "Scenario", level: "Measurement", about: dict[str, object]) -> None:
+    from tuner.figures import level_figures
+
+    print_json({"experiment": scenario.name, **about, **level_figures(scenario, level)})
 
 
 def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement":
