@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from runners.calibration import Calibrated
 from runners.estimated import Estimated
 from runners.measurement import Measurement
 from runners.recorded import Recorded, Recording
@@ -48,9 +49,13 @@ CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """An experiment's parts, made when they are first asked for."""
+    """An experiment's parts, made when they are first asked for.
+
+    `calibrate` corrects the step times that predictions are made of by what was measured.
+    """
 
     question: Experiment
+    calibrate: Callable[[Silicon], Calibrated] | None = field(default=None, compare=False)
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -63,8 +68,17 @@ class Session:
             raise InputError(f"{self.question.path}: runner: estimated takes mode aggregated only, but got {modes[0]}")
         return replace(scenario, space=scenario.space.restricted({"mode": ("aggregated",)}))
 
-    @cached_property
+    @property
     def silicon(self) -> Silicon:
+        return self.calibrated.silicon if self.calibrated else self.tables
+
+    @cached_property
+    def calibrated(self) -> Calibrated | None:
+        return self.calibrate(self.tables) if self.calibrate else None
+
+    @cached_property
+    def tables(self) -> Silicon:
+        """Step times as the database has them."""
         scenario = self.scenario
         longest = scenario.workload.max_request_tokens
         return Silicon(scenario.model, scenario.system, longest_context=longest, stand_in=self.is_real)
