@@ -1,6 +1,8 @@
 """Measured levels of a study, as a calibration reads them, and what it made of them for one configuration."""
 
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +24,10 @@ from runners.calibration import (
 )
 from runners.measurement import Measurement
 from runners.silicon import Silicon
+from runners.simulated import Simulated
 from runners.workload import LoadedWorkload, Workload
 from search_spaces.config import ServingConfig
-from search_spaces.errors import InputError
+from search_spaces.errors import InfeasibleError, InputError
 from tuner.finished import Finished
 from tuner.scenario import Scenario
 from tuner.wording import milliseconds, plural
@@ -44,11 +47,10 @@ class Measured:
     scenario: Scenario
     levels: tuple[tuple[ServingConfig, LoadedWorkload, Measurement], ...]
 
-    @property
-    def domains(self) -> list[Domain]:
-        """Those measured, in their order."""
+    def counted(self) -> Counter[Domain]:
+        """Levels by what a calibration holds for."""
         model, system = self.scenario.model, self.scenario.system
-        return list(dict.fromkeys(Domain.of(model, system, config) for config, _, _ in self.levels))
+        return Counter(Domain.of(model, system, config) for config, _, _ in self.levels)
 
     def describes(self, silicon: Silicon) -> bool:
         """Whether model and system are the same; engine, release and format may still differ."""
@@ -99,15 +101,28 @@ def calibrated_by(measured: Measured, silicon: Silicon) -> Calibrated:
         return calibrate_search(silicon, ())
     if measured.longest > silicon.longest_context:
         silicon = Silicon(silicon.model, silicon.system, longest_context=measured.longest)
-    return calibrate_search(silicon, measured.levels)
+    predictable = {config for config, _, _ in measured.levels if _can_predict(silicon, config)}
+    return calibrate_search(silicon, (level for level in measured.levels if level[0] in predictable))
+
+
+def _can_predict(silicon: Silicon, config: ServingConfig) -> bool:
+    """Without this one configuration a domain can still be calibrated."""
+    with suppress(InfeasibleError), Simulated(silicon).serve(config):
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a calibration says of one configuration at one load: the correction and both intervals, or why none."""
+    """What a calibration says of one configuration at one load: the correction and both intervals, or why none.
+
+    `measured` counts what the study measured of its domain. A calibration reads no more than a handful of it, and
+    nothing of configurations that cannot be predicted.
+    """
 
     study: str
     found: Calibration | Abstained
+    measured: int
     ttft: Spread | None = None
     tpot: Spread | None = None
 
@@ -122,15 +137,14 @@ def tell(
 ) -> Told:
     """`silicon` is the uncorrected database, `level` the run with the corrected one."""
     domain = Domain.of(silicon.model, silicon.system, config)
+    known = measured.counted()
     found = calibrated.outcomes.get(domain)
     if not isinstance(found, Calibration):
-        known = ", ".join(map(str, measured.domains))
-        return Told(
-            study=measured.study, found=found or Abstained(reason=f"no measurement of {domain}; measured: {known}")
-        )
+        others = f"no measurement of {domain} that can be predicted; measured: {', '.join(map(str, known))}"
+        return Told(study=measured.study, found=found or Abstained(reason=others), measured=known[domain])
     slopes = slopes_of(simulated(silicon), config, loaded)
     ttft, tpot = found.spread(Latencies(ttft=level.ttft.mean, tpot=level.tpot.mean), slopes)
-    return Told(study=measured.study, found=found, ttft=ttft, tpot=tpot)
+    return Told(study=measured.study, found=found, measured=known[domain], ttft=ttft, tpot=tpot)
 
 
 def show_told(console: Console, told: Told) -> None:
@@ -139,10 +153,9 @@ def show_told(console: Console, told: Told) -> None:
     if isinstance(found, Abstained):
         console.print(f"Not calibrated, the prediction stands as it is: {found}", style="yellow", markup=False)
         return
-    count = plural(found.measurements, "measurement")
-    table = Table(
-        title=f"Calibrated by {count} of study {told.study}: {found.domain}", title_justify="left", box=SIMPLE_HEAD
-    )
+    count = f"{found.measurements} of {plural(told.measured, 'measurement')}"
+    title = f"Calibrated by {count} in study {told.study}: {found.domain}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("corrected")
     table.add_column("by", justify="right")
     for name, value in _corrections(found.correction):
@@ -172,6 +185,7 @@ def told_document(told: Told) -> dict[str, Any]:
         "abstained": None,
         "domain": str(found.domain),
         "measurements": found.measurements,
+        "measured": told.measured,
         "prefill_factor": correction.prefill,
         "decode_factor": correction.decode,
         "iteration_ms": correction.iteration_s * 1000,
