@@ -14,7 +14,7 @@ tune: $(INSTALLED)
 
 ## Run the tests. Those that drive a browser need Chromium, those of `make engines` a vLLM of their own.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not engine"
+	$(BIN)/python -m pytest -n 2 -m "not engine"
 
 ## Install vLLM for CPUs (2.5 GB) and run the tests that serve with it.
 engines: $(ENGINES)/installed
