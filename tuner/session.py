@@ -25,7 +25,7 @@ from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question, show_recorded, show_replayed
-from tuner.experiment import Experiment, Serve, parse_settings
+from tuner.experiment import Experiment, Serve
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
@@ -34,6 +34,7 @@ from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
 from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity
+from tuner.settings import parse_settings
 from tuner.study_file import open_study
 from tuner.tracking import Untracked
 from tuner.trial import Trial
