@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from tuner.scenario import Scenario
 from tuner.search import Budget, objective
@@ -19,12 +20,13 @@ def searching_bar(console: Console) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[best]}"),
+        TextColumn("{task.fields[best]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         console=console,
+        expand=True,
         transient=True,
     )
 
@@ -52,7 +54,7 @@ class Told:
             kept = "best" if self._scenario.sla.kept_by(best.measurement) else "nearest, SLA missed"
             shown = f"{kept} {figure} {best.config}"
         seconds = seconds_left(self._budget, had=self._had, done=done, elapsed=self._clock() - self._began)
-        left = "" if seconds is None else f"at most {duration(seconds)} left"
+        left = f"about {duration(seconds)} left" if seconds else ""
         self._bar.update(self._task, completed=done, best=shown, left=left)
 
 

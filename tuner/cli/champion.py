@@ -49,7 +49,9 @@ def show(
 ) -> None:
     """Show what is in production, and every promotion and rollback.
 
-    servetune champion show gpt-oss-120b-b200-chat
+    Without an experiment, all that have a champion.
+
+        servetune champion show gpt-oss-120b-b200-chat
     """
     champions = _champions(tracking_uri)
     out = console()
@@ -76,7 +78,9 @@ def promote(
 ) -> None:
     """Make a finished study's best trial the champion of its experiment.
 
-    servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
+    The one before is kept, for a rollback.
+
+        servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
     from tuner.finished import open_finished
     from tuner.retune.champion import candidate_of
@@ -109,7 +113,9 @@ def rollback(
 ) -> None:
     """Put back the version that the champion replaced.
 
-    servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
+    The move stands in the history, with its reason.
+
+        servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
     """
     from tuner.retune.lease import Lease, ModelTags
     from tuner.retune.registry import model_name

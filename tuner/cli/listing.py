@@ -22,11 +22,13 @@ def list_known(
 ) -> None:
     """Show what is known: models, systems, engines, experiments, or recordings that can be replayed.
 
-    servetune list experiments
+    Any of them is a word that experiments and options take.
 
-    servetune list recordings --write my-questions
+        servetune list experiments
 
-    servetune list systems --json | jq '.[] | {name, gpus}'
+        servetune list recordings --write my-questions
+
+        servetune list systems --json | jq '.[] | {name, gpus}'
     """
     from tuner.catalogue import CATALOGUES, FACTS
 

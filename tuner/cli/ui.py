@@ -22,9 +22,11 @@ def ui(
 ) -> None:
     """Open a study in MLflow's UI: its trials by cost, with the charts that compare them. Ctrl-C ends it.
 
-    servetune ui gpt-oss-120b-b200-chat
+    The page is served on 127.0.0.1 only.
 
-    servetune ui gpt-oss-120b-b200-chat --optuna
+        servetune ui gpt-oss-120b-b200-chat
+
+        servetune ui gpt-oss-120b-b200-chat --optuna
     """
     from tuner.finished import find_study, open_finished
     from tuner.mlflow_tracker import check_tracking_uri, default_tracking_uri
