@@ -183,12 +183,13 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
 
 
 def certainty(answer: Answer) -> list[str]:
-    """How sure the verdict is, where what was measured has noise; one line, and another where others tie."""
+    """How sure the verdict is, as known errors and noise say; another line where others tie."""
     best = answer.judged[0]
-    if best.high <= best.low:
-        return []
-    runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 else ""
-    lines = [f"P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 and best.noise else ""
+    where = "" if best.noise else "On real hardware, by the known error: "
+    lines = [f"{where}P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    if not best.noise and answer.scenario.sla.confidence is None:
+        lines.append("`sla: {confidence: 0.9}` in the experiment asks for that much certainty.")
     if answer.ties:
         numbers = ", ".join(str(judged.trial.number) for judged in answer.ties)
         noun = "trial" if len(answer.ties) == 1 else "trials"
@@ -293,7 +294,7 @@ def _runners_up(answer: Answer) -> Table:
     for promise in scenario.sla.promises:
         table.add_column(f"{promise.metric.upper()} {promise.statistic}", justify="right")
     first, *others = answer.judged
-    noisy = first.high > first.low
+    noisy = first.noise > 0
     if noisy:
         table.add_column("90 % interval", justify="right")
         table.add_column("P(SLA kept)", justify="right")

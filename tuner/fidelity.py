@@ -28,6 +28,7 @@ from tuner.validate import (
     SPLITS,
     Compared,
     Score,
+    cautious,
     coverage,
     decisions,
     dollars,
@@ -35,12 +36,14 @@ from tuner.validate import (
     grouped,
     rank_correlation,
     score,
+    spread,
 )
 from tuner.wording import dollars as dollars_in_words
 from tuner.wording import milliseconds, rate
 
 KINDS = (".md", ".html")
 HEADROOMS = (0.0, 0.1, 0.2, 0.4)
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95)
 QUALITY = ("decisions", "SLA broken", "by (median)", "nothing found", "share of the best")
 FEWEST_IN_GROUP = 5
 """Rows that a group of a split needs for its error to be counted."""
@@ -76,6 +79,8 @@ class Fidelity:
         yield self._errors("Errors on the rows that all predict", {"all": shared})
         yield from self._decisions()
         yield self._headrooms()
+        yield self._confidences()
+        yield self._distributions()
         yield self._ranks()
         yield self._errors("Errors by mode, each on the rows that it predicts", grouped(self.compared, "mode"))
         for by in (name for name in GROUPS if name not in {"all", "mode", "scenario", "layout"}):
@@ -119,6 +124,25 @@ class Fidelity:
         ]
         heads = ["headroom", "", *QUALITY]
         return Table(title="The same with headroom, predictions raised by that share", heads=heads, rows=rows)
+
+    def _confidences(self) -> Table:
+        """What `sla.confidence` does where nothing was measured yet."""
+        rows = [
+            [f"{confidence:.0%}", name, *_quality_cells(found)]
+            for confidence in CONFIDENCES
+            for name in RUNNERS
+            if (found := quality(cautious(self.compared, name, confidence, only=_predicted_by_all)))
+        ]
+        title = "The same with a confidence for each promise, by the errors on other models' rows"
+        return Table(title=title, heads=["confidence", "", *QUALITY], rows=rows)
+
+    def _distributions(self) -> Table:
+        rows = []
+        for name in RUNNERS:
+            found = [spread(self.compared, name, figure) for figure in list(FIGURES)[:3]]
+            rows.append([name, *(f"{one.median:.2f} / {one.sd:.2f}" if one else "-" for one in found)])
+        title = "How measurements spread about predictions: log(measured / predicted), median / standard deviation"
+        return Table(title=title, heads=["", *list(FIGURES.values())[:3]], rows=rows)
 
     def _splits(self, shared: Sequence[Compared]) -> Table:
         """How far the error of a group that was seen by nobody may lie from the error of all rows."""

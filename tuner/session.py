@@ -14,7 +14,7 @@ from rich.console import Console
 
 from runners.calibration import Calibrated
 from runners.estimated import Estimated
-from runners.measurement import Measurement
+from runners.measurement import Measurement, Source
 from runners.recorded import Recorded, Recording
 from runners.runner import RunFailedError, Runner
 from runners.silicon import Silicon
@@ -96,7 +96,7 @@ class Session:
             return RecordedPrior(self.scenario, self.silicon, self.recorded)
         if self.is_real and not has_kernel_data(self.scenario, self.silicon):
             return Uninformed(self.scenario, seed=self.question.seed)
-        return Prior(self.scenario, self.silicon)
+        return Prior(self.scenario, self.silicon, source=SOURCES[self.question.runner])
 
     @cached_property
     def recorded(self) -> Sequence[Recording]:
@@ -227,6 +227,13 @@ def _served(question: Experiment, scenario: Scenario) -> Runner:
 PREDICTING = ("simulated", "estimated")
 """Runners that answer from tables: asking them again costs seconds, not GPUs."""
 
+
+SOURCES: Mapping[str, Source] = {
+    "simulated": "simulated",
+    "estimated": "estimated",
+    "recorded": "recorded",
+    "served": "measured",
+}
 
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
