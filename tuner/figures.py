@@ -49,9 +49,7 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
 
 
 def certainty_figures(judged: Judged) -> dict[str, Any]:
-    """How sure a measured configuration is: P(SLA kept) and the interval of its cost; without noise 1 or 0, and one
-    value.
-    """
+    """How sure a configuration is: P(SLA kept), and the interval of its cost; of a prediction, by its known errors."""
     return {
         "repeats": judged.repeats,
         "probability_sla_kept": judged.kept,
