@@ -2,11 +2,13 @@
 
 import html
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any, Protocol
 
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
@@ -25,6 +27,7 @@ from tuner.validate import (
     RUNNERS,
     SPLITS,
     Compared,
+    Score,
     cautious,
     coverage,
     decisions,
@@ -86,6 +89,11 @@ class Fidelity:
         yield self._dollars(shared)
         yield _mlperf(submissions())
         yield self._cleaning()
+
+    @property
+    def scores(self) -> dict[str, dict[str, Score]]:
+        """On the rows that all predict."""
+        return scores_of([row for row in self.compared if _predicted_by_all(row)], RUNNERS)
 
     def _decisions(self) -> Iterator[Table]:
         """On the rows that all predict, then on all rows, where what a runner abstains from cannot be picked."""
@@ -282,17 +290,54 @@ def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def show(console: Console, report: Fidelity) -> None:
-    """All tables, then how to read them."""
-    for table in report.tables:
+class Tables(Protocol):
+    """What is shown of a comparison, and the command that made it."""
+
+    @property
+    def command(self) -> str: ...
+
+    @property
+    def tables(self) -> Iterator[Table]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, Score]]: ...
+
+
+def show(console: Console, report: Tables, *, most: int | None = None) -> None:
+    """The first tables or all, then how to read them."""
+    for table in islice(report.tables, most):
         shown = rich_table.Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
         for head in table.heads:
             shown.add_column(head, overflow="fold")
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    for note in report.notes:
+    for note in report.notes if most is None else ():
         console.print(note, style="dim", markup=False)
+
+
+def as_document(report: Tables) -> dict[str, Any]:
+    """The comparison as plain data: errors as numbers, every table as text."""
+    return {
+        "command": report.command,
+        "scores": {
+            runner: {figure: asdict(found) for figure, found in scores.items()}
+            for runner, scores in report.scores.items()
+        },
+        "tables": [
+            {"title": table.title, "heads": list(table.heads), "rows": [list(row) for row in table.rows]}
+            for table in report.tables
+        ],
+        "notes": list(report.notes),
+    }
+
+
+def scores_of(compared: Sequence[Compared], runners: Iterable[str]) -> dict[str, dict[str, Score]]:
+    """By runner and figure, on these rows."""
+    return {name: {figure: found for figure in FIGURES if (found := score(compared, name, figure))} for name in runners}
 
 
 def check_kind(path: Path) -> None:
