@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from runners.deployment import Installation
-from runners.limits import Limits
 from runners.served import Served
+from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Workload
 from search_spaces.config import Batching, Engine, ServingConfig
 from search_spaces.model import find_model
@@ -49,7 +49,7 @@ def turn(runner: Served, config: ServingConfig) -> tuple[float, float]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         installation = Installation(python=stand_in(Path(folder)), checkpoint="toy")
-        runner = Served(find_model("llama-3.1-8b"), installation, logs=Path(folder) / "logs", limits=Limits())
+        runner = Served(find_model("llama-3.1-8b"), installation, logs=Path(folder) / "logs", limits=TimeLimits())
         beside, around = zip(*(turn(runner, CONFIG) for _ in range(TURNS)), strict=True)
     print(f"start and end of a server that starts at once: {statistics.median(beside):.2f} s (most {max(beside):.2f})")
     print(f"a load, beside its requests: {statistics.median(around):.2f} s (most {max(around):.2f})")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, get_args
 
-from runners.commands import Command, Place, Role, commands
+from runners.commands import Address, Command, Place, Role, commands, router
 from runners.process import free_ports, is_free
 from runners.runner import RunFailedError
 from search_spaces.config import EngineName, ServingConfig
@@ -59,7 +59,7 @@ class Member:
     """A process to start: `files` lie in its working directory by name, `env` is added to the environment."""
 
     name: str
-    role: Role | None
+    role: Role
     port: int
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +70,16 @@ class Member:
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
+
+    @property
+    def address(self) -> Address:
+        """As a router of the engine's own knows a worker: its second port is the bootstrap port."""
+        return Address(host=HOST, port=self.port, bootstrap_port=self.ports[1])
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs in this interpreter and not in the engine's."""
+        return self.argv[0] == sys.executable and self.role == "router"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,19 +123,19 @@ def plan(model: Model, config: ServingConfig, installation: Installation) -> Dep
             own = next(one for one in commands(model, config, place=place) if one.role == command.role)
             member = _worker(own, copy, ports, config, replace(installation, args=args))
             workers.append(replace(member, devices=tuple(itertools.islice(devices, command.gpus))))
-    router = _router(config.engine.name, workers, installation) if config.disaggregation else None
-    return Deployment(engine=config.engine.name, workers=tuple(workers), router=router)
+    before = _router(config, workers, installation) if config.disaggregation else None
+    return Deployment(engine=config.engine.name, workers=tuple(workers), router=before)
 
 
 def environment(member: Member, installation: Installation) -> dict[str, str]:
     """The environment of this process with what the installation, the worker and its GPUs add."""
     env = dict(os.environ)
-    if installation.python and member.role:
+    if installation.python and not member.is_ours:
         env = {name: value for name, value in env.items() if name not in HIDDEN}
         env["PATH"] = f"{Path(installation.python).parent}{os.pathsep}{env.get('PATH', os.defpath)}"
     if member.devices:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(member.devices)
-    return {**env, **member.env, **(installation.env if member.role else {})}
+    return {**env, **member.env, **({} if member.is_ours else installation.env)}
 
 
 def _handed_out(config: ServingConfig, installation: Installation) -> Iterator[str]:
@@ -199,46 +209,16 @@ def _installed(argv: Sequence[str], engine: EngineName, python: str | None) -> t
             return (str(Path(python).parent / argv[0]), *argv[1:])
 
 
-def _router(engine: EngineName, workers: Sequence[Member], installation: Installation) -> Member:
+def _router(config: ServingConfig, workers: Sequence[Member], installation: Installation) -> Member:
+    """What stands before prefill and decode workers: for vLLM this project's proxy, else the engine's own router."""
     (port,) = free_ports(1)
     prefill = [worker for worker in workers if worker.role == "prefill"]
     decode = [worker for worker in workers if worker.role == "decode"]
-    argv: tuple[str, ...]
-    files: dict[str, str] = {}
-    match engine:
-        case "vllm":
-            urls = ("--prefill", *(one.url for one in prefill), "--decode", *(one.url for one in decode))
-            argv = (sys.executable, "-P", "-m", "runners.proxy", "--port", str(port), *urls)
-        case "sglang":
-            argv = _installed(_sglang_router(port, prefill, decode), engine, installation.python)
-        case "trtllm":
-            files = {"disaggregated.yaml": _trtllm_router(port, prefill, decode)}
-            argv = _installed(
-                ("trtllm-serve", "disaggregated", "-c", "disaggregated.yaml"), engine, installation.python
-            )
-    return Member(name="router", role=None, port=port, argv=argv, files=files, ports=(port,))
-
-
-def _sglang_router(port: int, prefill: Sequence[Member], decode: Sequence[Member]) -> tuple[str, ...]:
-    """docs.sglang.io, PD disaggregation: each prefill worker with the port where decode workers find it."""
-    argv = ["python", "-m", "sglang_router.launch_router", "--pd-disaggregation", "--host", HOST, "--port", str(port)]
-    for one in prefill:
-        argv += ["--prefill", one.url, str(one.ports[1])]
-    for one in decode:
-        argv += ["--decode", one.url]
-    return tuple(argv)
-
-
-def _trtllm_router(port: int, prefill: Sequence[Member], decode: Sequence[Member]) -> str:
-    """nvidia.github.io/TensorRT-LLM, disaggregated serving: the YAML that `trtllm-serve disaggregated` reads."""
-
-    def pool(name: str, members: Sequence[Member]) -> list[str]:
-        return [
-            f"{name}:",
-            f"  num_instances: {len(members)}",
-            "  urls:",
-            *(f'    - "{HOST}:{one.port}"' for one in members),
-        ]
-
-    lines = [f"hostname: {HOST}", f"port: {port}", "backend: pytorch"]
-    return "\n".join([*lines, *pool("context_servers", prefill), *pool("generation_servers", decode), ""])
+    if config.engine.name == "vllm":
+        urls = ("--prefill", *(one.url for one in prefill), "--decode", *(one.url for one in decode))
+        argv = (sys.executable, "-P", "-m", "runners.proxy", "--port", str(port), *urls)
+        return Member(name="router", role="router", port=port, argv=argv, ports=(port,))
+    place = Place(host=HOST, ports=dict.fromkeys(get_args(Role), port))
+    command = router(config, [one.address for one in prefill], [one.address for one in decode], place=place)
+    argv = _installed(command.argv, config.engine.name, installation.python)
+    return Member(name="router", role="router", port=port, argv=argv, files=command.files, ports=(port,))

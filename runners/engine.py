@@ -13,6 +13,7 @@ from search_spaces.config import EngineName
 
 ASK_S = 5.0
 SCRAPE_EVERY_S = 1.0
+FIRST_SCRAPE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,13 +176,15 @@ class Watch:
 
 @contextmanager
 def watched(urls: Sequence[str], names: MetricNames, *, every_s: float = SCRAPE_EVERY_S) -> Iterator[Watch]:
-    """Looks at the metrics in a thread of its own until the block ends."""
+    """Looks at the metrics in a thread of its own until the block ends: at once, and then ever less often."""
     watch = Watch(names=names, before=scrape(urls, names))
     over = threading.Event()
 
     def keep_looking() -> None:
-        while not over.wait(every_s):
+        pause = min(FIRST_SCRAPE_S, every_s)
+        while not over.wait(pause):
             watch.look(scrape(urls, names))
+            pause = min(2 * pause, every_s)
 
     thread = threading.Thread(target=keep_looking, name="metrics", daemon=True)
     thread.start()

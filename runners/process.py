@@ -192,10 +192,11 @@ def _log_file(log: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
         log.parent.mkdir(parents=True, exist_ok=True)
         return log.open("ab")
     except OSError as error:
-        raise _no_room(log, error) from None
+        raise no_room(log, error) from None
 
 
-def _no_room(path: Path, error: OSError) -> RunFailedError:
+def no_room(path: Path, error: OSError) -> RunFailedError:
+    """What to raise for a file that cannot be written."""
     cause = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "no log"
     return RunFailedError(cause, f"{path}: {error.strerror}", environment=True)
 

@@ -4,8 +4,8 @@ import http.client
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -16,12 +16,13 @@ from runners.deployment import Deployment, Installation, Member, environment, pl
 from runners.engine import METRICS, MetricNames, Reply, Watch, ask, complete, model_served, release, watched
 from runners.failures import failure, read_log, says_it_is_dead, told
 from runners.installed import OwnParser
-from runners.limits import Limits
 from runners.load import HANG, Rules, run_load
 from runners.measurement import Measurement
 from runners.nvml import Driver, driver
-from runners.process import ServerProcess, is_free, running, wait_until_free
+from runners.process import ServerProcess, is_free, no_room, running, wait_until_free
 from runners.runner import Measure, RunFailedError
+from runners.stopping import Limit
+from runners.time_limits import TimeLimits
 from runners.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
 from search_spaces.model import Model
@@ -45,9 +46,9 @@ NO_METRICS: Final = MetricNames(kv_usage="", waiting="")
 class Served:
     """Serves configurations with the engine that is installed here.
 
-    Each run has a folder of its own under `logs`, with the whole log of each process. `gpu_seconds` grows by the GPUs
-    of a configuration for as long as its processes are there, start and end included. `own_parser` is asked about each
-    command before anything starts.
+    Each run has a folder of its own under `logs`, with the whole log of each process. A load ends early once what is
+    `promised` is decided. `gpu_seconds` grows by the GPUs of a configuration for as long as its processes are there,
+    start and end included. `own_parser` is asked about each command before anything starts.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Served:
         installation: Installation,
         *,
         logs: Path,
-        limits: Limits = Limits(),  # noqa: B008 frozen
+        limits: TimeLimits = TimeLimits(),  # noqa: B008 frozen
+        promised: Sequence[Limit] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         own_parser: OwnParser | None = None,
@@ -66,6 +68,7 @@ class Served:
         self._installation = installation
         self._logs = logs
         self._limits = limits
+        self._promised = promised
         self._clock = clock
         self._sleep = sleep
         self._held = 0.0
@@ -100,6 +103,7 @@ class Served:
                 deployment=deployment,
                 config=config,
                 limits=self._limits,
+                promised=self._promised,
                 clock=self._clock,
                 sleep=self._sleep,
                 gpus=gpus,
@@ -124,7 +128,8 @@ class _Up:
 
     deployment: Deployment
     config: ServingConfig
-    limits: Limits
+    limits: TimeLimits
+    promised: Sequence[Limit]
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     gpus: Driver | None
@@ -149,7 +154,7 @@ class _Up:
             for name, text in member.files.items():
                 (home / name).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise RunFailedError("disk full", f"{home}: {error.strerror}", environment=True) from None
+            raise no_room(home, error) from None
         stack.callback(wait_until_free, member.ports)
         self.processes[member.name] = stack.enter_context(
             running(
@@ -219,7 +224,12 @@ class _Up:
             self.model_name(self.deployment.members[-1]),
             loaded,
             gpus=self.config.gpus,
-            rules=Rules(time_limit_s=self.limits.load_s, stall_limit_s=self.limits.stall_s, alive=self.check),
+            rules=Rules(
+                time_limit_s=self.limits.load_s,
+                stall_limit_s=self.limits.stall_s,
+                alive=self.check,
+                limits=self.promised,
+            ),
         )
 
     def _joules(self) -> float | None:
@@ -329,12 +339,12 @@ def _own_folder(logs: Path) -> Path:
         if shutil.disk_usage(logs).free < FEWEST_BYTES:
             raise RunFailedError("disk full", f"{logs}: less than {FEWEST_BYTES >> 20} MiB free", environment=True)
         for number in itertools.count(sum(1 for _ in logs.iterdir())):
-            folder = logs / f"{number:04d}"
-            if not folder.exists():
+            with suppress(FileExistsError):  # another search may keep its logs here
+                folder = logs / f"{number:04d}"
                 folder.mkdir()
                 return folder.resolve()
     except OSError as error:
-        raise RunFailedError("disk full", f"{logs}: {error.strerror}", environment=True) from None
+        raise no_room(logs, error) from None
     raise AssertionError
 
 

@@ -337,8 +337,9 @@ class Page:
             f"order by layout, lengths and load. No row is both fitted and scored; no row is scored twice."
         )
         fixed = (
-            "Priors, scatter and limits are round numbers set beforehand (runners/calibration.py), the same for all "
-            "domains. Uncalibrated are the same rows with the step times as they come from the database."
+            "Priors, scatter and limits are round numbers (runners/calibration.py), the same for all domains; they and "
+            "the set of corrections were chosen by people who had seen errors on these rows. Uncalibrated are the same "
+            "rows with the step times as they come from the database."
         )
         return how, fixed
 

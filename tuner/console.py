@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from runners.known_errors import SIMULATED
 from runners.measurement import Measurement
 from runners.recorded import Recording
 from search_spaces.config import ServingConfig, flatten
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
 RUNNERS_UP = 5
 PARETO_STEP = 1.1
 
+
+def _errors(mode: str) -> str:
+    known = SIMULATED[mode]
+    return (
+        f"{known.ttft:.0%} on TTFT, {known.tpot:.0%} on TPOT and {known.throughput:.0%} on throughput "
+        f"({known.rows:,} measured {mode} Blackwell runs)"
+    )
+
+
 PREDICTION = {
     "simulated": (
-        "Prediction, not a measurement: off by 16 % on TPOT, 18 % on throughput and 35 % on TTFT, which is put too low "
-        "(median, on 1,007 measured Blackwell runs; `servetune validate` shows more)."
+        f"Prediction, not a measurement. Median errors: {_errors('aggregated')}; {_errors('disaggregated')}. TTFT is "
+        "put too low. `servetune validate` shows more."
     ),
     "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
 }

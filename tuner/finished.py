@@ -198,7 +198,7 @@ def open_finished(studies: Path, name: str) -> Finished:
     return Finished(
         path=path,
         question=experiment,
-        text=kept.get("text") or _as_yaml(question),
+        text=kept.get("text") or as_yaml(question),
         release=str(question.get(RELEASE, "unknown")),
         trials=trials,
         waiting=sum(not trial.state.is_finished() for trial in study.get_trials(deepcopy=False)),
@@ -270,7 +270,7 @@ def _differences(kept: object, asked: object, key: str = "") -> Iterator[str]:
         yield key
 
 
-def _as_yaml(question: Mapping[str, Any]) -> str:
+def as_yaml(question: Mapping[str, Any]) -> str:
     """A question as an experiment's file, for a study that kept no file."""
     from ruamel.yaml import YAML
 

@@ -41,6 +41,9 @@ NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 DEFAULT_URI = "sqlite:///mlflow.db"
+EXPERIMENTS = "servetune/"
+"""What the names of MLflow experiments begin with."""
+
 SQLITE_HEADER = b"SQLite format 3\0"
 SECRET_NAMES = ("password", "passwd", "pwd", "token", "secret")
 
@@ -81,7 +84,7 @@ class MlflowTracker:
     ) -> None:
         uri = tracking_uri or default_tracking_uri()
         check_tracking_uri(uri)
-        self._uri = _absolute(uri)
+        self._uri = absolute_uri(uri)
         self._scenario = scenario
         self._on_drain = on_drain
         self._patience_s = patience_s
@@ -91,12 +94,12 @@ class MlflowTracker:
         name = experiment_path.name if experiment_path else "experiment.yaml"
         self._opening: dict[str, Any] = {
             "do": "open",
-            "sqlite_file": str(_sqlite_file(self._uri) or ""),
+            "sqlite_file": str(sqlite_file(self._uri) or ""),
             "experiment": experiment_name(scenario),
             "study": study,
             "params": scenario_params(scenario),
             "tags": {"mlflow.source.name": "servetune", **_user(), **self._commit},
-            "files": {name: _hidden(experiment_text, self._uri)} if experiment_text else {},
+            "files": {name: hidden(experiment_text, self._uri)} if experiment_text else {},
             "datasets": datasets(scenario),
         }
 
@@ -133,7 +136,7 @@ class MlflowTracker:
         """
         trial = None if best is None else self._trials[best]
         row = record(trial, self._scenario) if trial else None
-        config = {"config.yaml": _config_yaml(trial.config)} if trial and trial.config else {}
+        config = {"config.yaml": config_yaml(trial.config)} if trial and trial.config else {}
         shown_curves = ([trial] if trial else []) + self._runners_up(best)
         self._writer.send(
             {
@@ -168,7 +171,7 @@ class MlflowTracker:
         missing = len(self._trials) - self._writer.written
         what = f"{missing} of {len(self._trials)} trials are" if missing else "the study's end is"
         reason = trouble.splitlines()[0][:TROUBLE_LIMIT]
-        return _hidden(f"{what} not in MLflow ({shown(self._uri)}): {reason}", self._uri)
+        return hidden(f"{what} not in MLflow ({shown(self._uri)}): {reason}", self._uri)
 
     def __exit__(
         self,
@@ -290,7 +293,7 @@ class _Writer:
 
 def experiment_name(scenario: Scenario) -> str:
     """The MLflow experiment that holds a scenario's studies."""
-    return f"servetune/{scenario.name}"
+    return EXPERIMENTS + scenario.name
 
 
 def default_tracking_uri() -> str:
@@ -312,7 +315,7 @@ def open_command(uri: str) -> str:
 
 def runs_location(uri: str, scenario: Scenario) -> str:
     """Where a scenario's runs are, in words. Shows no credentials."""
-    return f"experiment {experiment_name(scenario)} in {_sqlite_file(uri) or shown(uri)}"
+    return f"experiment {experiment_name(scenario)} in {sqlite_file(uri) or shown(uri)}"
 
 
 def shown(uri: str) -> str:
@@ -342,7 +345,7 @@ def check_tracking_uri(uri: str) -> None:
 
 
 def _check_sqlite(uri: str) -> None:
-    path = _sqlite_file(uri)
+    path = sqlite_file(uri)
     if path is None:
         raise InputError(f"tracking URI {uri!r} names no file; it should look like {DEFAULT_URI}")
     if path.is_dir():
@@ -378,7 +381,7 @@ def _scheme(uri: str) -> str:
     return scheme.partition("+")[0] if colon else ""
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     """The absolute path of an SQLite store; None for another, and where no file is named."""
     _, slashes, path = uri.partition("?")[0].partition(":///")
     if _scheme(uri) != "sqlite" or not slashes or path in ("", ":memory:"):
@@ -386,8 +389,8 @@ def _sqlite_file(uri: str) -> Path | None:
     return Path(path).absolute()
 
 
-def _absolute(uri: str) -> str:
-    path = _sqlite_file(uri)
+def absolute_uri(uri: str) -> str:
+    path = sqlite_file(uri)
     if path is None:
         return uri
     _, question, query = uri.partition("?")
@@ -401,14 +404,14 @@ def _database_for(path: str) -> str:
 
 def _folder(uri: str) -> Path | None:
     """Where the writer works: beside an SQLite store, since that is where MLflow then puts the artifacts."""
-    path = _sqlite_file(uri)
+    path = sqlite_file(uri)
     if path is None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent
 
 
-def _hidden(text: str, uri: str) -> str:
+def hidden(text: str, uri: str) -> str:
     """`text` without the credentials of `uri` and of the environment."""
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -452,7 +455,7 @@ def _status(kind: type[BaseException] | None) -> Status:
     return "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
 
 
-def _config_yaml(config: ServingConfig) -> str:
+def config_yaml(config: ServingConfig) -> str:
     # A JSON scalar is a YAML scalar, and quoted where it must be.
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in flatten(config).items())
 

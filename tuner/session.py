@@ -23,10 +23,9 @@ from search_spaces.config import Engine, ServingConfig
 from search_spaces.default import default_configs
 from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.model import Model
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question, show_recorded, show_replayed
-from tuner.experiment import Experiment, Serve, parse_settings
+from tuner.experiment import Experiment, Serve
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
@@ -34,6 +33,7 @@ from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
 from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
 from tuner.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.settings import parse_settings
 from tuner.study_file import open_study
 from tuner.tracking import Untracked
 from tuner.trial import Trial
@@ -104,10 +104,12 @@ class Session:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the answer, as JSON: the experiment without its budget, what its trace holds, and the release
+        """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
         whose tables and simulator answer.
         """
-        asked = self.question.model_dump(mode="json", exclude={"budget": True, "serve": {"logs"}}, warnings=False)
+        asked = self.question.model_dump(
+            mode="json", exclude={"budget": True, "retune": True, "serve": {"logs"}}, warnings=False
+        )
         if asked["serve"] is None:
             del asked["serve"]
         asked |= {"own": own} if (own := self.question.own_facts) else {}
@@ -189,7 +191,7 @@ class Session:
             return measure(self.scenario.workload.at(load))
 
 
-def _served(question: Experiment, model: Model) -> Runner:
+def _served(question: Experiment, scenario: Scenario) -> Runner:
     from runners.installed import OwnParser
     from runners.nvml import driver
     from runners.served import Served
@@ -199,10 +201,11 @@ def _served(question: Experiment, model: Model) -> Runner:
     devices = gpus.devices if gpus else ()
     installation = serve.installation(question.path.parent, devices=devices)
     return Served(
-        model,
+        scenario.model,
         installation,
         logs=Path(serve.logs) / question.name,
         limits=serve.limits,
+        promised=tuple(promise.limit for promise in scenario.sla.promises),
         own_parser=OwnParser(Path(installation.python)) if installation.python else None,
     )
 
@@ -210,11 +213,12 @@ def _served(question: Experiment, model: Model) -> Runner:
 PREDICTING = ("simulated", "estimated")
 """Runners that answer from tables: asking them again costs seconds, not GPUs."""
 
+
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
     "recorded": lambda session: Recorded(session.recorded),
-    "served": lambda session: _served(session.question, session.scenario.model),
+    "served": lambda session: _served(session.question, session.scenario),
 }
 
 

@@ -157,7 +157,7 @@ def _promised_ms(measurement: Measurement, scenario: Scenario) -> dict[str, floa
 
 
 def _tags(trial: Trial, scenario: Scenario) -> dict[str, str]:
-    tags = {"ending": trial.ending, "reason": trial.cause, "detail": trial.detail}
+    tags = {"ending": trial.ending, "reason": trial.cause, "detail": trial.detail, "prior": trial.prior}
     if trial.config is not None:
         tags |= {
             "engine": trial.config.engine.name,

@@ -21,7 +21,8 @@ class Trial:
     if none does, the one nearest to it. Not `exact` where a higher load may keep it too: the levels ran out, or another
     trial was cheaper already than this one can be. `cause` and `detail` say why there was no measurement. `config` is
     absent where the draw itself was illegal. `gpu_seconds` are GPUs x seconds that the trial held, start-up included:
-    0 where nothing real was served. An `environment` failure says nothing about the configuration.
+    0 where nothing real was served. An `environment` failure says nothing about the configuration. `prior`
+    is what was known of it from another release, in words: no result, and no part of this measurement.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Trial:
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     environment: bool = False
+    prior: str = ""
 
     @property
     def measurement(self) -> Measurement:

@@ -16,12 +16,14 @@ WHY = f"no vLLM at {PYTHON}: set SERVETUNE_VLLM_PYTHON to an interpreter that ha
 CHEAP_START = {
     "OMP_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-ONE_PROCESS = ["--enforce-eager", "--distributed-executor-backend", "uni", "--max-model-len", "1024"]
+ONE_PROCESS = [
+    *("--enforce-eager", "--distributed-executor-backend", "uni"),
+    *("--max-model-len", "1024", "--kv-cache-memory-bytes", str(1 << 30)),
+]
 
 MODEL = """\
 tiny:

@@ -11,10 +11,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from runners.deployment import Installation
-from runners.limits import Limits
 from runners.process import is_free
 from runners.runner import RunFailedError
 from runners.served import Served
+from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig, Speculation
 from search_spaces.model import Model
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 
 FEW = Batching(max_sequences=8, max_batched_tokens=2048)
 CONFIG = ServingConfig(engine=Engine(name="vllm", version="0.32.0"), batching=FEW)
-LIMITS = Limits(start_s=240, load_s=120, stall_s=10, errors_s=60)
+LIMITS = TimeLimits(start_s=240, load_s=120, stall_s=10, errors_s=60)
 WORKLOAD = Workload(input_tokens=Lengths(low=64, high=96), output_tokens=Lengths(low=12, high=20), requests=60)
 BLOCK = 128
 """Tokens in a block of the KV cache on a CPU."""
@@ -33,15 +33,15 @@ PROMPT = "the quick brown fox jumps over the lazy dog " * 6
 
 @pytest.fixture
 def runner(tiny, vllm_python, engine_settings, tmp_path):
-    """A runner for the tiny model, given further arguments of the engine and variables of its environment."""
+    """A runner for the tiny model, given further arguments of the engine."""
     model = entry_of(Model, tiny / "model.yaml", YAML(typ="safe").load(tiny / "model.yaml"))
 
-    def make(*args, **env):
+    def make(*args):
         installation = Installation(
             python=vllm_python,
             checkpoint=str(tiny / "checkpoint"),
             args=(*engine_settings.args, *args),
-            env={**engine_settings.env, **env, "TEST_OF": str(tmp_path)},
+            env={**engine_settings.env, "TEST_OF": str(tmp_path)},
         )
         return Served(model, installation, logs=tmp_path / "logs", limits=LIMITS)
 
@@ -86,7 +86,7 @@ def test_a_small_kv_cache_is_seen_in_preemptions(runner):
     key_and_value, layers, heads, width, bf16 = 2, 2, 2, 32, 2
     block_bytes = BLOCK * key_and_value * layers * heads * width * bf16
     # Each request fills two blocks, and eight of them find twelve.
-    tight = runner("--kv-cache-memory-bytes", str(12 * block_bytes), VLLM_CPU_KVCACHE_SPACE="")
+    tight = runner("--kv-cache-memory-bytes", str(12 * block_bytes))
     workload = replace(WORKLOAD, output_tokens=Lengths(low=110, high=150))
     with tight.serve(CONFIG) as measure:
         level = measure(workload.at(8))

@@ -5,8 +5,10 @@ anything behind.
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +19,18 @@ import pytest
 from runners.deployment import Installation, plan
 from runners.process import is_free
 from runners.runner import OUT_OF_MEMORY, RunFailedError
-from runners.served import Limits, Served
+from runners.served import Served, TimeLimits
 from runners.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig
 from search_spaces.errors import InfeasibleError
 from search_spaces.model import Attention, Model
+from tuner.capacity import LoadRange, find_capacity
+from tuner.sla import Promise, Sla
 
 FAKE = Path(__file__).parent / "fake_server.py"
 VLLM = Engine(name="vllm", version="1.2.3")
 CONFIG = ServingConfig(engine=VLLM, batching=Batching(max_sequences=8, max_batched_tokens=2048))
-LIMITS = Limits(start_s=20, load_s=60, stall_s=2, stop_s=2, probe_s=5, errors_s=0.5, dying_s=0.5, poll_s=0.05)
+LIMITS = TimeLimits(start_s=20, load_s=60, stall_s=2, stop_s=2, probe_s=5, errors_s=0.5, dying_s=0.5, poll_s=0.05)
 WORKLOAD = Workload(
     input_tokens=Lengths(low=8, high=12), output_tokens=Lengths(low=4, high=6), requests=60, standing_start=True
 )
@@ -201,6 +205,32 @@ def test_a_measurement_counts_all_requests_and_holds_the_engines_own_metrics(tmp
     assert level.observed is not None
     assert level.observed.versions == (("engine", "vllm 1.2.3"),)
     assert level.observed.watts is None
+
+
+def test_a_capacity_search_is_one_start_and_at_most_seven_loads(tmp_path, python):
+    loads = LoadRange(lowest=1, highest=8, guess=3, unit=1)
+    sla = Sla(promises=(Promise(metric="ttft", statistic="p95", limit_s=60),))
+    with served(tmp_path, python).serve(CONFIG) as measure:
+        found = find_capacity(measure, WORKLOAD, sla, loads)
+    assert found.levels[found.chosen].load == 8
+    assert len(found.levels) <= 7
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["0000"]
+    assert (tmp_path / "logs" / "0000" / "serve-0.log").read_text().count("starting") == 1
+
+
+def test_ctrl_c_under_load_leaves_nothing(tmp_path, python):
+    runner = served(tmp_path, python)
+    long = replace(WORKLOAD, requests=100_000)
+    with pytest.raises(KeyboardInterrupt), runner.serve(CONFIG) as measure:
+        threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
+        measure(long.at(4))
+    assert of_this_test(tmp_path) == []
+
+
+def test_two_searches_may_keep_their_logs_in_one_folder(tmp_path, python):
+    one, other = served(tmp_path, python), served(tmp_path, python)
+    with one.serve(CONFIG), other.serve(CONFIG):
+        assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["0000", "0001"]
 
 
 def test_replicas_share_the_load_each_on_ports_and_gpus_of_its_own(tmp_path, python):

@@ -8,11 +8,11 @@ import pytest
 
 from runners.deployment import Installation
 from runners.estimated import Estimated
-from runners.limits import Limits
 from runners.recorded import Recorded, recordings, served
 from runners.served import Served
 from runners.silicon import Silicon
 from runners.simulated import Simulated
+from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, Precision, ServingConfig
 from search_spaces.hardware import find_system
@@ -72,7 +72,7 @@ class TestServed(RunnerSuite):
             f"#!{sys.executable}\nimport os, sys\nos.execv({command[0]!r}, [*{command!r}, *sys.argv[3:]])\n"
         )
         python.chmod(0o755)
-        limits = Limits(start_s=30, load_s=60, stall_s=10, stop_s=5, poll_s=0.05)
+        limits = TimeLimits(start_s=30, load_s=60, stall_s=10, stop_s=5, poll_s=0.05)
         installation = Installation(python=str(python), checkpoint="toy", variants={"broken": ("--fail", "flag")})
         config = ServingConfig(
             engine=Engine(name="vllm", version="1.2.3"), batching=Batching(max_sequences=8, max_batched_tokens=2048)

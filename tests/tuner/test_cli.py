@@ -314,7 +314,7 @@ BAD_INPUT = {
     "an unknown experiment": (["tune", "gpt-oss-120b-b200-chta"], "valid experiments: gpt-oss-120b-b200-chat, "),
     "a file that is not there": (["tune", "nowhere/small.yaml"], "no file and no experiment 'nowhere/small.yaml'"),
     "a folder for a file": (["tune", "studies"], "no file and no experiment 'studies'"),
-    "an unknown command": (["tuen", "small.yaml"], "Did you mean 'tune'?"),
+    "an unknown command": (["tuen", "small.yaml"], "'tune'"),
     "an unknown option": (["tune", "small.yaml", "--trails", "3"], "--trials"),
     "no experiment": (["tune"], "Missing argument"),
     "no trials": (["tune", "small.yaml", "--trials", "0"], "greater than or equal to 1"),

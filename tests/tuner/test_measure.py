@@ -102,7 +102,7 @@ def test_a_key_comes_from_the_environment_and_is_never_shown(folder):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "--url: give the URL of a server that is up"),
+        (["--gpus", "2"], "without --url only --load, --set and --json are taken"),
         (["--url", "ftp://there"], "must begin with http:// or https://"),
         (["--url", "http://127.0.0.1:9"], "unreachable: http://127.0.0.1:9"),
         (["--url", "{server}/other"], "no OpenAI-compatible server: GET /v1/models gave HTTP 404"),

@@ -594,7 +594,7 @@ def test_people_are_told_where_the_runs_are_and_what_opens_them(tmp_path, monkey
 )
 def test_a_password_is_never_shown(uri):
     assert SECRET not in shown(uri) + open_command(uri) + runs_location(uri, SCENARIO)
-    assert SECRET not in mlflow_tracker._hidden(f"cannot connect to {uri} (host)", uri)
+    assert SECRET not in mlflow_tracker.hidden(f"cannot connect to {uri} (host)", uri)
 
 
 def test_a_password_in_the_experiment_file_is_not_kept(store, monkeypatch):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runners.limits import Limits
 from runners.measurement import Measurement, Observed, Percentiles
 from runners.served import Served
+from runners.time_limits import TimeLimits
 from search_spaces.config import Engine
 from search_spaces.errors import InputError
 from search_spaces.hardware import System, find_system, systems
@@ -166,7 +166,7 @@ def test_serve_says_what_is_installed_and_how_long_it_may_take(path):
     assert here.python == "env/python", "no such file here: left as it is"
     assert here.devices is None, "cpu"
     assert here.variants["half"] == ("--dtype", "float16")
-    assert serve.limits == Limits(start_s=120, load_s=60, stall_s=60, stop_s=10)
+    assert serve.limits == TimeLimits(start_s=120, load_s=60, stall_s=60, stop_s=10)
 
 
 def test_a_session_serves_without_predictions_where_there_are_no_kernel_times(path):

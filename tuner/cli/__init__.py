@@ -7,11 +7,14 @@ import typer
 
 from search_spaces.errors import InputError
 from tuner.cli.arguments import EXIT_INTERRUPTED, EXIT_USAGE
+from tuner.cli.champion import champion
 from tuner.cli.deploy import deploy
 from tuner.cli.doctor import doctor
 from tuner.cli.listing import list_known
 from tuner.cli.measure import measure
 from tuner.cli.report import report
+from tuner.cli.reprice import reprice
+from tuner.cli.retune import retune
 from tuner.cli.tune import simulate, tune
 from tuner.cli.ui import ui
 from tuner.cli.validate import validate
@@ -28,6 +31,8 @@ Start here:
 - `servetune list experiments` shows the questions that ship with it
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
+
+- `servetune retune gpt-oss-120b-b200-chat` says after a release whether to keep, switch or upgrade
 
 - `servetune report gpt-oss-120b-b200-chat` makes a page of what was found, to forward
 
@@ -76,6 +81,9 @@ app.command()(report)
 app.command()(measure)
 app.command()(ui)
 app.command()(validate)
+app.command()(retune)
+app.command()(reprice)
 app.command()(deploy)
 app.command()(doctor)
 app.command(name="list")(list_known)
+app.add_typer(champion, name="champion")

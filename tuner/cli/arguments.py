@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,3 +56,16 @@ def console() -> "Console":
 
     fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(highlight=False, width=None if fixed else PIPE_WIDTH)
+
+
+@contextmanager
+def store_failures() -> Iterator[None]:
+    """An MLflow store that does not answer, or is held by another, ends the command on one line, with exit code 1."""
+    from tuner.retune.lease import TakenError
+    from tuner.retune.registry import StoreError
+
+    try:
+        yield
+    except (StoreError, TakenError) as error:
+        typer.echo(f"servetune: {error}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None

@@ -9,8 +9,8 @@ import typer
 from tuner.cli.arguments import STUDIES, Studies, console
 
 if TYPE_CHECKING:
+    from tuner.deploy.plan import Files
     from tuner.finished import Finished
-    from tuner.plan import Files
 
 
 def deploy(
@@ -40,9 +40,9 @@ def deploy(
 
         servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment
     """
-    from tuner.deploy import deployment, find_target, plan_of, write_folder
+    from tuner.deploy.deploy import deployment, find_target, plan_of, write_folder
+    from tuner.deploy.plan import TOKEN_SECRET
     from tuner.finished import open_finished
-    from tuner.plan import TOKEN_SECRET
 
     chosen = find_target(target)
     finished = open_finished(studies, study)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from search_spaces.errors import InputError
-from tuner.cli.arguments import EXIT_FAILED, EXIT_SLA_MISSED, console
+from tuner.cli.arguments import EXIT_FAILED, EXIT_SLA_MISSED, Settings, console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,8 +55,14 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     ] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds for each load.")] = 1800,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurement as JSON.")] = False,
+    settings: Settings = None,
 ) -> None:
     """Load a deployment that is already running, and hold it against an experiment's SLA and price.
+
+    Without --url, one configuration is started here with the engine of the experiment's `serve`, loaded and ended: the
+    engine's default on this experiment's GPUs, with your settings changed.
+
+        servetune measure my-experiment.yaml --set batching.max_sequences=256 --load 16
 
     At a given --load all requests are sent; the search for the highest load needs at most 7 loads, each ended once
     its promises are surely kept or missed.
@@ -72,7 +78,21 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     from tuner.experiment import find_experiment, read_experiment
 
     if not url:
-        raise InputError("--url: give the URL of a server that is up, such as http://127.0.0.1:8000")
+        given = (
+            model_name,
+            gpus,
+            requests,
+            chat or None,
+            api_key_env,
+            tokenizer,
+            None if sender == "servetune" else sender,
+        )
+        if any(value is not None for value in given):
+            raise InputError("without --url only --load, --set and --json are taken: the experiment says the rest")
+        _measure_here(experiment, settings or [], load, as_json=as_json)
+        return
+    if settings:
+        raise InputError("--set changes what is started here; a server that is up (--url) is as it is")
     scenario = read_experiment(find_experiment(experiment)).scenario()
     if requests is not None:
         scenario = replace(scenario, workload=scenario.workload.with_requests(requests))
@@ -100,6 +120,35 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         out.print(f"Deployment of {deployment.model_name} at {', '.join(url)}", markup=False)
         show_level(out, scenario, level)
         out.print(_provenance(level, sender), style="dim", markup=False)
+    if not scenario.sla.kept_by(level):
+        raise typer.Exit(EXIT_SLA_MISSED)
+
+
+def _measure_here(experiment: str, settings: list[str], load: float | None, *, as_json: bool) -> None:
+    """Starts one configuration for real, measures it and ends it."""
+    from runners.runner import RunFailedError
+    from search_spaces.errors import InfeasibleError
+    from tuner.console import show_measurement, show_question
+    from tuner.experiment import find_experiment, read_experiment
+    from tuner.session import Session
+
+    session = Session(question=read_experiment(find_experiment(experiment), runner="served"))
+    scenario = session.scenario
+    config = session.changed(settings)
+    out = console()
+    if not as_json:
+        show_question(out, scenario)
+    try:
+        level = session.measure(config, load)
+    except InfeasibleError as error:
+        raise InputError(f"{config} cannot be served: {error}") from None
+    except RunFailedError as error:
+        sys.stderr.write(f"servetune: {config}: {error}\n")
+        raise typer.Exit(EXIT_FAILED) from None
+    if as_json:
+        out.print_json(json.dumps(_labelled(level)))
+    else:
+        show_measurement(out, scenario, config, level)
     if not scenario.sla.kept_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 

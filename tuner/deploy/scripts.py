@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from runners import sglang, tensorrt_llm, vllm
 from runners.commands import Address, Command, router
-from tuner.plan import FRONT_PORT, Files, Plan, Slot, placed
+from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed
 
 FIRST_PORTS = {"serve": 8001, "prefill": 8100, "decode": 8200}
 FIRST_SIDE_CHANNELS = {"prefill": 5600, "decode": 5700}

@@ -6,8 +6,8 @@ from typing import Any
 from runners.commands import Address, router
 from search_spaces.engine import engines
 from search_spaces.errors import InputError
-from tuner.plan import FRONT_PORT, Files, Plan, Slot, placed, yaml_text
-from tuner.shell_files import LOAD_BALANCER, load_balancer
+from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed, yaml_text
+from tuner.deploy.scripts import LOAD_BALANCER, load_balancer
 
 COMPOSE_FILE = "docker-compose.yaml"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 inside a container, whose ports nobody outside reaches unless they are published

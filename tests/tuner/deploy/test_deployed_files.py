@@ -27,9 +27,9 @@ from search_spaces.hardware import find_system
 from search_spaces.model import find_model
 from tests.runners.test_commands import configs
 from tests.runners.test_known_options import known
-from tuner.deploy import TARGETS, rendered
-from tuner.gpus_asked import gpus_asked
-from tuner.plan import Plan, yaml_text
+from tuner.deploy.deploy import TARGETS, rendered
+from tuner.deploy.gpus_asked import gpus_asked
+from tuner.deploy.plan import Plan, yaml_text
 
 SCHEMAS = Path(__file__).parent / "schemas"
 COMPOSE_SCHEMA = json.loads(

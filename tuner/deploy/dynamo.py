@@ -4,9 +4,9 @@ from typing import Any
 
 from runners import dynamo
 from runners.commands import Command
-from tuner.compose_files import EVERYWHERE, in_container
-from tuner.kubernetes_files import MOUNT, folder_mounts, folder_volumes
-from tuner.plan import Files, Plan, yaml_text
+from tuner.deploy.compose import EVERYWHERE, in_container
+from tuner.deploy.kubernetes import MOUNT, folder_mounts, folder_volumes
+from tuner.deploy.plan import Files, Plan, yaml_text
 
 GRAPH = "dynamo.yaml"
 INTERPRETER = 3

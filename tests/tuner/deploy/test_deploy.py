@@ -18,7 +18,7 @@ from tests.runners.test_known_options import known
 from tests.tuner.test_answer import CONFIG, level, measured
 from tests.tuner.test_finished import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
-from tuner.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
+from tuner.deploy.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
 from tuner.finished import open_finished
 
 ABOUT = {"made_by": "servetune"}

@@ -14,14 +14,14 @@ from runners.workload import Workload
 from search_spaces.config import ENGINES, EngineName
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
-from tuner.compose_files import COMPOSE_FILE, compose_files
-from tuner.dynamo_files import GRAPH, dynamo_files
+from tuner.deploy.compose import COMPOSE_FILE, compose_files
+from tuner.deploy.dynamo import GRAPH, dynamo_files
+from tuner.deploy.gpus_asked import gpus_asked
+from tuner.deploy.kubernetes import MANIFESTS, kubernetes_files
+from tuner.deploy.llm_d import CHART, VALUES, llmd_files
+from tuner.deploy.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
+from tuner.deploy.scripts import shell_files
 from tuner.finished import Finished
-from tuner.gpus_asked import gpus_asked
-from tuner.kubernetes_files import MANIFESTS, kubernetes_files
-from tuner.llmd_files import CHART, VALUES, llmd_files
-from tuner.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
-from tuner.shell_files import shell_files
 from tuner.wording import in_words, milliseconds, plural, rate
 
 MARKER = ".servetune-deployment.json"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class TimeLimits:
     """How long each state of a server may take, in seconds.
 
     `errors_s` is for how long a server that starts may answer with errors, and `dying_s` for how long one may live

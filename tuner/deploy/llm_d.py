@@ -4,8 +4,8 @@ from typing import Any
 
 from runners.commands import Command
 from search_spaces.errors import InputError
-from tuner.compose_files import EVERYWHERE, image
-from tuner.plan import FRONT_PORT, Files, Plan, yaml_text
+from tuner.deploy.compose import EVERYWHERE, image
+from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text
 
 VALUES = "llm-d-values.yaml"
 DECODE_PORT = 8200

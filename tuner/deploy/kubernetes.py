@@ -10,8 +10,8 @@ from typing import Any
 from runners import sglang, vllm
 from runners.commands import Address, Command, router
 from search_spaces.errors import InputError
-from tuner.compose_files import EVERYWHERE, image, in_container, router_container
-from tuner.plan import FRONT_PORT, Files, Plan, yaml_text
+from tuner.deploy.compose import EVERYWHERE, image, in_container, router_container
+from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text
 
 MANIFESTS = "kubernetes.yaml"
 MOUNT = "/etc/servetune"

@@ -1,0 +1,63 @@
+"""servetune reprice: finished studies under another price or promise."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tuner.cli.arguments import EXIT_SLA_MISSED, STUDIES, Studies, console
+
+if TYPE_CHECKING:
+    from tuner.reprice import Repriced
+
+
+def reprice(
+    studies_named: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STUDY]...", help="Studies, or experiments that have just one; by default all."),
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(help="hyperscaler, neocloud, rental, or dollars per GPU-hour; by default as it was.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The price list in force on this day.")] = None,
+    sla: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=MS", help="A promise in place of the study's, or KEY=none; may be given many times."),
+    ] = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Score finished studies again for another price or promise, from the loads that were measured.
+
+    Nothing is run. Where what was measured does not suffice, that is said, with what is missing.
+
+        servetune reprice --price neocloud --date 2026-07-31
+        servetune reprice gpt-oss-120b-b200-chat --sla ttft_ms_p99=1500 --sla tpot_ms_p99=15
+
+    Exit codes: 0 scored, 2 unusable input, 3 no measured load of some study keeps the SLA.
+    """
+    from search_spaces.errors import InputError
+    from tuner.finished import open_finished
+    from tuner.reprice import read_terms
+    from tuner.reprice import reprice as run
+    from tuner.reprice_view import show_repriced, table
+
+    terms = read_terms(price, date, sla or ())
+    out = console()
+    names = studies_named or sorted(path.stem for path in studies.glob("*.journal"))
+    if not names:
+        raise InputError(f"{studies}: there are no studies; begin one with `servetune tune`, or see --studies")
+    found: list[Repriced] = []
+    for name in names:
+        try:
+            found.append(run(open_finished(studies, name), terms))
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            out.print(f"{name}: {error}", markup=False)
+    if not found:
+        raise InputError("none of the studies can be scored")
+    if len(found) == 1:
+        show_repriced(out, found[0])
+    else:
+        out.print(table(found))
+    if any(one.best is None for one in found):
+        raise typer.Exit(EXIT_SLA_MISSED)

@@ -1,0 +1,1 @@
+"""The winner of a study as files that start it."""

@@ -1,0 +1,1 @@
+"""After a release: is the champion still the champion."""
