@@ -9,7 +9,18 @@ from typing import Literal
 
 from runners import dynamo, sglang, tensorrt_llm, vllm
 from runners.checkpoints import EAGLE3_DRAFTS, FORMATS
-from runners.worker import PORTS, SIDE_CHANNELS, Address, Command, Place, Rendered, Role, Worker, workers_of
+from runners.worker import (
+    PORTS,
+    SIDE_CHANNELS,
+    Address,
+    Command,
+    Place,
+    Rendered,
+    Role,
+    Worker,
+    counted_gpus,
+    workers_of,
+)
 from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engine import engines
 from search_spaces.engine_laws import unsupported
@@ -184,8 +195,8 @@ def _notes_on_placement(worker: Worker) -> list[str]:
     notes = []
     if copies > 1:
         notes.append(
-            f"Start {copies} of these, each with {gpus} GPUs of its own (CUDA_VISIBLE_DEVICES) and with "
-            f"ports of its own (HTTP {port}, {port + 1}, ...)."
+            f"Start {copies} of these, each with {counted_gpus(gpus)} of its own (CUDA_VISIBLE_DEVICES) and "
+            f"with ports of its own (HTTP {port}, {port + 1}, ...)."
         )
     if copies > 1 and worker.engine == "vllm" and worker.role != "serve":
         notes.append(f"Each takes {worker.layout.attention_dp} side-channel ports, from the one in `env` on.")

@@ -7,7 +7,7 @@ request plane. `--disaggregation-mode` says its role, which SGLang's own option 
 from dataclasses import dataclass
 from functools import cache
 
-from runners.worker import Place, Rendered, Worker, as_yaml, many, options
+from runners.worker import Place, Rendered, Worker, as_yaml, counted_gpus, many, options
 from search_spaces.config import Engine, EngineName
 from search_spaces.tables import read_yaml
 
@@ -104,7 +104,8 @@ def notes(worker: Worker) -> list[str]:
     sentences = notes_on_the_release(worker)
     if worker.layout.replicas > 1:
         sentences.append(
-            f"Start {worker.layout.replicas} of these, each with {worker.layout.gpus_per_worker} GPUs of its own."
+            f"Start {worker.layout.replicas} of these, each with "
+            f"{counted_gpus(worker.layout.gpus_per_worker)} of its own."
         )
     return sentences
 

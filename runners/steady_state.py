@@ -84,7 +84,7 @@ class SteadyState:
         step = self._step_seconds(sequences)
         prompt = self.added_prompt_seconds(sequences)
         steps = (self.output_tokens - 1) / self.tokens_per_step
-        residence = steps * step + sequences * prompt
+        residence = max(steps * step + sequences * prompt, 1e-9)  # of a single token nothing is decoded
         carrying = step + prompt
         busy = min(sequences * prompt / residence, 0.99)
         host = self._host_seconds(self.decode_steps)

@@ -83,6 +83,11 @@ class Command:
         return shlex.join(self.argv)
 
 
+def counted_gpus(gpus: int) -> str:
+    """`1 GPU`, `4 GPUs`."""
+    return f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One kind of worker, with the questions that every engine's renderer asks of it."""

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -267,6 +268,14 @@ class RecordedWorkload(_Part):
         )
 
 
+def _quoted_date(value: object) -> object:
+    """A date that YAML was told to read as text is still one."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return dt.date.fromisoformat(value)
+    return value
+
+
 class ListPrice(_Part):
     """A published price by list and date."""
 
@@ -275,7 +284,9 @@ class ListPrice(_Part):
     price_list: Annotated[PriceList, _known("price list", lambda: PRICE_LISTS)] = Field(
         alias="list", description=f"{', '.join(PRICE_LISTS)}; or give `usd_per_gpu_hour` instead"
     )
-    date: dt.date | None = Field(default=None, description="prices in force on this day; else the latest")
+    date: Annotated[dt.date | None, BeforeValidator(_quoted_date)] = Field(
+        default=None, description="prices in force on this day; else the latest"
+    )
     usd_per_kwh: float = Field(default=0, ge=0, description="energy where it is charged apart")
 
     def price(self, system: System) -> Price:
@@ -766,6 +777,8 @@ def find_experiment(name_or_path: str) -> Path:
         return Path(FOLDER) / f"{name}{SUFFIX}"
     if name_or_path.startswith(f"{FOLDER}/"):
         raise UnknownNameError("recorded scenario", name, recorded)
+    if os.path.isdir(name_or_path):  # noqa: PTH112 as above
+        raise InputError(f"{name_or_path}: is a folder; name an experiment file in it")
     choices = ", ".join(nearest_first(name, list(known)))
     raise InputError(
         f"no file and no experiment {name_or_path[:SHOWN]!r}; valid experiments: {choices}; "

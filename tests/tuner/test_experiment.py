@@ -313,7 +313,7 @@ def test_keys_that_exclude_each_other_are_told_apart_from_unknown_ones(complaint
             {"workload/acceptance": {"mtp": [1.5] * 9}},
             "workload.acceptance.mtp: must have at most 8, but got a list of 9",
         ),
-        ({"price/date": "2026-07-31"}, "price.date: must be a date such as 2026-07-31, but got '2026-07-31'"),
+        ({"price/date": "31.7.2026"}, "price.date: must be a date such as 2026-07-31, but got '31.7.2026'"),
         (
             {"price": {"usd_per_gpu_hour": 0}},
             "price.usd_per_gpu_hour: `usd_per_gpu_hour > 0` must hold, but got 0",
@@ -351,6 +351,18 @@ def test_a_shared_prefix_must_leave_something_of_the_shortest_prompt(complaint):
 def test_a_number_too_large_to_print_is_refused(complaint_about_text):
     said = complaint_about_text(f"gpus: 0x{'f' * 6000}")
     assert "gpus: `gpus <= 1000000` must hold, but got a number of 24000 bits" in said
+
+
+def test_a_quoted_date_is_a_date(experiment):
+    asked = [
+        experiment({"price": {"list": "hyperscaler", "date": date}}) for date in ("2026-07-30", dt.date(2026, 7, 30))
+    ]
+    assert asked[0].scenario().price == asked[1].scenario().price
+
+
+def test_a_folder_in_place_of_an_experiment_is_called_one(tmp_path):
+    with pytest.raises(InputError, match="is a folder; name an experiment file in it"):
+        find_experiment(str(tmp_path))
 
 
 def test_a_date_before_the_first_price_says_which_dates_there_are(complaint):
@@ -591,7 +603,7 @@ def test_an_experiment_that_is_nowhere_is_answered_with_the_nearest(asked):
     )
 
 
-@pytest.mark.parametrize("asked", ["", ".", "/", "\0", "a" * 5000])
+@pytest.mark.parametrize("asked", ["", "\0", "a" * 5000])
 def test_a_name_that_no_file_can_have_is_refused(asked):
     with pytest.raises(InputError, match="no file and no experiment"):
         find_experiment(asked)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -178,6 +179,13 @@ def test_candidates_are_legal_and_each_is_there_once(scenario, shape):
             assert value in one.scenario.space.dimensions[name]
         seen.add(frozenset(candidate.params.items()))
     assert len(seen) == len(one.rank().candidates)
+
+
+def test_answers_of_one_token_are_ranked_too():
+    one = prior()
+    single = replace(one.scenario.workload, output_tokens=Lengths(low=1, high=1))
+    one.scenario = replace(one.scenario, workload=single)
+    assert one.rank().candidates
 
 
 @EVERY_SCENARIO

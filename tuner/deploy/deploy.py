@@ -14,6 +14,7 @@ from runners.workload import Workload
 from search_spaces.config import ENGINES, EngineName
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from tuner.console import PREDICTION
 from tuner.deploy.compose import COMPOSE_FILE, compose_files
 from tuner.deploy.dynamo import GRAPH, dynamo_files
 from tuner.deploy.gpus_asked import gpus_asked
@@ -28,6 +29,10 @@ MARKER = ".servetune-deployment.json"
 """Says that a folder is ours, and which files in it are."""
 
 URL = f"http://127.0.0.1:{FRONT_PORT}"
+POD_DOWNLOADS = (
+    "No volume is mounted: each pod downloads the checkpoint into its own ephemeral storage, again whenever it is "
+    "replaced. Mount a volume at /root/.cache/huggingface, or name a folder of the machines with --checkpoint."
+)
 NEED_SECRET = ("dynamo", "llm-d")
 """Targets whose pods do not start without the Secret."""
 
@@ -51,11 +56,26 @@ def _start_scripts(plan: Plan) -> str:
     if len(names) == 1:
         return f"bash {names[0]}"
     addresses = " ".join(f"NODE_{node}=ADDRESS" for node in range(len(names)))
-    return "\n".join(f"{addresses} bash {name}  # on machine {node}" for node, name in enumerate(names))
+    return "\n".join(
+        [
+            f"export {addresses}  # on every machine",
+            *(f"bash {name}  # on machine {node}" for node, name in enumerate(names)),
+        ]
+    )
 
 
 def _forward(service: str) -> str:
     return f"kubectl port-forward service/{service} {FRONT_PORT}:{FRONT_PORT}"
+
+
+def _behind_service(plan: Plan) -> int:
+    """Workers among which a Kubernetes Service chooses; a port-forward would reach just one of them."""
+    return 1 if plan.config.disaggregation is not None else plan.config.layout.replicas
+
+
+def _start_kubernetes(plan: Plan) -> str:
+    apply = f"kubectl apply -f {MANIFESTS}"
+    return apply if _behind_service(plan) > 1 else f"{apply}\n{_forward(plan.name)}"
 
 
 def _shell(engine: EngineName) -> Target:
@@ -78,7 +98,7 @@ TARGETS: Mapping[str, Target] = {
             name="kubernetes",
             engines=ENGINES,
             files=kubernetes_files,
-            start=lambda plan: f"kubectl apply -f {MANIFESTS}\n{_forward(plan.name)}",
+            start=_start_kubernetes,
         ),
         Target(
             name="dynamo",
@@ -235,6 +255,17 @@ def _readme(finished: Finished, plan: Plan, target: Target, experiment: str) -> 
         f"median TTFT {milliseconds(best.ttft.at(50))}, median TPOT {milliseconds(best.tpot.at(50))}, "
         f"{rate(best.output_rate)} output tokens/s."
     )
+    if best.source in PREDICTION:
+        figures += f"\n\n{PREDICTION[best.source]}"
+    url, where = URL, ""
+    if target.name == "kubernetes" and _behind_service(plan) > 1:
+        url = f"http://{plan.name}:{FRONT_PORT}"
+        where = (
+            "\n\nBoth from a pod in the cluster: the Service spreads connections over "
+            f"{plural(_behind_service(plan), 'worker')}, of which `kubectl port-forward` would reach one."
+        )
+    if target.name == "kubernetes" and not plan.checkpoint:
+        notes = [*notes, POD_DOWNLOADS]
     return f"""\
 # {plan.title} on {target.name}
 
@@ -248,11 +279,11 @@ Start:
 {target.start(plan)}
 ```
 
-Measure it with `bash bench.sh [URL]`, and verify that it keeps the promise with
+Measure it with `bash bench.sh {url}`, and verify that it keeps the promise with
 
 ```sh
-servetune measure {shlex.quote(experiment)} --url {URL} --gpus {plan.config.gpus}
-```
+servetune measure {shlex.quote(experiment)} --url {url} --gpus {plan.config.gpus}
+```{where}
 
 {_token(target, plan)}
 

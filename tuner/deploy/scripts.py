@@ -48,11 +48,11 @@ class _Started:
         sole = role == "serve" and slot.command.copies == 1
         port = FRONT_PORT if sole else FIRST_PORTS[role] + slot.copy
         self.bootstrap_port = FIRST_BOOTSTRAP_PORT + slot.copy
-        first = FIRST_SIDE_CHANNELS.get(role, 0)
+        first = FIRST_SIDE_CHANNELS.get(role)
         rendered = plan.commands(
             host=self.host,
             ports={**FIRST_PORTS, role: port},
-            side_channels={role: first + slot.copy * slot.command.gpus},
+            side_channels={} if first is None else {role: first + slot.copy * slot.command.gpus},
             bootstrap_port=self.bootstrap_port,
         )
         self.port = port
@@ -110,10 +110,16 @@ def _reading_resolved(command: Command, *, alone: bool) -> Command:
 
 
 def load_balancer(listen: str, servers: Sequence[str]) -> str:
-    """An nginx configuration that sends each request to the worker with the fewest, and streams the answer."""
+    """An nginx configuration that sends each request to the worker with the fewest, and streams the answer.
+
+    Its processes, one for each core, count a worker's requests together (`zone`); each may hold two connections for
+    each of thousands of requests in flight, more than the usual 1024 open files.
+    """
     upstream = "\n".join(f"    server {server};" for server in servers)
     return f"""\
-events {{ worker_connections 16384; }}
+worker_processes auto;
+worker_rlimit_nofile 65536;
+events {{ worker_connections 32768; }}
 http {{
   access_log off;
   client_body_temp_path temp;
@@ -123,6 +129,7 @@ http {{
   scgi_temp_path temp;
   client_max_body_size 0;
   upstream workers {{
+    zone workers 256k;
     least_conn;
 {upstream}
   }}

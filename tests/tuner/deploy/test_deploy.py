@@ -18,6 +18,7 @@ from tests.runners.test_known_options import known
 from tests.tuner.test_answer import CONFIG, level, measured
 from tests.tuner.test_finished import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
+from tuner.console import PREDICTION
 from tuner.deploy.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
 from tuner.finished import open_finished
 
@@ -49,9 +50,33 @@ def test_the_page_says_how_to_start_measure_and_verify(finished):
     page = deployment(finished, plan_of(finished), find_target("kubernetes"))["README.md"]
     assert "8 GPUs of HGX/DGX B200" in page
     assert "kubectl apply -f kubernetes.yaml" in page
-    assert "servetune measure experiment.yaml --url http://127.0.0.1:8000 --gpus 8" in page
+    assert f"servetune measure experiment.yaml --url http://{finished.name}:8000 --gpus 8" in page
     assert "Predicted at 1,000 requests in flight" in page
     assert "kubectl create secret generic hf-token" in page
+
+
+def test_a_service_over_several_workers_is_not_measured_through_a_port_forward(finished):
+    several = plan_of(finished)
+    page = deployment(finished, several, find_target("kubernetes"))["README.md"]
+    assert "kubectl port-forward service" not in page
+    assert "Both from a pod in the cluster: the Service spreads connections over 4 workers" in page
+    sole = replace(several, config=replace(several.config, layout=replace(several.config.layout, replicas=1)))
+    page = deployment(finished, sole, find_target("kubernetes"))["README.md"]
+    assert f"kubectl port-forward service/{sole.name} 8000:8000" in page
+    assert "--url http://127.0.0.1:8000" in page
+
+
+def test_the_page_says_that_pods_download_the_checkpoint_unless_a_folder_holds_it(finished):
+    target = find_target("kubernetes")
+    assert "No volume is mounted" in deployment(finished, plan_of(finished), target)["README.md"]
+    kept = plan_of(finished, checkpoint="/models/mine")
+    assert "No volume is mounted" not in deployment(finished, kept, target)["README.md"]
+
+
+def test_a_prediction_carries_its_errors_into_the_page(finished):
+    best = finished.winner.measurement
+    page = deployment(finished, plan_of(finished), find_target("trtllm"))["README.md"]
+    assert PREDICTION[best.source] in page
 
 
 def test_the_page_says_what_a_command_cannot(finished):

@@ -399,6 +399,27 @@ def test_the_load_balancer_in_front_of_equal_workers_reaches_each():
     assert "listen 127.0.0.1:8000;" in scripts["nginx.conf"]
 
 
+def test_the_load_balancer_holds_thousands_of_requests_in_flight():
+    conf = files_of("vllm", plan("vllm", layout=Layout(replicas=2)))["nginx.conf"]
+    connections, files = (int(re.search(rf"{name} (\d+);", conf)[1]) for name in ("connections", "rlimit_nofile"))
+    assert files >= connections + connections // 2
+    assert "worker_processes auto;" in conf
+    assert "zone workers" in conf, "without shared counts each process has a least busy worker of its own"
+
+
+def test_workers_that_pass_no_kv_cache_have_no_side_channel():
+    scripts = files_of("vllm", plan("vllm", "gb200-nvl72", layout=Layout(attention_dp=4, replicas=3)))
+    assert "SIDE_CHANNEL" not in "".join(scripts.values())
+
+
+def test_addresses_are_exported_once_for_all_machines():
+    start = TARGETS["vllm"].start(plan("vllm", "gb200-nvl72", layout=Layout(tensor=4, replicas=3)))
+    assert start.splitlines() == [
+        "export NODE_0=ADDRESS NODE_1=ADDRESS NODE_2=ADDRESS  # on every machine",
+        *(f"bash serve-node-{node}.sh  # on machine {node}" for node in range(3)),
+    ]
+
+
 def test_a_kubernetes_router_knows_every_worker_by_name():
     made = plan("sglang", disaggregation=PD, layout=Layout(replicas=1))
     (argv,) = [
