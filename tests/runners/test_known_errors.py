@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runners.known_errors import SIMULATED, KnownErrors
+from runners.known_errors import SIMULATED, SPREADS, KnownErrors, Spread
 
 PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 
@@ -36,3 +36,12 @@ def test_a_prediction_carries_those_errors(mode):
     assert f"({known.rows:,} measured {mode} Blackwell runs)" in PREDICTION["simulated"]
     assert "too low" in PREDICTION["simulated"]
     assert known.ttft_bias < 1
+
+
+@pytest.mark.parametrize(("source", "name"), [("simulated", "simulator"), ("estimated", "AIConfigurator")])
+def test_the_spreads_stated_are_those_of_the_fidelity_page(source, name):
+    table = PAGE.read_text(encoding="utf-8").partition("## How measurements spread")[2].partition("\n## ")[0]
+    line = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
+    cells = [cell.split("/") for cell in line.strip("| ").split("|")[1:]]
+    published = [Spread(median=float(middle), sd=float(sd)) for middle, sd in cells]
+    assert [SPREADS[source][what] for what in ("ttft", "tpot", "throughput")] == published

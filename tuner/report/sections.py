@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from runners.measurement import Measurement
 from search_spaces.config import flatten
 from search_spaces.hardware import find_system, list_price
-from tuner.console import PREDICTION
+from tuner.console import PREDICTION, certainty
 from tuner.cost import cost
 from tuner.report.charts import importance_chart, load_charts, pareto_charts
 from tuner.report.contender import Contender
@@ -117,6 +117,7 @@ def caveats(report: Report) -> list[str]:
     source = report.winner.measurement.source
     if source in PREDICTION:
         found.append(PREDICTION[source])
+    found += certainty(finished.answer)
     if finished.unfinished:
         found.append(f"The study is unfinished: {finished.unfinished}. Better configurations may be left to try.")
     if not report.winner.exact and finished.keeps_sla:
