@@ -10,7 +10,19 @@ from scipy.stats import norm
 
 from search_spaces.config import Batching, Layout, Precision, ServingConfig
 from search_spaces.engine import find_engine
-from tuner.belief import COST, TPOT, Belief, Kernel, Option, Place, Places, Posterior, expected_gain, place_of
+from tuner.belief import (
+    COST,
+    TPOT,
+    Belief,
+    Kernel,
+    Option,
+    Place,
+    Places,
+    Posterior,
+    expected_gain,
+    place_of,
+    quantiles,
+)
 
 TRTLLM, VLLM = find_engine("trtllm"), find_engine("vllm")
 TTFT = "ttft_ms_mean"
@@ -133,3 +145,38 @@ def test_the_expected_gain_is_the_mean_over_the_normal(mean, sd, best):
     oracle = np.maximum(values - 1, 0).mean()
     found = expected_gain(np.array([mean]), np.array([sd]), best)[0]
     assert found == pytest.approx(oracle, rel=2e-2, abs=1e-4)
+
+
+def test_another_kernel_learns_the_same_observations_as_if_it_had_seen_them_one_by_one():
+    one, other = Posterior(TPOT, PLACES), Posterior(Kernel(**WIDE), PLACES)
+    for index, residual in ((0, 0.3), (4, -0.1), (4, -0.2)):
+        one.observe(index, residual)
+        other.observe(index, residual)
+    assert one.under(other.kernel).mean == pytest.approx(other.mean)
+    assert one.under(other.kernel).variance == pytest.approx(other.variance)
+
+
+WIDE = {"overall": 1.0, "engine": 0.5, "precision": 0.2, "mode": 0.1, "local": 0.7, "noise": 0.1}
+
+
+def test_an_error_is_believed_more_of_the_same_release_than_of_another():
+    config = ServingConfig(engine=TRTLLM, layout=Layout(), precision=Precision(weights="mxfp4", kv_cache="fp8"))
+    posterior = Posterior(TPOT, Places.of([place_of(config, 64, release=name) for name in ("1.0", "1.0", "1.1")]))
+    posterior.observe(0, 0.5)
+    assert posterior.mean[1] > posterior.mean[2] > 0
+
+
+def test_a_cost_that_follows_from_a_promise_is_expected_as_an_independent_draw_says():
+    """One option with normal log TPOT, cost equal to it: E[(best/cost - 1)+] by quadrature, weighed by P kept."""
+    belief = Belief([an_option(0.0, ratios={TTFT: -0.1})], (TTFT,), cost_of=lambda ratios: ratios[TTFT])
+    outlook = belief.outlook()
+    values = norm.ppf((np.arange(20001) + 0.5) / 20001) * outlook.sd[0] + outlook.cost[0]
+    gain = (np.maximum(np.exp(-values) - 1, 0) * (values <= 0)).mean()
+    kept = (values <= 0).mean()
+    assert belief.worth(0.0)[0] == pytest.approx(gain * kept**0.45, rel=0.05)
+
+
+def test_quantiles_have_the_moments_of_a_standard_normal():
+    drawn = quantiles(2, 256)
+    assert drawn.mean(axis=1) == pytest.approx([0, 0], abs=0.03)
+    assert np.cov(drawn) == pytest.approx(np.eye(2), abs=0.08)
