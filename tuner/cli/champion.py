@@ -52,7 +52,9 @@ def show(
 
 @champion.command()
 def promote(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study, or an experiment that has just one.")],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study, or an experiment: then its study that ended last.")
+    ],
     trial: Annotated[int | None, typer.Option(min=0, help="Which trial; by default the best.")] = None,
     why: Why = "",
     studies: Studies = STUDIES,
@@ -62,12 +64,13 @@ def promote(
 
     servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
-    from tuner.finished import open_finished
+    from tuner.finished import newest_finished
     from tuner.retune.champion import candidate_of
     from tuner.retune.lease import Lease, ModelTags
     from tuner.retune.registry import model_name
 
-    candidate = candidate_of(open_finished(studies, study), trial)
+    finished, others = newest_finished(studies, study)
+    candidate = candidate_of(finished, trial)
     champions = _champions(tracking_uri)
     with store_failures():
         name = model_name(candidate.experiment)
@@ -75,6 +78,9 @@ def promote(
         with Lease(tags=ModelTags(champions.store, name)):
             made = champions.promote(candidate, why=why)
     out = console()
+    if others:
+        passed = f"the study of {candidate.experiment} that ended last; the others: {', '.join(others)}"
+        out.print(f"From {finished.name}, {passed}", markup=False)
     before = f", in place of version {made.replaces}" if made.replaces else ""
     out.print(f"Promoted{before}:", markup=False)
     _show(out, champions, made)

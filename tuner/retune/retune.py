@@ -1,8 +1,9 @@
 """Retune: after a release, is the champion still the champion, and on which release."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from runners.silicon import Silicon
 from runners.steady_state import step_key
 from runners.step_time import StepTimes
 from search_spaces.config import Engine, ServingConfig
+from search_spaces.default import default_configs
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, Value
@@ -22,6 +24,7 @@ from tuner.experiment import Experiment, Retune
 from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.retune.champion import Champion
 from tuner.retune.change import Change, space_changes
+from tuner.retune.installations import check_both_installed
 from tuner.retune.verdict import (
     Arm,
     Comparison,
@@ -57,6 +60,9 @@ SAMPLED = 6
 
 SLOW_TABLE_S = 0.25
 """Kernel tables that take longer for each worker are not read for a whole space where a sample is equal."""
+
+TIMED = 4
+"""Workers whose tables are read to learn how long that takes."""
 
 PARTLY_RANKED = 40
 HOURS_A_MONTH = 730
@@ -168,11 +174,12 @@ def sides(
 ) -> Sides:
     """Both sides of a retune to a release of any engine, or of none, where only the question changed.
 
-    Raises InputError where the champion's own release is gone.
+    Raises InputError where the champion's own release is gone, or a release of a real engine is not installed.
     """
     session = make or (lambda asked: Session(question=asked))
     before = champion.config.engine
     after = to or before
+    check_both_installed(question, before, after)
     old = session(_on(question, before))
     if not old.is_real and before.version not in engines()[before.name].versions:
         there = ", ".join(engines()[before.name].versions)
@@ -476,7 +483,11 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
     session = both.new
     older = _cheaper_release(both.after)
     prior = session.prior
-    if not isinstance(prior, Prior) or older is None or not _is_slow(prior.silicon, champion, both.after, clock):
+    if (
+        not isinstance(prior, Prior)
+        or older is None
+        or not _is_slow(prior.silicon, _probes(champion, session, both.after), clock)
+    ):
         return prior.rank()
     other = Session(question=_on(session.question, older))
     assert isinstance(other.prior, Prior)
@@ -540,12 +551,21 @@ def _cheaper_release(engine: Engine) -> Engine | None:
     return next((replace(engine, version=version) for version in versions if version != engine.version), None)
 
 
-def _is_slow(silicon: Silicon, champion: Champion, engine: Engine, clock: Callable[[], float]) -> bool:
-    """Whether each worker's tables take long, the first aside, which reads them all."""
+def _probes(champion: Champion, session: Session, engine: Engine) -> Iterator[ServingConfig]:
+    """Workers of several sizes: the champion's kind and, where another engine cannot serve that, the untuned one."""
     layout = replace(champion.config.layout, replicas=1)
-    configs = [replace(champion.config, engine=engine, layout=replace(layout, tensor=size)) for size in (1, 2, 4, 8)]
-    taken = []
-    for config in configs:
+    for size in (1, 2, 4, 8):
+        yield replace(champion.config, engine=engine, layout=replace(layout, tensor=size))
+    for untuned in default_configs(session.scenario.model, engine, session.scenario.gpus):
+        yield from itertools.islice(untuned, 2)
+
+
+def _is_slow(silicon: Silicon, probes: Iterable[ServingConfig], clock: Callable[[], float]) -> bool:
+    """Whether each worker's tables take long, the first aside, which reads them all."""
+    taken: list[float] = []
+    for config in probes:
+        if len(taken) == TIMED:
+            break
         began = clock()
         try:
             silicon.step_times(step_key(config, config.layout))
