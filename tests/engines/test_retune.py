@@ -74,7 +74,7 @@ def test_a_champion_is_held_against_the_next_release_of_vllm(servetune, question
     (record,) = _runs(tmp_path, "tags.`servetune.retune` LIKE '%'")
     outcome = record.data.tags["servetune.retune"]
     assert result.exit_code == VERDICTS[outcome], result.output
-    assert f"vllm {OLD} -> {NEW}" in result.output
+    assert f"vllm {OLD} -> {NEW}" in summary
     assert "over 2 pairs" in summary
     # Tuned, at capacity on either release, A B B A, and the one trial of the new release.
     assert _served(tmp_path / "logs" / "tiny") == [OLD, OLD, NEW, OLD, NEW, NEW, OLD, NEW]

@@ -4,8 +4,9 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from runners.measurement import Measurement
@@ -14,7 +15,6 @@ from runners.silicon import Silicon
 from runners.steady_state import step_key
 from runners.step_time import StepTimes
 from search_spaces.config import Engine, ServingConfig
-from search_spaces.default import default_configs
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, Value
@@ -486,7 +486,7 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
     if (
         not isinstance(prior, Prior)
         or older is None
-        or not _is_slow(prior.silicon, _probes(champion, session, both.after), clock)
+        or not _is_slow(prior.silicon, _probes(champion, both.after), clock)
     ):
         return prior.rank()
     other = Session(question=_on(session.question, older))
@@ -551,28 +551,22 @@ def _cheaper_release(engine: Engine) -> Engine | None:
     return next((replace(engine, version=version) for version in versions if version != engine.version), None)
 
 
-def _probes(champion: Champion, session: Session, engine: Engine) -> Iterator[ServingConfig]:
-    """Workers of several sizes: the champion's kind and, where another engine cannot serve that, the untuned one."""
+def _probes(champion: Champion, engine: Engine) -> Iterator[ServingConfig]:
+    """Workers of the champion's kind in several sizes."""
     layout = replace(champion.config.layout, replicas=1)
     for size in (1, 2, 4, 8):
         yield replace(champion.config, engine=engine, layout=replace(layout, tensor=size))
-    for untuned in default_configs(session.scenario.model, engine, session.scenario.gpus):
-        yield from itertools.islice(untuned, 2)
 
 
 def _is_slow(silicon: Silicon, probes: Iterable[ServingConfig], clock: Callable[[], float]) -> bool:
-    """Whether each worker's tables take long, the first aside, which reads them all."""
+    """Whether each worker's tables take long, the first aside, which reads them all; also those found to lack times."""
     taken: list[float] = []
-    for config in probes:
-        if len(taken) == TIMED:
-            break
+    for config in itertools.islice(probes, TIMED):
         began = clock()
-        try:
+        with suppress(InfeasibleError):
             silicon.step_times(step_key(config, config.layout))
-        except InfeasibleError:
-            continue
         taken.append(clock() - began)
-    return len(taken) > 1 and median(taken[1:]) > SLOW_TABLE_S
+    return fmean(taken[1:]) > SLOW_TABLE_S
 
 
 def _workers(scenario: Scenario, ranking: Ranking) -> Iterator[ServingConfig]:
