@@ -15,7 +15,7 @@ tune: $(INSTALLED)
 
 ## Run the tests. Those that drive a browser need Chromium, those of `make engines` a vLLM of their own.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not engine"
+	$(BIN)/python -m pytest -n 2 -m "not engine"
 
 ## Install two releases of vLLM for CPUs (2.5 GB each, mostly the same files) and run the tests that serve with them.
 engines: $(ENGINES)/installed $(ENGINES)-$(OLDER)/installed
@@ -33,12 +33,19 @@ docs: $(INSTALLED)
 	$(BIN)/python -m tuner.experiment > experiments/experiment.schema.json
 	$(BIN)/python tests/test_docs.py
 
-## Reproduce the figures of the documentation (several minutes).
+## Reproduce the figures of the documentation (an hour).
 benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/first_light.py
 	$(BIN)/python benchmarks/simulation_speed.py
 	$(BIN)/python benchmarks/storage.py
 	$(BIN)/python benchmarks/tracking.py
+	$(BIN)/python benchmarks/regret.py
+	$(BIN)/python benchmarks/verdict.py
+	$(BIN)/python benchmarks/retune.py --quick
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/early_stops.py
+	$(BIN)/python benchmarks/load_accuracy.py
+	$(BIN)/python benchmarks/serving_overhead.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -50,7 +50,7 @@ from search_spaces.errors import InfeasibleError
 from search_spaces.hardware import find_system, list_price
 from search_spaces.model import find_model
 from search_spaces.space import full_space
-from tuner.belief import COST, SIMULATOR_BIAS, Belief, Option, Place, place_of
+from tuner.belief import SIMULATOR_BIAS, Array, Belief, CostOf, Option, Place, Places, kernel_of, place_of
 from tuner.prior import Candidate, Prior, Uninformed
 from tuner.replay import BLACKWELL, Case, Limits, Prediction, cases, rate_per_gpu
 from tuner.sampler import RECORD, BeliefSampler
@@ -147,41 +147,46 @@ def static(table: Measured, _seed: int) -> None:
 
 def believed(table: Measured, _seed: int) -> None:
     """`Belief` over the simulator's predictions; a row that is not predicted borrows those of the nearest."""
-    belief = Belief(options(table), ("ttft", "tpot"))
+    belief = Belief(options(table), ("ttft", "tpot"), cost_of=cost_of(table))
     best: float | None = None
     while len(table.measured) < min(MOST, len(table.rows)):
         worth = belief.worth(best)
         worth[table.measured] = -1.0
         index = int(worth.argmax())
         row = table.measure(index)
-        cost = -math.log(rate_per_gpu(row, row))
-        over = {name: math.log(getattr(row, name) / getattr(table.limits, name)) for name in ("ttft", "tpot")}
-        belief.observe(index, {COST: cost} | over)
+        belief.observe(
+            index, {name: math.log(getattr(row, name) / getattr(table.limits, name)) for name in ("ttft", "tpot")}
+        )
         if table.limits.kept_by(row):
+            cost = -math.log(rate_per_gpu(row, row))
             best = cost if best is None else min(best, cost)
 
 
+def cost_of(table: Measured) -> CostOf:
+    """-log(tokens/s/GPU) of a closed loop whose latencies are given as logarithms of latency / limit."""
+    load = np.array([[row.concurrency / row.config.gpus] for row in table.rows])
+    tokens = np.array([[row.workload.output_tokens.mean] for row in table.rows])
+
+    def cost(ratios: Mapping[str, Array]) -> Array:
+        ttft, tpot = (np.exp(ratios[name]) * getattr(table.limits, name) for name in ("ttft", "tpot"))
+        found: Array = np.log((ttft + tpot * (tokens - 1)) / (load * tokens))
+        return found
+
+    return cost
+
+
 def options(table: Measured) -> list[Option]:
-    places = [place_of(row.config, row.concurrency) for row in table.rows]
+    places = [place_of(row.config, row.concurrency, release=row.release) for row in table.rows]
     known = [index for index, by in enumerate(table.predicted) if "simulator" in by]
     found = []
-    for row, place, by in zip(table.rows, places, table.predicted, strict=True):
+    for place, by in zip(places, table.predicted, strict=True):
         nearest = min(known, key=lambda index: apart(place, places[index]))
         point = by.get("simulator", table.predicted[nearest]["simulator"])
-        bias = {name: math.exp(value) for name, value in SIMULATOR_BIAS.items()}
-        point = Prediction(ttft=point.ttft * bias["ttft"], tpot=point.tpot * bias["tpot"])
-        found.append(
-            Option(
-                params={},
-                place=place,
-                cost=-math.log(rate_per_gpu(row, point)),
-                ratios={
-                    "ttft": math.log(point.ttft / table.limits.ttft),
-                    "tpot": math.log(point.tpot / table.limits.tpot),
-                },
-                gpu_time=row.config.gpus * row.workload.requests / (rate_per_gpu(row, point) * row.config.gpus),
-            )
-        )
+        ratios = {
+            name: math.log(getattr(point, name) / getattr(table.limits, name)) + SIMULATOR_BIAS[name]
+            for name in ("ttft", "tpot")
+        }
+        found.append(Option(params={}, place=place, cost=0.0, ratios=ratios))
     return found
 
 
@@ -239,6 +244,23 @@ def methods() -> Mapping[str, Callable[[Measured, int], None]]:
     if find_spec("torch"):
         found["Optuna GP"] = sampled(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=3))
     return found
+
+
+def errors(systems: Sequence[str], console: Console) -> None:
+    """Logarithms of measured / simulated of each covered row: what the belief's bias and scales are held against."""
+    rows = [row for case in cases(systems=systems) for row in case.rows]
+    known = predictions(rows)
+    covered = [(row, known[row.provenance]["simulator"]) for row in rows if "simulator" in known[row.provenance]]
+    table = Table("", "rows", "mean", "bias used", "deviation", "deviation expected", box=SIMPLE_HEAD)
+    table.title = f"log(measured / simulated) on {', '.join(systems)}"
+    places = Places.of([place_of(row.config, row.concurrency, release=row.release) for row, _ in covered])
+    for name in ("ttft", "tpot"):
+        logs = [math.log(getattr(row, name) / getattr(point, name)) for row, point in covered]
+        kernel = kernel_of(name)
+        expected = math.sqrt(kernel.variances(places).mean() + kernel.noise**2)
+        figures = (fmean(logs), SIMULATOR_BIAS[name], stdev(logs), expected)
+        table.add_row(name.upper(), f"{len(logs):,}", *(f"{figure:.2f}" for figure in figures))
+    console.print(table)
 
 
 def recorded(systems: Sequence[str], seeds: int, console: Console) -> dict[str, list[float]]:
@@ -310,15 +332,25 @@ class Real(Prior):
     world = World(0, 0.0)
 
     def _best_point(self, config: ServingConfig) -> SteadyPoint:
+        """The highest load that keeps the SLA, to a 64th; the lowest where none does."""
         steady = SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload)
         best: SteadyPoint | None = None
         for sequences in (*(n for n in SEQUENCES if n < steady.most_sequences), steady.most_sequences):
             point = self._changed(steady, config, sequences)
             if not self._keeps(point):
-                return best or point
+                return self._between(steady, config, best, sequences) if best else point
             best = point
         assert best is not None
         return best
+
+    def _between(self, steady: SteadyState, config: ServingConfig, kept: SteadyPoint, missed: int) -> SteadyPoint:
+        while missed - kept.sequences > max(1, kept.sequences // 64):
+            middle = self._changed(steady, config, (kept.sequences + missed) // 2)
+            if self._keeps(middle):
+                kept = middle
+            else:
+                missed = middle.sequences
+        return kept
 
     def _changed(self, steady: SteadyState, config: ServingConfig, sequences: int) -> SteadyPoint:
         point = steady.at(sequences)
@@ -461,6 +493,7 @@ def main() -> None:
     console = Console(width=150, highlight=False)
     everything = not (chosen.recorded or chosen.hopper or chosen.simulated)
     if chosen.hopper:
+        errors(HOPPER, console)
         recorded(HOPPER, chosen.seeds, console)
     if chosen.recorded or everything:
         means = recorded(BLACKWELL, chosen.seeds, console)

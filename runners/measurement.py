@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 Metric = Literal["ttft", "tpot", "itl", "e2e"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
+Source = Literal["simulated", "estimated", "recorded", "measured"]
+
 PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9)
 """The percentiles that every measurement keeps."""
 
@@ -87,7 +89,7 @@ class Measurement:
     backlog_growth: int = 0
     preemptions: int = 0
     kv_cache_peak: float = 0.0
-    source: Literal["simulated", "estimated", "recorded", "measured"]
+    source: Source
     observed: Observed | None = None
 
     def latency(self, metric: Metric) -> Percentiles:

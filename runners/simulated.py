@@ -57,9 +57,8 @@ class Simulated:
     CUDA-graph padding, and start-up. Replicas and ranks are alike and get requests in turn, so one of them stands for
     all; with disaggregation the smallest group with the same ratio does.
 
-    Error, median absolute: 16 % on TPOT, 18 % on throughput and 28 % on TTFT (too low by a quarter) on 1,007 clean
-    measured Blackwell rows, aggregated; 14, 14 and 48 % on 224 disaggregated ones. `servetune validate` makes the
-    whole table, docs/fidelity.md; runners/calibration.py corrects the step times by measurements.
+    How far off that is stands in runners/known_errors.py; `servetune validate` makes the whole table,
+    docs/fidelity.md. runners/calibration.py corrects the step times by measurements.
 
     Deterministic: the workload's seed decides lengths, arrivals and acceptance.
     """

@@ -77,21 +77,21 @@ def test_the_reference_is_that_of_the_code(name):
 
 
 def steps(page: Path):
-    """(what, text) of each fenced block: console, python, or the name of a file to write."""
+    """(language, what else stands behind it, text) of each fenced block."""
     for token in tokens(page):
         if token.type == "fence" and token.info:
-            language, _, name = token.info.partition(" ")
-            yield name or language, token.content
+            language, _, more = token.info.partition(" ")
+            yield language, more, token.content
 
 
-def run(command: str, folder: Path, expected: str) -> None:
+def run(command: str, folder: Path, expected: str, code: int) -> None:
     argv = shlex.split(command)
     assert argv[0] == "servetune"
     environment = {**os.environ, "COLUMNS": "400", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*COMMAND, *argv[1:]], cwd=folder, capture_output=True, text=True, env=environment, check=False
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}"
     said = re.sub(r" *\n", "\n", done.stdout)
     same = doctest.OutputChecker().check_output(expected, said, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert same, f"{command}\n--- expected\n{expected}\n--- said\n{said}"
@@ -100,17 +100,17 @@ def run(command: str, folder: Path, expected: str) -> None:
 @pytest.mark.slow
 def test_the_tutorial_runs_as_it_is_written(tmp_path):
     done = 0
-    for what, text in steps(ROOT / "docs" / "tutorial.md"):
-        if what == "console":
+    for language, more, text in steps(ROOT / "docs" / "tutorial.md"):
+        if language == "console":  # behind it the exit code, where that is not 0
             command, _, expected = text.removeprefix("$ ").partition("\n")
-            run(command, tmp_path, expected)
+            run(command, tmp_path, expected, int(more or 0))
             done += 1
-        elif what == "python":
+        elif language == "python":
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             subprocess.run([sys.executable, "-c", text], cwd=tmp_path, env=environment, check=True, timeout=300)
             done += 1
         else:
-            (tmp_path / what).write_text(text, encoding="utf-8")
+            (tmp_path / more).write_text(text, encoding="utf-8")
     assert done >= 5
 
 

@@ -56,7 +56,7 @@ class Answer:
         """Others that keep the SLA and whose cost differs from the best's by no more than noise explains."""
         first, *others = self.judged
         kept = (judged for judged in others if self.scenario.sla.kept_by(judged.trial.measurement))
-        return [judged for judged in kept if judged.ties_with(first)] if first.high > first.low else []
+        return [judged for judged in kept if judged.ties_with(first)] if first.noise else []
 
     @property
     def best(self) -> Trial | None:

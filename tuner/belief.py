@@ -2,8 +2,9 @@
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import log2
 
 import numpy as np
@@ -16,6 +17,8 @@ Array = NDArray[np.float64]
 NUMBERS: tuple[str, ...] = (
     "load",
     "gpus",
+    "tensor",
+    "pipeline",
     "attention_dp",
     "expert",
     "prefill share",
@@ -25,7 +28,7 @@ NUMBERS: tuple[str, ...] = (
 )
 """What places have in logarithms to base 2 (`draft_length` as it is): the closer, the more alike their errors."""
 
-NAMES: tuple[str, ...] = ("engine", "weights", "kv_cache", "mode", "speculation")
+NAMES: tuple[str, ...] = ("engine", "weights", "kv_cache", "mode", "speculation", "release")
 """What places have as names: the same or another."""
 
 
@@ -37,13 +40,18 @@ class Place:
     names: tuple[str, ...]
 
 
-def place_of(config: ServingConfig, load: float) -> Place:
-    """`load` is that of the whole deployment, in any unit; the belief looks at its share on each GPU."""
+def place_of(config: ServingConfig, load: float, *, release: str = "") -> Place:
+    """`load` is that of the whole deployment, in requests in flight; the belief looks at its share on each GPU.
+
+    `release` is what ran, where it is not the release that the configuration names.
+    """
     layout, pool = config.layout, config.disaggregation
     return Place(
         numbers=(
             log2(max(load, 1e-6) / config.gpus),
             log2(layout.gpus_per_worker),
+            log2(layout.tensor),
+            log2(layout.pipeline),
             log2(layout.attention_dp),
             log2(layout.expert),
             log2(pool.prefill_layout.gpus / layout.gpus) if pool else 0.0,
@@ -57,6 +65,7 @@ def place_of(config: ServingConfig, load: float) -> Place:
             config.precision.kv_cache,
             config.mode,
             config.speculation.method,
+            release or config.engine.version,
         ),
     )
 
@@ -84,14 +93,22 @@ class Places:
         return Places(np.vstack([self.numbers, other.numbers]), np.vstack([self.names, other.names]))
 
 
+USUAL_LOAD = 4.0
+"""Logarithm to base 2 of the requests in flight for each GPU at which errors that grow with load are as they are."""
+
+SCALES = ("engine", "precision", "mode", "release", "slope", "local", "noise")
+"""What `Kernel.fitted` learns, beside lengths and what a name that differs leaves."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
     """How the log residuals of two places vary together: standard deviations, and lengths in units of NUMBERS.
 
-    `overall` is shared by all places; `engine`, `precision` and `mode` by those of the same engine, then of its same
-    number formats or mode; `local` fades with the distance (Matern 3/2, smooth enough for kernels that switch).
-    A name that differs leaves `unlike` of the local correlation. `noise` is of one measurement: that of repeats, and
-    what no input explains.
+    `overall` is shared by all places; `engine`, `precision`, `mode` and `release` by those of the same engine, then of
+    its same number formats, mode or release; `slope` is how much more an engine is off, in one mode, at each doubling
+    of the load; `local` fades with the distance (Matern 3/2, smooth enough for kernels that switch). An infinite
+    length takes no notice of a number. A name that differs, the release excepted, leaves `unlike` of the local
+    correlation. `noise` is of one measurement: that of repeats, and what no input explains.
     """
 
     overall: float
@@ -100,37 +117,49 @@ class Kernel:
     mode: float
     local: float
     noise: float
-    lengths: tuple[float, ...] = (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 4.0, 4.0)
+    release: float = 0.0
+    slope: float = 0.0
+    lengths: tuple[float, ...] = (1.7, 1.4, math.inf, math.inf, 1.4, 1.4, 1.4, 1.4, 2.8, 2.8)
     unlike: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5, 0.5)
 
-    @property
-    def variance(self) -> float:
-        """Of one place before anything is measured."""
-        parts = (self.overall, self.engine, self.precision, self.mode, self.local)
-        return sum(part**2 for part in parts)
+    def variances(self, places: Places) -> Array:
+        """Of each place before anything is measured."""
+        parts = (self.overall, self.engine, self.precision, self.mode, self.release, self.local)
+        found: Array = sum(part**2 for part in parts) + (self.slope * (places.numbers[:, 0] - USUAL_LOAD)) ** 2
+        return found
 
     def between(self, some: Places, others: Places) -> Array:
         """Covariances, (some, others)."""
         same = some.names[:, None, :] == others.names[None, :, :]
-        engine, weights, kv_cache, mode, _ = (same[:, :, index] for index in range(len(NAMES)))
-        apart = (some.numbers[:, None, :] - others.numbers[None, :, :]) / np.array(self.lengths)
-        distance = np.sqrt(3 * np.einsum("ijk,ijk->ij", apart, apart))
-        alike = np.exp(~same @ np.log(self.unlike))
-        found: Array = (
-            self.overall**2
-            + engine * (self.engine**2 + (weights & kv_cache) * self.precision**2 + mode * self.mode**2)
-            + self.local**2 * (1 + distance) * np.exp(-distance) * alike
+        engine, weights, kv_cache, mode, _, release = (same[:, :, index] for index in range(len(NAMES)))
+        loads = np.outer(some.numbers[:, 0] - USUAL_LOAD, others.numbers[:, 0] - USUAL_LOAD)
+        shared = (
+            (weights & kv_cache) * self.precision**2
+            + mode * (self.mode**2 + self.slope**2 * loads)
+            + release * self.release**2
         )
+        found: Array = self.overall**2 + engine * (self.engine**2 + shared) + self._local(some, others, same)
         return found
 
-    def fitted(self, places: Places, residuals: Array) -> "Kernel":
+    def _local(self, some: Places, others: Places, same: NDArray[np.bool_]) -> Array:
+        squares = np.zeros((len(some), len(others)))
+        for index, length in enumerate(self.lengths):
+            if math.isfinite(length):
+                squares += (np.subtract.outer(some.numbers[:, index], others.numbers[:, index]) / length) ** 2
+        distance = np.sqrt(3 * squares)
+        differ = ~same[:, :, : len(self.unlike)] @ np.log(self.unlike)
+        found: Array = self.local**2 * (1 + distance) * np.exp(differ - distance)
+        return found
+
+    def fitted(self, places: Places, residuals: Array, *, start: "Kernel | None" = None) -> "Kernel":
         """The kernel that makes the residuals most likely, held near this one (maximum a posteriori).
 
-        Standard deviations and lengths are log-normal around this kernel's, by a factor of two or so.
+        Standard deviations and lengths are log-normal around this kernel's, by a factor of two or so; those that are
+        0 or infinite stay so. `start` is where to begin to look.
         """
         from scipy.optimize import minimize
 
-        start = self._logs()
+        centre = self.logs()
 
         def misfit(logs: Array) -> float:
             kernel = self._from(logs)
@@ -141,30 +170,37 @@ class Kernel:
                 return 1e9
             white = np.linalg.solve(factor, residuals)
             likelihood = white @ white / 2 + np.log(np.diag(factor)).sum()
-            return float(likelihood + ((logs - start) ** 2).sum() / (2 * LOOSENESS**2))
+            return float(likelihood + ((logs - centre) ** 2).sum() / (2 * LOOSENESS**2))
 
-        bounds = [(log - 3, log + 3) for log in start]
-        return self._from(minimize(misfit, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": FIT_STEPS}).x)
+        begin = centre if start is None else start.logs()
+        bounds = [(log - 3, log + 3) for log in centre]
+        return self._from(minimize(misfit, begin, method="L-BFGS-B", bounds=bounds, options={"maxiter": FIT_STEPS}).x)
 
-    def _logs(self) -> Array:
-        scales = (self.engine, self.precision, self.mode, self.local, self.noise)
+    @property
+    def _learned(self) -> tuple[list[str], list[int]]:
+        """Scales and lengths that take part."""
+        scales = [name for name in SCALES if getattr(self, name) > 0]
+        return scales, [index for index, length in enumerate(self.lengths) if math.isfinite(length)]
+
+    def logs(self) -> Array:
+        """Logarithms of what `fitted` learns: scales, lengths, and odds of `unlike`."""
+        scales, lengths = self._learned
         odds = [value / (1 - value) for value in self.unlike]
-        logs: Array = np.log(np.array([*scales, *self.lengths, *odds]))
+        values = [getattr(self, name) for name in scales] + [self.lengths[index] for index in lengths] + odds
+        logs: Array = np.log(np.array(values))
         return logs
 
     def _from(self, logs: Array) -> "Kernel":
-        engine, precision, mode, local, noise = np.exp(logs[:5]).tolist()
-        lengths = tuple(np.exp(logs[5 : 5 + len(NUMBERS)]).tolist())
-        unlike = tuple((1 / (1 + np.exp(-logs[5 + len(NUMBERS) :]))).tolist())
+        scales, lengths = self._learned
+        values = np.exp(logs).tolist()
+        found = dict(zip(scales, values, strict=False))
+        at = dict(zip(lengths, values[len(scales) :], strict=False))
+        unlike = tuple(odds / (1 + odds) for odds in values[len(scales) + len(lengths) :])
         return replace(
             self,
-            engine=engine,
-            precision=precision,
-            mode=mode,
-            local=local,
-            noise=noise,
-            lengths=lengths,
+            lengths=tuple(at.get(index, length) for index, length in enumerate(self.lengths)),
             unlike=unlike,
+            **found,
         )
 
 
@@ -178,7 +214,7 @@ class Posterior:
         self.kernel = kernel
         self.table = table
         self.mean: Array = np.zeros(len(table))
-        self.variance: Array = np.full(len(table), kernel.variance)
+        self.variance: Array = kernel.variances(table)
         self._seen: Places | None = None
         self._indices: list[int] = []
         self._residuals: list[float] = []
@@ -200,7 +236,7 @@ class Posterior:
         own = self._reach[:, index].copy()
         self._indices.append(index)
         self._residuals.append(residual)
-        spread = math.sqrt(max(self.kernel.variance - float(own @ own), 0.0) + noise**2)
+        spread = math.sqrt(max(float(self.kernel.variances(place)[0] - own @ own), 0.0) + noise**2)
         factor = np.zeros((count + 1, count + 1))
         factor[:count, :count] = self._factor
         factor[count, :count], factor[count, count] = own, spread
@@ -223,7 +259,7 @@ class Posterior:
         self.table = self.table.with_more(more)
         self._reach = np.hstack([self._reach, reach])
         self.mean = np.append(self.mean, self._whitened @ reach)
-        self.variance = np.append(self.variance, self.kernel.variance - (reach**2).sum(axis=0))
+        self.variance = np.append(self.variance, self.kernel.variances(more) - (reach**2).sum(axis=0))
 
     @property
     def seen(self) -> tuple[Places, Array]:
@@ -232,9 +268,18 @@ class Posterior:
 
     def under(self, kernel: Kernel) -> "Posterior":
         """What the same observations teach under another kernel."""
+        from scipy.linalg import solve_triangular
+
         other = Posterior(kernel, self.table)
-        for index, residual in zip(self._indices, self._residuals, strict=True):
-            other.observe(index, residual)
+        places, residuals = self.seen
+        other._seen, other._indices, other._residuals = places, [*self._indices], [*self._residuals]
+        noise = kernel.noise**2 * np.eye(len(places))
+        factor: Array = np.linalg.cholesky(kernel.between(places, places) + noise).astype(np.float64)
+        other._factor = factor
+        other._whitened = solve_triangular(other._factor, residuals, lower=True)
+        other._reach = solve_triangular(other._factor, kernel.between(places, self.table), lower=True)
+        other.mean = other._whitened @ other._reach
+        other.variance = other.variance - (other._reach**2).sum(axis=0)
         return other
 
     @property
@@ -252,31 +297,48 @@ FIT_AGAIN = 2.0
 LAST_FIT = 64
 """The kernel of the cost is fitted at FIRST_FIT observations, then at each FIT_AGAIN times more, to LAST_FIT."""
 
-LOOSENESS = 0.7
+FIT_EACH = 4
+"""Where nothing is predicted the kernel is fitted from so many observations on, and at each so many more."""
+
+LOOSENESS = 0.8
 FIT_STEPS = 12
 
 COST = "cost"
 """The quantity that is minimised; the other quantities of a belief are promises, by their keys."""
 
-TTFT = Kernel(overall=0.4, engine=0.3, precision=0.15, mode=0.2, local=0.35, noise=0.10)
-TPOT = Kernel(overall=0.12, engine=0.10, precision=0.08, mode=0.05, local=0.15, noise=0.05)
-SIMULATOR_BIAS = {"ttft": 0.35, "tpot": 0.0}
-"""Mean log(measured / simulated), from the recorded Hopper rows; Blackwell rows are left to judge it by."""
+TTFT = Kernel(overall=0.18, engine=0.33, precision=0.09, mode=0.10, release=0.19, slope=0.057, local=0.24, noise=0.114)
+TPOT = Kernel(
+    overall=0.10, engine=0.12, precision=0.06, mode=0.03, release=0.084, slope=0.023, local=0.063, noise=0.037
+)
+SIMULATOR_BIAS = {"ttft": 0.31, "tpot": 0.0}
+"""Mean log(measured / simulated) of the recorded Hopper rows (`python benchmarks/regret.py --hopper`)."""
 
-UNINFORMED = Kernel(overall=3.0, engine=0.5, precision=0.5, mode=0.3, local=0.8, noise=0.02)
-"""Of the logarithm itself, where nothing is predicted."""
+UNINFORMED = Kernel(
+    overall=3.0,
+    engine=0.3,
+    precision=0.0,
+    mode=0.0,
+    local=0.5,
+    noise=0.03,
+    lengths=(math.inf, *(2.0 for _ in NUMBERS[1:])),
+)
+"""Of the logarithm itself, where nothing is predicted: the load is whatever a configuration can carry."""
 
-PRIOR_STRENGTH = 6.0
+PRIOR_STRENGTH = 3.0
 """For how many observations the scale of the kernels counts, against the scale that is observed."""
 
-CAUTION = 1.0
-"""The power of P(SLA kept) by which the expected improvement is weighed, beyond the one that it contains."""
+FIRST_CAUTION, CAUTION = 1.0, 0.45
+"""The power of P(SLA kept) by which an expected gain is weighed, beyond the one that it contains: until something was
+measured to keep the SLA, and then."""
 
 THRIFT = 0.1
 """The power of a trial's GPU time by which its worth is divided."""
 
 KEPT_SLACK = 0.3
 """Log of the room below a promise that is assumed of a configuration said to keep it at a load of its choice."""
+
+DRAWS = 256
+"""Joint draws of what is promised, by which the gain is expected where the cost follows from them."""
 
 
 def kernel_of(quantity: str, *, informed: bool = True) -> Kernel:
@@ -310,14 +372,23 @@ class Outlook:
     kept: Array
 
 
-class Belief:
-    """What is believed of a table of options, from predictions and from the measurements so far."""
+CostOf = Callable[[Mapping[str, Array]], Array]
+"""The logarithm of the cost (options, draws) as it follows from the logarithms of latency / limit, by promise."""
 
-    def __init__(self, options: Sequence[Option], promises: Iterable[str]) -> None:
+
+class Belief:
+    """What is believed of a table of options, from predictions and from the measurements so far.
+
+    Where loads are given, and not looked for, the cost follows from the latencies: `cost_of` says how, and the
+    promises are all that is learned.
+    """
+
+    def __init__(self, options: Sequence[Option], promises: Iterable[str], *, cost_of: CostOf | None = None) -> None:
         self.options = list(options)
         self.informed = any(option.cost is not None for option in options)
         self._promises = tuple(promises)
-        self._next_fit = FIRST_FIT
+        self._cost_of = cost_of
+        self._next_fit = FIRST_FIT if self.informed else FIT_EACH
         self._predicted = {name: self._predictions(name, self.options) for name in (COST, *self._promises)}
         places = Places.of([option.place for option in self.options])
         self._posteriors = {
@@ -348,33 +419,60 @@ class Belief:
     def _fit(self) -> None:
         """Learns the kernel of the cost anew where there are enough observations more than last time."""
         posterior = self._posteriors[COST]
-        if not self._next_fit <= posterior.observations <= LAST_FIT:
+        seen = posterior.observations
+        if self._cost_of is not None or not self._next_fit <= seen <= LAST_FIT:
             return
-        self._next_fit = max(posterior.observations + 1, round(posterior.observations * FIT_AGAIN))
-        kernel = kernel_of(COST, informed=self.informed).fitted(*posterior.seen)
+        self._next_fit = max(seen + 1, round(seen * FIT_AGAIN)) if self.informed else seen + FIT_EACH
+        kernel = kernel_of(COST, informed=self.informed).fitted(*posterior.seen, start=posterior.kernel)
         self._posteriors[COST] = posterior.under(kernel)
 
     def outlook(self) -> Outlook:
+        if self._cost_of is not None:
+            costs = self._cost_of(self._drawn())
+            return Outlook(cost=costs.mean(axis=1), sd=costs.std(axis=1), kept=self._kept())
+        mean, sd = self._believed(COST)
+        return Outlook(cost=mean, sd=sd, kept=self._kept())
+
+    def worth(self, best: float | None) -> Array:
+        """How much each option promises as the next trial; `best` is the log of the lowest cost that kept the SLA.
+
+        Expected improvement of tokens for each dollar over the best, times P(SLA kept), which counts once more for
+        caution, for each GPU-second to the power of THRIFT.
+        """
+        time = np.array([option.gpu_time for option in self.options])
+        caution = FIRST_CAUTION if best is None else CAUTION
+        worth: Array = self._gain(best) * self._kept() ** caution / time**THRIFT
+        return worth
+
+    def _gain(self, best: float | None) -> Array:
+        """E[gain where the SLA is kept]."""
+        if self._cost_of is None:
+            outlook = self.outlook()
+            return expected_gain(-outlook.cost, outlook.sd, None if best is None else -best) * outlook.kept
+        drawn = self._drawn()
+        costs = self._cost_of(drawn)
+        keeps = np.all([ratios <= 0 for ratios in drawn.values()], axis=0)
+        values = np.exp((costs.min() if best is None else best) - costs)
+        gain: Array = ((values if best is None else np.maximum(values - 1, 0)) * keeps).mean(axis=1)
+        return gain + 1e-9 * self._kept()
+
+    def _kept(self) -> Array:
         from scipy.special import ndtr
 
         kept = np.ones(len(self.options))
         for name in self._promises:
             mean, sd = self._believed(name)
             kept *= ndtr(-mean / sd)
-        mean, sd = self._believed(COST)
-        return Outlook(cost=mean, sd=sd, kept=kept)
+        return kept
 
-    def worth(self, best: float | None) -> Array:
-        """How much each option promises as the next trial; `best` is the log of the lowest cost that kept the SLA.
-
-        Expected improvement of tokens for each dollar over the best, times P(SLA kept), which counts once more for
-        CAUTION, for each GPU-second to the power of THRIFT.
-        """
-        outlook = self.outlook()
-        gain = expected_gain(-outlook.cost, outlook.sd, None if best is None else -best)
-        time = np.array([option.gpu_time for option in self.options])
-        worth: Array = gain * outlook.kept ** (1 + CAUTION) / time**THRIFT
-        return worth
+    def _drawn(self) -> dict[str, Array]:
+        """Logarithms of latency / limit by promise, (options, DRAWS): the same quantiles for each option."""
+        believed = {name: self._believed(name) for name in self._promises}
+        normals = quantiles(len(self._promises), DRAWS)
+        return {
+            name: mean[:, None] + sd[:, None] * column
+            for (name, (mean, sd)), column in zip(believed.items(), normals, strict=True)
+        }
 
     def _believed(self, name: str) -> tuple[Array, Array]:
         """Mean, and standard deviation with the noise of one measurement, scaled by the errors seen so far."""
@@ -388,6 +486,19 @@ class Belief:
         if name == COST:
             return np.array([option.cost or 0.0 for option in options])
         return np.array([option.ratios.get(name, 0.0) for option in options])
+
+
+@cache
+def quantiles(dimensions: int, count: int) -> Array:
+    """Points of a standard normal (dimensions, count), evenly spread: Roberts' R sequence."""
+    from scipy.special import ndtri
+
+    ratio = 2.0
+    for _ in range(60):
+        ratio = (1 + ratio) ** (1 / (dimensions + 1))
+    steps = ratio ** -np.arange(1, dimensions + 1)
+    found: Array = ndtri((0.5 + np.outer(steps, np.arange(1, count + 1))) % 1)
+    return found
 
 
 def expected_gain(mean: Array, sd: Array, best: float | None) -> Array:

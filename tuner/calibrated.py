@@ -1,17 +1,15 @@
 """Calibrated: what calibration is worth on recorded runs of layouts that it has not seen, and where it must abstain."""
 
 import math
+import multiprocessing
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-
-from rich import table as rich_table
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 
 from runners.calibration import (
     Abstained,
@@ -32,9 +30,9 @@ from runners.silicon import Silicon
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware import find_system
 from search_spaces.model import find_model
-from tuner.fidelity import Table
+from tuner.fidelity import Table, scores_of
 from tuner.replay import Prediction
-from tuner.validate import FIGURES, Compared, Figure, score
+from tuner.validate import FIGURES, Compared, Figure, Score, score
 
 HANDFUL = 6
 """Measurements that each calibration is given unless another number is asked for."""
@@ -86,10 +84,11 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All rows once, and the foreign ones."""
+    """All rows once, or those until Ctrl-C, and the foreign ones."""
 
     judged: tuple[Judged, ...]
     foreign: tuple[Foreign, ...]
+    interrupted: bool = False
 
 
 def domain_of(row: Recording) -> Domain:
@@ -117,17 +116,37 @@ def judge(rows: Sequence[Recording], *, measurements: int = HANDFUL, processes: 
     for row in rows:
         groups[row.system, row.model].append(row)
     jobs = sorted(groups.values(), key=_requests, reverse=True)
-    if min(processes, len(jobs), os.cpu_count() or 1) <= 1:
-        parts = [_judged(job, measurements) for job in jobs]
-    else:
-        with ProcessPoolExecutor(max_workers=processes) as pool:
-            parts = list(pool.map(_judged, jobs, [measurements] * len(jobs)))
+    parts: list[Evidence] = []
+    interrupted = False
+    try:
+        parts.extend(_all_judged(jobs, measurements, min(processes, len(jobs), os.cpu_count() or 1)))
+    except KeyboardInterrupt:
+        if not any(part.judged for part in parts):
+            raise
+        interrupted = True
     if not any(part.judged for part in parts):
         raise InputError(f"none of the {len(rows)} rows can be predicted: there are no kernel data for them")
     return Evidence(
         judged=tuple(one for part in parts for one in part.judged),
         foreign=tuple(one for part in parts for one in part.foreign),
+        interrupted=interrupted,
     )
+
+
+def _all_judged(jobs: Sequence[Sequence[Recording]], measurements: int, processes: int) -> Iterator[Evidence]:
+    """In the jobs' order. Processes end with Ctrl-C, which only this one hears."""
+    if processes <= 1:
+        yield from (_judged(job, measurements) for job in jobs)
+        return
+    deaf = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(max_workers=processes, initializer=signal.signal, initargs=deaf) as pool:
+        try:
+            yield from pool.map(_judged, jobs, [measurements] * len(jobs))
+        except (KeyboardInterrupt, GeneratorExit):
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def _requests(rows: Iterable[Recording]) -> int:
@@ -249,6 +268,11 @@ class Page:
     def tables(self) -> Iterator[Table]:
         return (table for table in self._tables() if table.rows)
 
+    @property
+    def scores(self) -> dict[str, dict[str, Score]]:
+        """On the rows whose calibration does not abstain."""
+        return scores_of([one.compared for one in self.evidence.judged if not one.abstained], (BEFORE, AFTER))
+
     def _tables(self) -> Iterator[Table]:
         yield self._coverage()
         covered = [one for one in self.evidence.judged if not one.abstained]
@@ -337,8 +361,9 @@ class Page:
             f"order by layout, lengths and load. No row is both fitted and scored; no row is scored twice."
         )
         fixed = (
-            "Priors, scatter and limits are round numbers set beforehand (runners/calibration.py), the same for all "
-            "domains. Uncalibrated are the same rows with the step times as they come from the database."
+            "Priors, scatter and limits are round numbers (runners/calibration.py), the same for all domains; they and "
+            "the set of corrections were chosen by people who had seen errors on these rows. Uncalibrated are the same "
+            "rows with the step times as they come from the database."
         )
         return how, fixed
 
@@ -364,19 +389,6 @@ def _class(reason: str) -> str:
 def _scores(group: Sequence[Compared], name: str) -> list[str]:
     found = (score(group, name, figure) for figure in FIGURES_SHOWN)
     return [f"{item.median_error:.0%} / {item.mean_error:.0%} / {item.bias:.2f}" for item in found if item]
-
-
-def show(console: Console, page: Page) -> None:
-    """All tables, then how to read them."""
-    for table in page.tables:
-        shown = rich_table.Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
-        for head in table.heads:
-            shown.add_column(head, overflow="fold")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
-    for note in page.notes:
-        console.print(note, style="dim", markup=False)
 
 
 def check_kind(path: Path) -> None:

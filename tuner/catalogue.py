@@ -1,6 +1,7 @@
 """What servetune knows, as tables for `servetune list`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -13,6 +14,8 @@ from search_spaces.model import models
 from tuner.experiment import list_experiments, read_experiment
 from tuner.recorded_scenario import FOLDER, recorded_cases
 from tuner.wording import METHODS, rate
+
+Fact = dict[str, Any]
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -109,6 +112,74 @@ def _mlperf_table() -> Table:
         table.add_row(model, system, mode, str(len(rows)), rate(best), unsearchable(rows))
     return table
 
+
+# The same as plain data
+
+
+def _models() -> Iterator[Fact]:
+    for model in models().values():
+        yield {
+            "name": model.name,
+            "checkpoint": model.checkpoint,
+            "parameters": model.dense_parameters + model.expert_parameters + model.embedding_parameters,
+            "weights": list(model.weights),
+            "draft_lengths": {name: len(draft.tokens_per_step) for name, draft in model.drafts.items()},
+        }
+
+
+def _systems() -> Iterator[Fact]:
+    for system in systems().values():
+        price = list_price(system, "hyperscaler")
+        yield {
+            "name": system.name,
+            "title": system.title,
+            "gpus": system.max_gpus,
+            "nvlink_gpus": system.nvlink_gpus,
+            "memory_bytes": system.gpu.memory_bytes,
+            "usd_per_gpu_hour": price.usd_per_gpu_hour,
+            "price_source": price.source,
+            "all_in_watts_per_gpu": price.all_in_watts_per_gpu,
+        }
+
+
+def _engines() -> Iterator[Fact]:
+    for facts in engines().values():
+        yield {
+            "name": facts.name,
+            "title": facts.title,
+            "releases": list(facts.versions),
+            "speculation": [name for name in facts.methods if name != "none"],
+        }
+
+
+def _experiments() -> Iterator[Fact]:
+    for name, path in list_experiments().items():
+        question = read_experiment(path)
+        asked = {"model": question.model, "system": question.system, "gpus": question.gpus, "runner": question.runner}
+        yield {"name": name, **asked, "engines": list(question.engines), "sla": dict(question.sla), "file": str(path)}
+
+
+def _recordings() -> Iterator[Fact]:
+    for name, case in recorded_cases().items():
+        dates = sorted(row.date for row in case.rows if row.date)
+        yield {
+            "name": f"{FOLDER}/{name}",
+            "input_tokens": case.input_tokens,
+            "output_tokens": case.output_tokens,
+            "runs": len(case.rows),
+            "configurations": len(case.configs),
+            "engines": sorted({row.config.engine.name for row in case.rows}),
+            "measured": [dates[0].isoformat(), dates[-1].isoformat()] if dates else None,
+        }
+
+
+FACTS: Mapping[str, Callable[[], Iterator[Fact]]] = {
+    "models": _models,
+    "systems": _systems,
+    "engines": _engines,
+    "experiments": _experiments,
+    "recordings": _recordings,
+}
 
 CATALOGUES: Mapping[str, Callable[[], RenderableType]] = {
     "models": model_table,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
+from runners.known_errors import SPREADS, Spread
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig, flatten
 from search_spaces.default import default_configs
 from search_spaces.errors import InputError
 from tuner.cost import cost
 from tuner.scenario import Scenario
-from tuner.sla import WITHOUT_NOISE, Promise
+from tuner.sla import Promise
 from tuner.trial import Trial
 
 RATE_NOISE = 0.007
@@ -20,6 +21,8 @@ RATE_NOISE = 0.007
 
 INTERVAL = 0.9
 """How likely the cost lies within the interval that is shown."""
+
+REACH = NormalDist().inv_cdf((1 + INTERVAL) / 2)
 
 NOT_CHANGES = ("engine.name", "engine.version", "layout.replicas")
 """Settings that follow from others, or that there is no default of."""
@@ -30,8 +33,10 @@ class Judged:
     """One configuration at one load, all its repeats pooled.
 
     `trial` is the repeat nearest to their mean. `cost` is the geometric mean of the objective, `low` and `high` bound
-    it with the probability INTERVAL. `kept` is P(SLA kept): that every promise's long-run value lies below its limit.
-    `changed` counts settings other than the engine's nearest default.
+    what it costs with the probability INTERVAL: by the noise of runs, or by a prediction's known error. `kept` is P(SLA
+    kept): that every promise's long-run value lies below its limit. `noise` is the standard deviation of the logarithm
+    of `cost` among equals: predictions repeat exactly. `changed` counts settings other than the engine's nearest
+    default.
     """
 
     trial: Trial
@@ -40,12 +45,12 @@ class Judged:
     low: float
     high: float
     kept: float
+    noise: float
     changed: int
 
     def ties_with(self, other: "Judged") -> bool:
-        """The costs differ by less than their noise explains with the probability INTERVAL."""
-        spread = math.hypot(math.log(self.high / self.low), math.log(other.high / other.low)) / 2
-        return abs(math.log(self.cost / other.cost)) <= spread
+        """The costs differ by less than noise explains with the probability INTERVAL."""
+        return abs(math.log(self.cost / other.cost)) <= REACH * math.hypot(self.noise, other.noise)
 
 
 def judge(scenario: Scenario, trials: Sequence[Trial]) -> list[Judged]:
@@ -79,16 +84,22 @@ def ranked(scenario: Scenario, trials: Sequence[Trial]) -> list[Judged]:
 def probability_kept(promises: Sequence[Promise], repeats: Sequence[Measurement]) -> float:
     """That each promise's long-run value lies below its limit, as the mean of the repeats and their noise say.
 
-    Logarithms of observations are taken as normal and promises as independent. Without noise it is 1 or 0.
+    Logarithms are taken as normal and promises as independent.
     """
     chance = 1.0
     for promise in promises:
         if not all(level.kept_up for level in repeats):
             return 0.0
-        room = math.log(promise.limit_s) - fmean(_log(promise.observed(level)) for level in repeats)
-        noise = promise.noise(repeats[0].source) / math.sqrt(len(repeats))
-        chance *= NormalDist().cdf(room / noise) if noise else float(room >= 0)
+        spread = promise.spread(repeats[0].source)
+        observed = fmean(_log(promise.observed(level)) for level in repeats)
+        room = math.log(promise.limit_s) - observed - spread.median
+        chance *= NormalDist().cdf(room / (spread.sd / math.sqrt(_independent(repeats))))
     return chance
+
+
+def _independent(repeats: Sequence[Measurement]) -> int:
+    """How many observations they are: a prediction asked again says nothing new."""
+    return 1 if repeats[0].source in SPREADS else len(repeats)
 
 
 def settings_changed(scenario: Scenario, config: ServingConfig) -> int:
@@ -110,16 +121,19 @@ def _judged(scenario: Scenario, config: ServingConfig, group: Sequence[Trial]) -
     levels = [trial.measurement for trial in group]
     logs = [_log(cost(level, scenario.price).objective(scenario.objective)) for level in levels]
     middle = fmean(logs)
-    noise = 0.0 if levels[0].source in WITHOUT_NOISE else RATE_NOISE / math.sqrt(len(levels))
-    reach = NormalDist().inv_cdf((1 + INTERVAL) / 2) * noise
+    noise = RATE_NOISE / math.sqrt(len(levels))
+    off = Spread(median=0.0, sd=noise)
+    if levels[0].source in SPREADS:
+        noise, off = 0.0, SPREADS[levels[0].source]["throughput"]
     nearest = min(range(len(group)), key=lambda index: abs(logs[index] - middle))
     return Judged(
         trial=group[nearest],
         repeats=len(group),
         cost=math.exp(middle),
-        low=math.exp(middle - reach),
-        high=math.exp(middle + reach),
+        low=math.exp(middle - off.median - REACH * off.sd),
+        high=math.exp(middle - off.median + REACH * off.sd),
         kept=probability_kept(scenario.sla.promises, levels),
+        noise=noise,
         changed=settings_changed(scenario, config),
     )
 

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from runners.known_errors import SIMULATED
 from runners.measurement import Measurement
 from runners.recorded import Recording
 from search_spaces.config import ServingConfig, flatten
@@ -29,10 +30,19 @@ if TYPE_CHECKING:
 RUNNERS_UP = 5
 PARETO_STEP = 1.1
 
+
+def _errors(mode: str) -> str:
+    known = SIMULATED[mode]
+    return (
+        f"{known.ttft:.0%} on TTFT, {known.tpot:.0%} on TPOT and {known.throughput:.0%} on throughput "
+        f"({known.rows:,} measured {mode} Blackwell runs)"
+    )
+
+
 PREDICTION = {
     "simulated": (
-        "Prediction, not a measurement: off by 16 % on TPOT, 18 % on throughput and 35 % on TTFT, which is put too low "
-        "(median, on 1,007 measured Blackwell runs; `servetune validate` shows more)."
+        f"Prediction, not a measurement. Median errors: {_errors('aggregated')}; {_errors('disaggregated')}. TTFT is "
+        "put too low. `servetune validate` shows more."
     ),
     "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
 }
@@ -96,17 +106,26 @@ def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
         console.print(f"Measured row: {row.provenance}; {ran}", markup=False, style="dim", soft_wrap=True)
 
 
-def show_answer(console: Console, answer: Answer) -> None:
-    """The whole answer."""
+def show_verdict(console: Console, answer: Answer) -> None:
+    """The answer in one panel."""
     best = answer.best
     if best is None:
         untried = answer.ranking.candidates and not answer.trials
         verdict = "No configuration has been tried yet." if untried else "No configuration could be served."
         console.print(Panel(verdict, title="Verdict", border_style="red"))
-        console.print(_counts("Why candidates fell out", {**answer.fell_out(), **answer.ended()}))
         return
     assert best.config is not None
     console.print(_verdict(answer, best, best.config))
+
+
+def show_answer(console: Console, answer: Answer) -> None:
+    """The whole answer."""
+    show_verdict(console, answer)
+    best = answer.best
+    if best is None:
+        console.print(_counts("Why candidates fell out", {**answer.fell_out(), **answer.ended()}))
+        return
+    assert best.config is not None
     console.print(_promises(answer.scenario, best.measurement))
     console.print(_figures(answer, best))
     console.print(Text("Start it", style="italic"))
@@ -164,12 +183,13 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
 
 
 def certainty(answer: Answer) -> list[str]:
-    """How sure the verdict is, where what was measured has noise; one line, and another where others tie."""
+    """How sure the verdict is, as known errors and noise say; another line where others tie."""
     best = answer.judged[0]
-    if best.high <= best.low:
-        return []
-    runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 else ""
-    lines = [f"P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 and best.noise else ""
+    where = "" if best.noise else "On real hardware, by the known error: "
+    lines = [f"{where}P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    if not best.noise and answer.scenario.sla.confidence is None:
+        lines.append("`sla: {confidence: 0.9}` in the experiment asks for that much certainty.")
     if answer.ties:
         numbers = ", ".join(str(judged.trial.number) for judged in answer.ties)
         noun = "trial" if len(answer.ties) == 1 else "trials"
@@ -274,7 +294,7 @@ def _runners_up(answer: Answer) -> Table:
     for promise in scenario.sla.promises:
         table.add_column(f"{promise.metric.upper()} {promise.statistic}", justify="right")
     first, *others = answer.judged
-    noisy = first.high > first.low
+    noisy = first.noise > 0
     if noisy:
         table.add_column("90 % interval", justify="right")
         table.add_column("P(SLA kept)", justify="right")
@@ -344,14 +364,10 @@ def show_next(
     where: "Where",
     trials: int | None = None,
     runner: str | None = None,
+    brief: bool = False,
 ) -> None:
-    """Where everything is, and the next command to try; each on one line of its own, to be copied."""
-    rows = [("Study", f"{where.studies / where.study}.journal")]
-    if where.track:
-        from tuner.mlflow_tracker import default_tracking_uri, open_command, runs_location
-
-        uri = where.tracking_uri or default_tracking_uri()
-        rows += [("MLflow runs", runs_location(uri, outcome.answer.scenario)), ("Open them", open_command(uri))]
+    """Where everything is and, unless `brief`, the next command to try; each on one line of its own, to be copied."""
+    rows = list(places(outcome, where).items())
     if not outcome.tried and not outcome.interrupted:
         had = plural(len(outcome.answer.trials), "trial")
         rows.append(("Nothing left to run", f"the study had {had} already; --trials with a higher number may add some"))
@@ -363,7 +379,7 @@ def show_next(
         rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
     best = outcome.answer.best
     scenario = outcome.answer.scenario
-    if best is not None and best.config is not None:
+    if best is not None and best.config is not None and not brief:
         rows.append(("Next, make a page of it", _report_command(where)))
         if scenario.gpus <= scenario.system.max_gpus:
             rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
@@ -373,6 +389,17 @@ def show_next(
         console.print(f"Stopped: three trials in a row failed alike. {outcome.broken}", style="red", markup=False)
     if outcome.problem:
         console.print(outcome.problem, style="yellow", markup=False)
+
+
+def places(outcome: "Outcome", where: "Where") -> dict[str, str]:
+    """Where a search left what."""
+    found = {"Study": f"{where.studies / where.study}.journal"}
+    if where.track:
+        from tuner.mlflow_tracker import default_tracking_uri, open_command, runs_location
+
+        uri = where.tracking_uri or default_tracking_uri()
+        found |= {"MLflow runs": runs_location(uri, outcome.answer.scenario), "Open them": open_command(uri)}
+    return found
 
 
 def _report_command(where: "Where") -> str:

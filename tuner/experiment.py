@@ -4,11 +4,10 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,14 +23,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import ConstructorError, SafeConstructor
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from runners.deployment import Installation
 from runners.time_limits import TimeLimits
 from runners.workload import Lengths, Shape, Trace, Workload
-from search_spaces.config import KNOBS, MAX_DRAFT_LENGTH, Method, ServingConfig, flatten, unflatten
+from search_spaces.config import MAX_DRAFT_LENGTH, Method
 from search_spaces.engine import engines, find_engine
 from search_spaces.errors import InputError, UnknownNameError, nearest_first
 from search_spaces.hardware import PRICE_LISTS, Price, PriceList, System, find_system, list_price, systems
@@ -42,6 +38,7 @@ from tuner.own_facts import Entry, entry_of, is_file_name
 from tuner.recorded_scenario import FOLDER, question_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario import Scenario
 from tuner.sla import PROMISES, Sla, read_promise
+from tuner.strict_yaml import SHOWN, Problems, parse_yaml, shown
 
 RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
@@ -53,23 +50,7 @@ SLA_KEYS = (*PROMISES, CONFIDENCE)
 MOST_TOKENS = 10_000_000
 MOST_REQUESTS = 1_000_000
 LARGEST_SEED = 2**32 - 1  # numpy's and Optuna's
-SHOWN = 60
-"""Characters of a value that a message shows."""
-
 # The file, as pydantic sees it
-
-
-def _shown(value: object) -> str:
-    """A value as a message shows it: short, whatever it is."""
-    if isinstance(value, (dict, set)):
-        return f"a mapping of {len(value)}"
-    if isinstance(value, (list, tuple)):
-        return f"a list of {len(value)}"
-    if isinstance(value, int) and value.bit_length() > 2 * SHOWN:
-        return f"a number of {value.bit_length()} bits"
-    if isinstance(value, (str, bytes)):
-        value = value[:SHOWN]
-    return "nothing" if value is None else repr(value)
 
 
 def _known(what: str, names: Callable[[], Iterable[str]], *, or_file: bool = False) -> BeforeValidator:
@@ -79,7 +60,7 @@ def _known(what: str, names: Callable[[], Iterable[str]], *, or_file: bool = Fal
         if or_file and isinstance(value, str) and is_file_name(value):
             return value
         if not isinstance(value, str):
-            raise _broken(f"must be one of {', '.join(names())}, but got {_shown(value)}")
+            raise _broken(f"must be one of {', '.join(names())}, but got {shown(value)}")
         if value not in (valid := list(names())):
             raise _broken(str(UnknownNameError(what, value[:SHOWN], valid)))
         return value
@@ -132,7 +113,7 @@ def _dimension_names() -> Iterable[str]:
 
 def _engine(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str):
-        raise _broken(f"must be one of {', '.join(_engine_names())}, but got {_shown(value)}")
+        raise _broken(f"must be one of {', '.join(_engine_names())}, but got {shown(value)}")
     try:
         find_engine(value[:SHOWN], any_release=bool(info.context and info.context.get("any_release")))
     except InputError as error:
@@ -150,7 +131,7 @@ def _each_engine_once(names: list[str]) -> list[str]:
 
 def _space_value(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise _broken(f"must be a whole number or a name, but got {_shown(value)}")
+        raise _broken(f"must be a whole number or a name, but got {shown(value)}")
     return value if isinstance(value, int) else value[:SHOWN]
 
 
@@ -167,7 +148,7 @@ def _tokens_per_step(values: list[float]) -> list[float]:
     for length, value in enumerate(values, start=1):
         if not 1 <= value <= length + 1:
             raise _broken(
-                f"`1 <= tokens per step <= {length + 1}` must hold at draft length {length}, but got {_shown(value)}"
+                f"`1 <= tokens per step <= {length + 1}` must hold at draft length {length}, but got {shown(value)}"
             )
     return values
 
@@ -200,11 +181,11 @@ class LengthRange(_Part):
 def _length_range(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         if not 1 <= value <= MOST_TOKENS:
-            raise _broken(f"`1 <= tokens <= {MOST_TOKENS}` must hold, but got {_shown(value)}")
+            raise _broken(f"`1 <= tokens <= {MOST_TOKENS}` must hold, but got {shown(value)}")
         return {"low": value, "high": value}
     if isinstance(value, dict):
         return value
-    raise _broken(f"must be a whole number, or a mapping with `low` and `high`, but got {_shown(value)}")
+    raise _broken(f"must be a whole number, or a mapping with `low` and `high`, but got {shown(value)}")
 
 
 TokenCounts = Annotated[
@@ -273,7 +254,7 @@ class RecordedWorkload(_Part):
         """Raises InputError for a trace that is missing or has a broken line."""
         path = directory / self.trace
         if not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises for names that no file can have
-            raise InputError(f"no such file: {_shown(str(path)[-SHOWN:])}")
+            raise InputError(f"no such file: {shown(str(path)[-SHOWN:])}")
         trace = Trace.read(path)
         return Workload(
             shape="trace",
@@ -359,17 +340,17 @@ def _interpreters(value: object) -> object:
         return value
     if not isinstance(value, dict) or not value:
         raise _broken(
-            f"must be an interpreter, or a mapping such as vllm@0.32.0: /opt/vllm/bin/python, but got {_shown(value)}"
+            f"must be an interpreter, or a mapping such as vllm@0.32.0: /opt/vllm/bin/python, but got {shown(value)}"
         )
     for engine, python in value.items():
         if not isinstance(engine, str):
-            raise _broken(f"must name engines, such as vllm@0.32.0, but got {_shown(engine)}")
+            raise _broken(f"must name engines, such as vllm@0.32.0, but got {shown(engine)}")
         try:
             find_engine(engine[:SHOWN], any_release=True)
         except InputError as error:
             raise _broken(str(error)) from None
         if not isinstance(python, str) or not python:
-            raise _broken(f"{engine[:SHOWN]} must name an interpreter, but got {_shown(python)}")
+            raise _broken(f"{engine[:SHOWN]} must name an interpreter, but got {shown(python)}")
     return value
 
 
@@ -516,14 +497,14 @@ class Experiment(_Part):
     def scenario(self) -> Scenario:
         """The question asked. Raises InputError with every law that the file breaks, one in each line."""
         model, system = self._model(), self._system()
-        problems = _Problems(self.path)
+        problems = Problems(self.path)
         problems.require(
             "gpus",
             holds=self.gpus <= system.max_gpus or self.runner == "recorded",  # published runs span several nodes
             law=f"`gpus <= {system.max_gpus}` must hold on {system.name}, but got {self.gpus}",
         )
         workload = price = None
-        of_workload = _Problems(self.path)
+        of_workload = Problems(self.path)
         with of_workload.at("workload.trace"):
             workload = self.workload.workload(self.path.parent, self.seed)
             self._check_lengths(workload, model, of_workload)
@@ -550,7 +531,7 @@ class Experiment(_Part):
             installation=self._installation() if self.is_served else None,
         )
 
-    def _check_interpreters(self, problems: "_Problems") -> None:
+    def _check_interpreters(self, problems: "Problems") -> None:
         """Where interpreters are named by engine, each engine that is asked for has one."""
         if not self.is_served or self.serve is None or not self.serve.pythons:
             return
@@ -595,7 +576,7 @@ class Experiment(_Part):
         return self.runner == "served"
 
     def _space(
-        self, model: Model, system: System, workload: Workload | None, problems: "_Problems"
+        self, model: Model, system: System, workload: Workload | None, problems: "Problems"
     ) -> SearchSpace | None:
         """None where the recorded runner has nothing, or the workload is missing: problems noted elsewhere."""
         space: SearchSpace | None
@@ -613,14 +594,14 @@ class Experiment(_Part):
                 space = space.restricted({name[:SHOWN]: tuple(values)})
         return space
 
-    def _recorded_space(self, workload: Workload | None, problems: "_Problems") -> SearchSpace | None:
+    def _recorded_space(self, workload: Workload | None, problems: "Problems") -> SearchSpace | None:
         if workload is not None:
             with problems.at("runner: recorded"):
                 rows = recorded_rows(self.model, self.system, workload)
                 return recorded_space(rows, self.engines, self.gpus)
         return None
 
-    def _check_lengths(self, workload: Workload, model: Model, problems: "_Problems") -> None:
+    def _check_lengths(self, workload: Workload, model: Model, problems: "Problems") -> None:
         longest, prefix = workload.max_request_tokens, workload.shared_prefix_tokens
         problems.require(
             "workload.trace" if workload.trace else "workload.output_tokens",
@@ -661,7 +642,7 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
     try:
         return Experiment.model_validate(data, context=_context(data, path))
     except ValidationError as error:
-        problems = _Problems(path)
+        problems = Problems(path)
         for details in error.errors(include_url=False):
             problems.lines.append(_problem(details))
         raise problems.error() from None
@@ -689,33 +670,10 @@ def rebuilt_experiment(journal: Path, asked: Mapping[str, Any], path: Path) -> E
     try:
         return Experiment.model_validate_json(json.dumps(as_written(asked)), context=_context(asked, path))
     except ValidationError as error:
-        problems = _Problems(journal)
+        problems = Problems(journal)
         for details in error.errors(include_url=False):
             problems.lines.append(_problem(details))
         raise problems.error() from None
-
-
-class _Problems:
-    """What is wrong with one file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[str] = []
-
-    @contextmanager
-    def at(self, key: str) -> Iterator[None]:
-        """Notes an InputError as a problem of this key, and goes on."""
-        try:
-            yield
-        except InputError as error:
-            self.lines.append(f"{key}: {error}")
-
-    def require(self, key: str, *, holds: bool, law: str) -> None:
-        if not holds:
-            self.lines.append(f"{key}: {law}")
-
-    def error(self) -> InputError:
-        return InputError("\n".join(f"{self.path}: {_printable(line)}" for line in self.lines))
 
 
 def _read_text(path: Path) -> str:
@@ -732,47 +690,11 @@ def _read_text(path: Path) -> str:
 
 
 def _read_mapping(path: Path) -> dict[Any, Any]:
-    data = _parse(path, _read_text(path))
+    data = parse_yaml(path, _read_text(path))
     if not isinstance(data, dict):
         keys = ", ".join(_keys(Experiment))
-        raise InputError(f"{path}: must be a mapping with the keys {keys}, but got {_shown(data)}")
+        raise InputError(f"{path}: must be a mapping with the keys {keys}, but got {shown(data)}")
     return data
-
-
-class _LocatedConstructor(SafeConstructor):
-    """Says where a value stands that cannot be what its tag says (such as 2026-02-30, no date)."""
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            tag = str(node.tag).rpartition(":")[2]
-            problem = f"{_shown(node.value)} cannot be read as a {tag}: {error}"
-            raise ConstructorError(None, None, problem, node.start_mark) from None
-
-
-def _parse(path: Path, text: str) -> object:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _LocatedConstructor
-    try:
-        return yaml.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = str(error.problem or error.context)[: 4 * SHOWN]
-        raise InputError(f"{path}: {where}{_printable(problem)}") from None
-    except YAMLError as error:
-        raise InputError(f"{path}: {_printable(' '.join(str(error).split()))}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be read") from None
-    except AssertionError:  # how ruamel refuses a key that comes twice in an ordered mapping
-        raise InputError(f"{path}: a key of an `!!omap` comes twice") from None
-
-
-def _printable(text: object) -> str:
-    """Text in one line that no control character can disturb."""
-    line = str(text)
-    return line if line.isprintable() else repr(line)[1:-1]
 
 
 # What pydantic found, in our words
@@ -820,7 +742,7 @@ def _problem(details: ErrorDetails) -> str:
         text = details["msg"]
     else:
         law = _LAWS.get(kind, details["msg"]).format(key=_key_path(loc[-1:]), **details.get("ctx", {}))
-        text = f"{law}, but got {_shown(found)}"
+        text = f"{law}, but got {shown(found)}"
     return f"{_key_path(_without_tags(loc))}: {text}"
 
 
@@ -901,80 +823,6 @@ def _shipped() -> Path:
     package = Path(__file__).parent
     packaged = package / "experiments"
     return packaged if packaged.is_dir() else package.parent / "experiments"
-
-
-# Settings from the command line
-
-
-def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfig:
-    """`base` with settings such as `layout.tensor=4` changed; `disaggregation=none` makes it aggregated.
-
-    Raises InputError with every setting that is unknown or has a value it cannot take, one a line, or with
-    the law that the settings break together.
-    """
-    values = flatten(base)
-    problems: list[str] = []
-    for setting in settings:
-        try:
-            _apply(setting, values)
-        except InputError as error:
-            problems.append(f"{_shown(setting)}: {error}")
-    if problems:
-        raise InputError("\n".join(problems))
-    if values["engine.name"] != base.engine.name and values["engine.version"] == base.engine.version:
-        values["engine.version"] = find_engine(values["engine.name"]).version
-    return _checked(values, base)
-
-
-def _apply(setting: str, values: dict[str, Any]) -> None:
-    knob, equals, text = setting.partition("=")
-    if not equals:
-        raise InputError("a setting must read KEY=VALUE, such as layout.tensor=4")
-    if knob == "disaggregation" and text == "none":
-        for prefill_knob in [name for name in values if name.startswith("disaggregation.")]:
-            del values[prefill_knob]
-        return
-    if knob not in KNOBS:
-        raise UnknownNameError("setting", knob[:SHOWN], (*KNOBS, "disaggregation"))
-    values[knob] = _setting_value(knob, text)
-
-
-def _setting_value(knob: str, text: str) -> Value:
-    kind = _knob_type(knob)
-    if kind is int:
-        return _whole_number(text)
-    if choices := get_args(kind):
-        if text not in choices:
-            raise UnknownNameError(knob, text[:SHOWN], choices)
-        return text
-    return text
-
-
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"must be a whole number, but got {_shown(text)}") from None
-
-
-def _knob_type(knob: str) -> Any:
-    """int, str, or a Literal of names."""
-    kind: Any = ServingConfig
-    for name in knob.split("."):
-        hint = get_type_hints(kind)[name]
-        parts = [part for part in get_args(hint) if isinstance(part, type) and part is not type(None)]
-        kind = parts[0] if parts else hint
-    return kind
-
-
-def _checked(values: dict[str, Any], base: ServingConfig) -> ServingConfig:
-    try:
-        config = unflatten(values)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    if config.engine != base.engine:
-        find_engine(f"{config.engine.name}@{config.engine.version}")
-    return config
 
 
 # The schema

@@ -2,11 +2,13 @@
 
 import html
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Any, Protocol
 
 from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
@@ -25,6 +27,8 @@ from tuner.validate import (
     RUNNERS,
     SPLITS,
     Compared,
+    Score,
+    cautious,
     coverage,
     decisions,
     dollars,
@@ -32,12 +36,14 @@ from tuner.validate import (
     grouped,
     rank_correlation,
     score,
+    spread,
 )
 from tuner.wording import dollars as dollars_in_words
 from tuner.wording import milliseconds, rate
 
 KINDS = (".md", ".html")
 HEADROOMS = (0.0, 0.1, 0.2, 0.4)
+CONFIDENCES = (0.5, 0.7, 0.8, 0.9, 0.95)
 QUALITY = ("decisions", "SLA broken", "by (median)", "nothing found", "share of the best")
 FEWEST_IN_GROUP = 5
 """Rows that a group of a split needs for its error to be counted."""
@@ -73,6 +79,8 @@ class Fidelity:
         yield self._errors("Errors on the rows that all predict", {"all": shared})
         yield from self._decisions()
         yield self._headrooms()
+        yield self._confidences()
+        yield self._distributions()
         yield self._ranks()
         yield self._errors("Errors by mode, each on the rows that it predicts", grouped(self.compared, "mode"))
         for by in (name for name in GROUPS if name not in {"all", "mode", "scenario", "layout"}):
@@ -81,6 +89,11 @@ class Fidelity:
         yield self._dollars(shared)
         yield _mlperf(submissions())
         yield self._cleaning()
+
+    @property
+    def scores(self) -> dict[str, dict[str, Score]]:
+        """On the rows that all predict."""
+        return scores_of([row for row in self.compared if _predicted_by_all(row)], RUNNERS)
 
     def _decisions(self) -> Iterator[Table]:
         """On the rows that all predict, then on all rows, where what a runner abstains from cannot be picked."""
@@ -111,6 +124,25 @@ class Fidelity:
         ]
         heads = ["headroom", "", *QUALITY]
         return Table(title="The same with headroom, predictions raised by that share", heads=heads, rows=rows)
+
+    def _confidences(self) -> Table:
+        """What `sla.confidence` does where nothing was measured yet."""
+        rows = [
+            [f"{confidence:.0%}", name, *_quality_cells(found)]
+            for confidence in CONFIDENCES
+            for name in RUNNERS
+            if (found := quality(cautious(self.compared, name, confidence, only=_predicted_by_all)))
+        ]
+        title = "The same with a confidence for each promise, by the errors on other models' rows"
+        return Table(title=title, heads=["confidence", "", *QUALITY], rows=rows)
+
+    def _distributions(self) -> Table:
+        rows = []
+        for name in RUNNERS:
+            found = [spread(self.compared, name, figure) for figure in list(FIGURES)[:3]]
+            rows.append([name, *(f"{one.median:.2f} / {one.sd:.2f}" if one else "-" for one in found)])
+        title = "How measurements spread about predictions: log(measured / predicted), median / standard deviation"
+        return Table(title=title, heads=["", *list(FIGURES.values())[:3]], rows=rows)
 
     def _splits(self, shared: Sequence[Compared]) -> Table:
         """How far the error of a group that was seen by nobody may lie from the error of all rows."""
@@ -258,17 +290,54 @@ def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def show(console: Console, report: Fidelity) -> None:
-    """All tables, then how to read them."""
-    for table in report.tables:
+class Tables(Protocol):
+    """What is shown of a comparison, and the command that made it."""
+
+    @property
+    def command(self) -> str: ...
+
+    @property
+    def tables(self) -> Iterator[Table]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+    @property
+    def scores(self) -> Mapping[str, Mapping[str, Score]]: ...
+
+
+def show(console: Console, report: Tables, *, most: int | None = None) -> None:
+    """The first tables or all, then how to read them."""
+    for table in islice(report.tables, most):
         shown = rich_table.Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
         for head in table.heads:
             shown.add_column(head, overflow="fold")
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    for note in report.notes:
+    for note in report.notes if most is None else ():
         console.print(note, style="dim", markup=False)
+
+
+def as_document(report: Tables) -> dict[str, Any]:
+    """The comparison as plain data: errors as numbers, every table as text."""
+    return {
+        "command": report.command,
+        "scores": {
+            runner: {figure: asdict(found) for figure, found in scores.items()}
+            for runner, scores in report.scores.items()
+        },
+        "tables": [
+            {"title": table.title, "heads": list(table.heads), "rows": [list(row) for row in table.rows]}
+            for table in report.tables
+        ],
+        "notes": list(report.notes),
+    }
+
+
+def scores_of(compared: Sequence[Compared], runners: Iterable[str]) -> dict[str, dict[str, Score]]:
+    """By runner and figure, on these rows."""
+    return {name: {figure: found for figure in FIGURES if (found := score(compared, name, figure))} for name in runners}
 
 
 def check_kind(path: Path) -> None:

@@ -30,9 +30,9 @@ def to_markdown(answer: Answer) -> str:
     if best.measurement.source == "recorded":
         lines += ["", "Replayed from published runs, which hold means only: every promise is judged on the mean."]
     judged = answer.judged[0]
-    if judged.high > judged.low:
-        interval = f"{dollars(judged.low)} to {dollars(judged.high)}"
-        lines += ["", f"P(SLA kept) {judged.kept:.1%}; {interval} with 90 %, from {plural(judged.repeats, 'run')}."]
+    interval = f"{dollars(judged.low)} to {dollars(judged.high)}"
+    by = f"from {plural(judged.repeats, 'run')}" if judged.noise else "by the prediction's known error"
+    lines += ["", f"P(SLA kept) {judged.kept:.1%}; {interval} with 90 %, {by}."]
     if answer.saving is not None and answer.saving > 0:
         lines += ["", f"{answer.saving:.0%} cheaper than the engine's default configuration."]
     return "\n".join(lines)

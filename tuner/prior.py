@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from runners.measurement import Source
 from runners.silicon import Silicon
 from runners.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing, step_key
 from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
@@ -79,10 +80,14 @@ class _PrefillPool:
 
 
 class Prior:
-    """Predicts the configurations of one scenario with SteadyState, without simulating or measuring any."""
+    """Predicts the configurations of one scenario with SteadyState, without simulating or measuring any.
 
-    def __init__(self, scenario: Scenario, silicon: Silicon) -> None:
+    `source` says what the search will observe: where a confidence is asked for, its error is left as room.
+    """
+
+    def __init__(self, scenario: Scenario, silicon: Silicon, *, source: Source = "simulated") -> None:
         self.scenario = scenario
+        self._source: Source = source
         self.silicon = silicon
         self._pools: dict[tuple[Value, ...], Sequence[_PrefillPool]] = {}
 
@@ -211,8 +216,11 @@ class Prior:
         return all(excess <= 0 for excess in self._excess(point).values())
 
     def _excess(self, point: SteadyPoint) -> dict[str, float]:
-        promises = self.scenario.sla.promises
-        return {promise.key: _predicted(promise, point) / promise.limit_s - 1 for promise in promises}
+        sla = self.scenario.sla
+        return {
+            promise.key: _predicted(promise, point) * sla.margin(promise, self._source) / promise.limit_s - 1
+            for promise in sla.promises
+        }
 
     def _objective(self, config: ServingConfig, point: SteadyPoint) -> float:
         workload = self.scenario.workload
@@ -267,8 +275,9 @@ class Prior:
         return self._pools[key]
 
     def _keeps_ttft(self, pool: _PrefillPool) -> bool:
-        promises = self.scenario.sla.promises
-        return all(pool.ttft <= promise.limit_s for promise in promises if promise.metric == "ttft")
+        sla = self.scenario.sla
+        promises = [promise for promise in sla.promises if promise.metric == "ttft"]
+        return all(pool.ttft * sla.margin(promise, self._source) <= promise.limit_s for promise in promises)
 
     def _possible_pools(self, like: ServingConfig) -> Iterator[_PrefillPool]:
         dimensions = self.scenario.space.dimensions

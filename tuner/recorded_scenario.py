@@ -187,7 +187,7 @@ class RecordedPrior(Prior):
     """
 
     def __init__(self, scenario: Scenario, silicon: Silicon, rows: Iterable[Recording]) -> None:
-        super().__init__(scenario, silicon)
+        super().__init__(scenario, silicon, source="recorded")
         self._rows: dict[ServingConfig, list[Recording]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: row.concurrency):
             self._rows[served(row.config)].append(row)

@@ -1,11 +1,13 @@
 """How a repriced study is shown."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tuner.figures import config_figures, level_figures
 from tuner.reprice import Repriced, Rescored, percentile_is_mean
 from tuner.search import objective
 from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds
@@ -42,6 +44,33 @@ def verdict(repriced: Repriced) -> str:
     same = "still the cheapest" if best.trial.number == was.number else f"no longer trial {was.number}"
     most = "" if best.exact else "at most "
     return f"{most}{figure} (was {before}): trial {best.trial.number}, {same}. {in_words(best.trial.config)}."
+
+
+def document(repriced: Repriced) -> dict[str, Any]:
+    """The same as plain data, every measured trial with it."""
+    scenario, price = repriced.scenario, repriced.scenario.price
+    return {
+        "study": repriced.finished.name,
+        "verdict": verdict(repriced),
+        "sla": str(scenario.sla),
+        "price": {"usd_per_gpu_hour": price.usd_per_gpu_hour, "source": price.source},
+        "objective": scenario.objective,
+        "suffices": repriced.suffices,
+        "open_questions": open_questions(repriced),
+        "trials": [
+            {
+                "trial": one.trial.number,
+                "config": config_figures(one.trial.config) if one.trial.config else None,
+                "sla_kept": one.level is not None,
+                "usd_per_million": one.cost,
+                "usd_per_million_at_least": one.least,
+                "exact": one.exact,
+                "gap": one.gap,
+                "figures": level_figures(scenario, one.level) if one.level else None,
+            }
+            for one in repriced.rescored
+        ],
+    }
 
 
 def open_questions(repriced: Repriced) -> list[str]:

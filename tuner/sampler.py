@@ -25,9 +25,6 @@ RECORD = "servetune"
 LEADERS = 3
 """Best trials whose neighbours are weighed as well."""
 
-OPENING = 8
-"""Trials before every second one is a neighbour of the best, where nothing is predicted."""
-
 CLIMB = 10
 """Most steps from the most promising option to a neighbour that promises more, at each proposal."""
 
@@ -155,9 +152,6 @@ class BeliefSampler(BaseSampler):
             return next(self._others(), None)
         if self._belief.ignorant:
             return self._belief.options[untried[0]].params
-        around = self._around_the_best()
-        if around:
-            return self._belief.options[self._argmax(around)].params
         index = self._argmax()
         for _ in range(CLIMB):
             if index in self._expanded:
@@ -167,22 +161,13 @@ class BeliefSampler(BaseSampler):
             index = self._argmax()
         return self._belief.options[index].params
 
-    def _around_the_best(self) -> list[int]:
-        """Untried neighbours of the best trial, at every second turn of a search without predictions."""
-        if self._belief.informed or self._best is None or len(self._tried) < OPENING or len(self._tried) % 2:
-            return []
-        keys = map(_key, self._one_step(self._best.params))
-        return [self._places[key] for key in keys if key in self._places and key not in self._tried]
-
-    def _argmax(self, among: Sequence[int] | None = None) -> int:
-        """The untried option that is worth most, of all or among some."""
+    def _argmax(self) -> int:
+        """The untried option that is worth most."""
         best = self._best
         kept = math.log(best.value) if best is not None and best.value and not missed_by(best) else None
         worth = self._belief.worth(kept)
         worth[[self._places[key] for key in self._tried if key in self._places]] = -1.0
-        if among is None:
-            return int(worth.argmax())
-        return max(among, key=lambda index: worth[index])
+        return int(worth.argmax())
 
     def _add(self, choices: Iterable[Mapping[str, Any]]) -> None:
         options: dict[Key, Option] = {}

@@ -52,8 +52,8 @@ class Progress(Protocol):
 class Search:
     """One search of one scenario.
 
-    `interrupted` says that Ctrl-C ended it, `tried` how many trials were new, `broken` which failure of the
-    environment ended it.
+    `finished` is told each new trial as it ends. `interrupted` says that Ctrl-C ended it, `tried` how many trials were
+    new, `broken` which failure of the environment ended it.
     """
 
     prior: Prior | Uninformed
@@ -64,6 +64,7 @@ class Search:
     budget: Budget
     progress: Progress
     clock: Callable[[], float] = time.monotonic
+    finished: Callable[[Trial], None] = lambda _trial: None
     interrupted: bool = field(default=False, init=False)
     tried: int = field(default=0, init=False)
     broken: str = field(default="", init=False)
@@ -91,6 +92,7 @@ class Search:
                 self.tried += 1
                 self.broken = broken_environment(self._finished[-self.tried :])
                 self.tracker.log(trial)
+                self.finished(trial)
                 self._tell_progress()
         except KeyboardInterrupt:
             self.interrupted = True

@@ -4,17 +4,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from runners.calibration import Calibrated
 from runners.estimated import Estimated
-from runners.measurement import Measurement
+from runners.measurement import Measurement, Source
 from runners.recorded import Recorded, Recording
 from runners.runner import RunFailedError, Runner
 from runners.silicon import Silicon
@@ -25,18 +25,20 @@ from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.answer import Answer
 from tuner.console import show_answer, show_question, show_recorded, show_replayed
-from tuner.experiment import Experiment, Serve, parse_settings
+from tuner.experiment import Experiment, Serve
 from tuner.kept import keep_experiment, keep_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Prior, Ranking, Uninformed, has_kernel_data
+from tuner.progress import Told, searching_bar
 from tuner.recorded_scenario import RecordedPrior, recorded_rows, replayed
 from tuner.sampler import BeliefSampler
 from tuner.scenario import Scenario
-from tuner.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.search import Budget, Search, best_trial, measure_capacity
+from tuner.settings import parse_settings
 from tuner.study_file import open_study
 from tuner.tracking import Untracked
 from tuner.trial import Trial
-from tuner.wording import dollars, how_to_start
+from tuner.wording import how_to_start
 
 if TYPE_CHECKING:
     from tuner.mlflow_tracker import MlflowTracker
@@ -48,9 +50,13 @@ CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """An experiment's parts, made when they are first asked for."""
+    """An experiment's parts, made when they are first asked for.
+
+    `calibrate` corrects the step times that predictions are made of by what was measured.
+    """
 
     question: Experiment
+    calibrate: Callable[[Silicon], Calibrated] | None = field(default=None, compare=False)
 
     @cached_property
     def scenario(self) -> Scenario:
@@ -63,8 +69,17 @@ class Session:
             raise InputError(f"{self.question.path}: runner: estimated takes mode aggregated only, but got {modes[0]}")
         return replace(scenario, space=scenario.space.restricted({"mode": ("aggregated",)}))
 
-    @cached_property
+    @property
     def silicon(self) -> Silicon:
+        return self.calibrated.silicon if self.calibrated else self.tables
+
+    @cached_property
+    def calibrated(self) -> Calibrated | None:
+        return self.calibrate(self.tables) if self.calibrate else None
+
+    @cached_property
+    def tables(self) -> Silicon:
+        """Step times as the database has them."""
         scenario = self.scenario
         longest = scenario.workload.max_request_tokens
         return Silicon(scenario.model, scenario.system, longest_context=longest, stand_in=self.is_real)
@@ -81,7 +96,7 @@ class Session:
             return RecordedPrior(self.scenario, self.silicon, self.recorded)
         if self.is_real and not has_kernel_data(self.scenario, self.silicon):
             return Uninformed(self.scenario, seed=self.question.seed)
-        return Prior(self.scenario, self.silicon)
+        return Prior(self.scenario, self.silicon, source=SOURCES[self.question.runner])
 
     @cached_property
     def recorded(self) -> Sequence[Recording]:
@@ -214,6 +229,13 @@ PREDICTING = ("simulated", "estimated")
 """Runners that answer from tables: asking them again costs seconds, not GPUs."""
 
 
+SOURCES: Mapping[str, Source] = {
+    "simulated": "simulated",
+    "estimated": "estimated",
+    "recorded": "recorded",
+    "served": "measured",
+}
+
 RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
@@ -250,20 +272,32 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:8]
 
 
-def tune(session: Session, where: Where, *, trials: int | None, console: Console) -> Outcome:
-    """Searches with a progress bar, shows the answer, and writes what is left to MLflow."""
+def tune(
+    session: Session,
+    where: Where,
+    *,
+    trials: int | None,
+    console: Console,
+    bars: Console | None = None,
+    told: Callable[[Trial], None] = lambda _trial: None,
+) -> Outcome:
+    """Searches with a progress bar, shows the answer, and writes what is left to MLflow.
+
+    `bars` is where progress is shown, if not on `console`; every new trial is `told` as it ends.
+    """
+    bars = bars or console
     show_question(console, session.scenario)
     if session.recorded:
         show_recorded(console, session.scenario, session.recorded)
     with (
         open_study(where.studies, where.study, question=session.asked) as study,
-        _mlflow(session, where, console) as tracker,
+        _mlflow(session, where, bars) as tracker,
     ):
         keep_experiment(study, session.question)
-        ranking = _rank(session, console)
+        ranking = _rank(session, bars)
         sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
         study.sampler = sampler
-        with _progress(console) as bar:
+        with searching_bar(bars) as bar:
             budget = budget_of(session.question, trials)
             search = Search(
                 prior=session.prior,
@@ -272,7 +306,8 @@ def tune(session: Session, where: Where, *, trials: int | None, console: Console
                 sampler=sampler,
                 tracker=tracker or Untracked(),
                 budget=budget,
-                progress=_Told(bar, session.scenario, budget),
+                progress=Told(bar, session.scenario, budget),
+                finished=told,
             )
             search.run()
             answer = _answer(session, search.trials(), ranking)
@@ -370,8 +405,8 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
     from tuner.mlflow_tracker import MlflowTracker
 
     path = session.question.path
-    with _progress(console) as bar:
-        task = bar.add_task("Writing to MLflow", total=None, visible=False, best="")
+    with searching_bar(console) as bar:
+        task = bar.add_task("Writing to MLflow", total=None, visible=False, best="", left="")
         with MlflowTracker(
             session.scenario,
             study=where.study,
@@ -381,33 +416,3 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
             on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         ) as tracker:
             yield tracker
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[best]}"),
-        console=console,
-        transient=True,
-    )
-
-
-class _Told:
-    """Shows finished trials and the best cost so far on a progress bar."""
-
-    def __init__(self, bar: Progress, scenario: Scenario, budget: Budget) -> None:
-        self._bar = bar
-        self._scenario = scenario
-        self._task = bar.add_task("Searching", total=budget.trials, best="")
-
-    def __call__(self, done: int, best: Trial | None) -> None:
-        shown = ""
-        if best is not None:
-            figure = dollars(objective(self._scenario, best))
-            kept = "best" if self._scenario.sla.kept_by(best.measurement) else "nearest, SLA missed"
-            shown = f"{kept} {figure} {best.config}"
-        self._bar.update(self._task, completed=done, best=shown)

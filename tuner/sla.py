@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from runners.measurement import METRICS, PERCENTILES, Measurement, Metric
+from runners.known_errors import SPREADS, Quantity, Spread
+from runners.measurement import METRICS, PERCENTILES, Measurement, Metric, Source
 from runners.stopping import Limit
 from search_spaces.errors import InputError, UnknownNameError
 
@@ -28,8 +29,8 @@ Repeats of published runs: median TTFT 3 to 8 %, p99 TTFT 4 to 12 %, median TPOT
 here. The tails of TPOT and ITL, and E2E, are assumed: no repeats of them were published.
 """
 
-WITHOUT_NOISE = ("simulated", "estimated")
-"""Sources that answer the same when asked again."""
+PREDICTED_AS: dict[Metric, Quantity] = {"ttft": "ttft", "tpot": "tpot", "itl": "tpot", "e2e": "tpot"}
+"""Whose known error a predicted latency has: ITL and E2E are mostly decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,15 @@ class Promise:
         """Observed / limit - 1: at most 0 when kept, 0.1 when missed by 10 %."""
         return self.observed(measurement) / self.limit_s - 1
 
-    def noise(self, source: str) -> float:
-        """Standard deviation of the logarithm of one observation."""
-        if source in WITHOUT_NOISE:
-            return 0.0
+    def spread(self, source: Source) -> Spread:
+        """Of log(what holds in the long run / what was observed).
+
+        For a prediction its known error, for a measurement the noise of one run.
+        """
+        if source in SPREADS:
+            return SPREADS[source][PREDICTED_AS[self.metric]]
         middle, tail = NOISE[self.metric]
-        return middle if self.statistic in ("mean", "p50") else tail
+        return Spread(median=0.0, sd=middle if self.statistic in ("mean", "p50") else tail)
 
     @property
     def limit(self) -> Limit:
@@ -82,18 +86,20 @@ class Sla:
     def excess(self, measurement: Measurement) -> dict[str, float]:
         """Relative excess by promise, feasible when <= 0. `backlog` is 1 where the server did not keep up.
 
-        With a `confidence`, one run's noise is added to what was observed: it must be that likely to lie below.
+        With a `confidence`, each promise must be that likely to be kept, as `margin` says.
         """
         excess = {
-            promise.key: (1 + promise.excess(measurement)) * self._margin(promise, measurement) - 1
+            promise.key: (1 + promise.excess(measurement)) * self.margin(promise, measurement.source) - 1
             for promise in self.promises
         }
         return excess | {BACKLOG: 0.0 if measurement.kept_up and not measurement.failed_requests else 1.0}
 
-    def _margin(self, promise: Promise, measurement: Measurement) -> float:
+    def margin(self, promise: Promise, source: Source) -> float:
+        """The factor on what was observed below which the truth lies with the `confidence`; 1 where none is asked."""
         if self.confidence is None:
             return 1.0
-        return math.exp(NormalDist().inv_cdf(self.confidence) * promise.noise(measurement.source))
+        spread = promise.spread(source)
+        return math.exp(spread.median + NormalDist().inv_cdf(self.confidence) * spread.sd)
 
     def kept_by(self, measurement: Measurement) -> bool:
         return all(value <= 0 for value in self.excess(measurement).values())

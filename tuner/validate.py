@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from statistics import fmean, median
+from statistics import NormalDist, fmean, median
 from typing import Literal
 
 from runners.estimated import Estimated
+from runners.known_errors import Spread
 from runners.measurement import Measurement
 from runners.recorded import Recording, Recordings, closed_loop_rate, newest
 from runners.runner import RunFailedError, Runner
@@ -150,6 +151,9 @@ def _layout(row: Recording) -> str:
 
 
 UNDATED = "unknown"
+SD_OF_MAD = 1.4826
+"""A normal distribution's standard deviation in units of its median absolute deviation."""
+
 GROUPS: Mapping[str, Callable[[Recording], str]] = {
     "all": lambda _row: "all",
     "engine": lambda row: row.config.engine.name,
@@ -196,19 +200,59 @@ def decisions(
     *,
     only: Callable[[Compared], bool] = lambda _row: True,
     headroom: float = 0.0,
+    raised: Callable[[Compared, Prediction], Prediction] = lambda _row, predicted: predicted,
 ) -> list[Decision]:
     """What the runner would have picked in each scenario with eight configurations, at each of the grid's limits.
 
     Rows that the runner abstains from are not picked; those that are not `only` are left out, as if not measured.
+    What was predicted is first `raised`.
     """
+
+    def prediction(row: Compared) -> Prediction | None:
+        found = row.predictions.get(runner)
+        return found and raised(row, found)
+
     by_row = {row.row: row for row in compared}
     found: list[Decision] = []
     for rows in Recordings.of(by_row).scenarios().values():
         known = [row for row in newest(rows) if only(by_row[row])]
-        predictions = [by_row[row].predictions.get(runner) for row in known]
+        predictions = [prediction(by_row[row]) for row in known]
         made = (decide(known, predictions, limits, headroom=headroom) for limits in GRID)
         found += [decision for decision in made if decision is not None]
     return found
+
+
+def spread(rows: Iterable[Compared], runner: str, figure: Figure) -> Spread | None:
+    """Of log(measured / predicted) over the rows that the runner covers; None where there are none."""
+    logs = [-math.log(row.ratio(runner, figure)) for row in rows if runner in row.predictions]
+    if not logs:
+        return None
+    middle = median(logs)
+    return Spread(median=middle, sd=SD_OF_MAD * median(abs(log - middle) for log in logs))
+
+
+def cautious(
+    compared: Sequence[Compared],
+    runner: str,
+    confidence: float,
+    *,
+    only: Callable[[Compared], bool] = lambda _row: True,
+) -> list[Decision]:
+    """Decisions with every latency raised to what holds with a confidence, as errors on other models' rows say."""
+
+    @cache
+    def factors(model: str) -> tuple[float, float]:
+        others = [row for row in compared if row.row.model != model]
+        found = (spread(others, runner, "ttft"), spread(others, runner, "tpot"))
+        reach = NormalDist().inv_cdf(confidence)
+        ttft, tpot = (math.exp(one.median + reach * one.sd) if one else 1.0 for one in found)
+        return ttft, tpot
+
+    def raised(row: Compared, predicted: Prediction) -> Prediction:
+        ttft, tpot = factors(row.row.model)
+        return Prediction(ttft=predicted.ttft * ttft, tpot=predicted.tpot * tpot)
+
+    return decisions(compared, runner, only=only, raised=raised)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,10 @@ from search_spaces.model import find_model
 from search_spaces.space import full_space
 from tuner.answer import Answer
 from tuner.console import show_answer, show_measurement, show_next, show_question
-from tuner.experiment import parse_settings
 from tuner.prior import Candidate, Ranking
 from tuner.scenario import Scenario
 from tuner.session import Outcome, Where
+from tuner.settings import parse_settings
 from tuner.sla import Promise, Sla
 from tuner.trial import Trial
 from tuner.wording import how_to_start

@@ -21,10 +21,10 @@ from tuner.experiment import (
     Experiment,
     find_experiment,
     list_experiments,
-    parse_settings,
     read_experiment,
     schema,
 )
+from tuner.settings import parse_settings
 from tuner.sla import Promise
 
 ROOT = Path(__file__).parents[2]

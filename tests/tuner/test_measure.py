@@ -58,7 +58,8 @@ def test_json_has_the_measurement_and_nothing_else(folder, server):
     result = measure(folder, "chat.yaml", "--url", server.url, "--load", "4", "--gpus", "1", "--json")
     level = json.loads(result.stdout)
     assert (level["source"], level["requests"], level["gpus"], level["load"]) == ("measured", 50, 1, 4)
-    assert 0.02 <= level["ttft"]["p50"] <= level["ttft"]["p99"]
+    assert 20 <= level["ttft_ms"]["p50"] <= level["ttft_ms"]["p99"]
+    assert "load 4 requests in flight: SLA kept" in result.stderr
 
 
 def test_without_a_load_the_highest_that_keeps_the_sla_is_found_in_7_levels_at_most(folder, server):

@@ -32,11 +32,15 @@ Start here:
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
 
-- `servetune retune gpt-oss-120b-b200-chat` says after a release whether to keep, switch or upgrade
+- `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
 
 - `servetune report gpt-oss-120b-b200-chat` makes a page of what was found, to forward
 
-- `servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4` predicts one configuration
+- `servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment` writes the files that start the winner
+
+- `servetune retune gpt-oss-120b-b200-chat` says after a release whether to keep, switch or upgrade
+
+`--json` makes any command print JSON for scripts; `servetune --install-completion` teaches your shell the names.
 
 Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the SLA, 130 interrupted.
 """,
@@ -45,16 +49,20 @@ Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the
 
 def main() -> None:
     """The console script: input errors are told on one line each and exit with 2, without a traceback."""
+    for_scripts = "--json" in sys.argv
     try:
-        app()
+        sys.exit(app(standalone_mode=not for_scripts))
     except InputError as error:
         _stop(str(error), EXIT_USAGE)
-    except KeyboardInterrupt:
+    except typer.TyperException as error:
+        _stop(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted", EXIT_INTERRUPTED)
 
 
 def _stop(message: str, code: int) -> None:
-    sys.stderr.write(f"servetune: {message}\n")
+    """One line, whatever the message is made of."""
+    sys.stderr.write(f"servetune: {' '.join(message.split())}\n")
     sys.exit(code)
 
 
@@ -75,15 +83,17 @@ def _options(
     pass
 
 
-app.command()(tune)
-app.command()(simulate)
-app.command()(report)
-app.command()(measure)
-app.command()(ui)
-app.command()(validate)
-app.command()(retune)
-app.command()(reprice)
-app.command()(deploy)
-app.command()(doctor)
-app.command(name="list")(list_known)
-app.add_typer(champion, name="champion")
+SEARCH, LOOK, DEPLOY, KEEP_UP, CHECK = "Search", "Look", "Deploy", "Keep up", "Check"
+
+app.command(name="list", rich_help_panel=SEARCH)(list_known)
+app.command(rich_help_panel=SEARCH)(tune)
+app.command(rich_help_panel=SEARCH)(simulate)
+app.command(rich_help_panel=LOOK)(report)
+app.command(rich_help_panel=LOOK)(ui)
+app.command(rich_help_panel=DEPLOY)(deploy)
+app.command(rich_help_panel=DEPLOY)(measure)
+app.add_typer(champion, name="champion", rich_help_panel=KEEP_UP)
+app.command(rich_help_panel=KEEP_UP)(retune)
+app.command(rich_help_panel=KEEP_UP)(reprice)
+app.command(rich_help_panel=CHECK)(doctor)
+app.command(rich_help_panel=CHECK)(validate)

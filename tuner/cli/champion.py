@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.arguments import STUDIES, Studies, TrackingUri, console, store_failures
+from tuner.cli import completion
+from tuner.cli.arguments import STUDIES, Json, Studies, Study, TrackingUri, console, print_json, store_failures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,23 +28,39 @@ keeps config.yaml, the commands that start it, the experiment and its trial's ru
 """,
 )
 
-Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="The experiment's name, as in its file's name.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="The experiment's name, as in its file's name.",
+        autocompletion=completion.experiments,
+    ),
+]
 Why = Annotated[str, typer.Option(help="The reason, for the audit.")]
 
 
 @champion.command()
 def show(
-    experiment: Annotated[str | None, typer.Argument(metavar="EXPERIMENT", help="By default all.")] = None,
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="EXPERIMENT", help="By default all.", autocompletion=completion.experiments)
+    ] = None,
     tracking_uri: TrackingUri = None,
+    as_json: Json = False,
 ) -> None:
-    """Show what is in production, and every promotion and rollback."""
+    """Show what is in production, and every promotion and rollback.
+
+    Without an experiment, all that have a champion.
+
+        servetune champion show gpt-oss-120b-b200-chat
+    """
     champions = _champions(tracking_uri)
     out = console()
     with store_failures():
-        if experiment is not None:
-            _show(out, champions, champions.current(_stem(experiment)))
+        names = champions.experiments() if experiment is None else [_stem(experiment)]
+        if as_json:
+            found = [_document(champions, champions.current(name)) for name in names]
+            print_json(found if experiment is None else found[0])
             return
-        names = champions.experiments()
         if not names:
             out.print("No experiment has a champion yet: servetune champion promote STUDY", markup=False)
         for name in names:
@@ -52,17 +69,18 @@ def show(
 
 @champion.command()
 def promote(
-    study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study, or an experiment: then its study that ended last.")
-    ],
+    study: Study,
     trial: Annotated[int | None, typer.Option(min=0, help="Which trial; by default the best.")] = None,
     why: Why = "",
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
+    as_json: Json = False,
 ) -> None:
-    """Make a finished study's best trial the champion of its experiment.
+    """Make a finished study's best trial the champion of its experiment; of several studies, that of the last to end.
 
-    servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
+    The one before is kept, for a rollback.
+
+        servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
     from tuner.finished import newest_finished
     from tuner.retune.champion import candidate_of
@@ -77,6 +95,9 @@ def promote(
         champions.store.make_model(name, {"servetune.experiment": candidate.experiment})
         with Lease(tags=ModelTags(champions.store, name)):
             made = champions.promote(candidate, why=why)
+    if as_json:
+        print_json(_document(champions, made))
+        return
     out = console()
     if others:
         passed = f"the study of {candidate.experiment} that ended last; the others: {', '.join(others)}"
@@ -92,10 +113,13 @@ def rollback(
     to: Annotated[str | None, typer.Option(metavar="VERSION", help="By default the one before.")] = None,
     why: Why = "",
     tracking_uri: TrackingUri = None,
+    as_json: Json = False,
 ) -> None:
     """Put back the version that the champion replaced.
 
-    servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
+    The move stands in the history, with its reason.
+
+        servetune champion rollback gpt-oss-120b-b200-chat --why "TTFT alarms since noon"
     """
     from tuner.retune.lease import Lease, ModelTags
     from tuner.retune.registry import model_name
@@ -106,6 +130,9 @@ def rollback(
         before = champions.current(name)
         with Lease(tags=ModelTags(champions.store, model_name(name))):
             made = champions.rollback(name, why=why, to=to)
+    if as_json:
+        print_json(_document(champions, made))
+        return
     out = console()
     out.print(f"Rolled back from version {before.version} to version {made.version}:", markup=False)
     _show(out, champions, made)
@@ -121,6 +148,12 @@ def _champions(tracking_uri: str | None) -> "Champions":
 
 def _stem(experiment: str) -> str:
     return experiment.rpartition("/")[2].removesuffix(".yaml")
+
+
+def _document(champions: "Champions", made: "Champion") -> dict[str, object]:
+    from tuner.retune.documents import champion_document
+
+    return champion_document(made, champions.history(made.experiment))
 
 
 def _show(out: "Console", champions: "Champions", made: "Champion") -> None:

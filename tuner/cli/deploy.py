@@ -1,23 +1,26 @@
 """servetune deploy: the winner of a study as files that start it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.arguments import STUDIES, Studies, console
+from tuner.cli import completion
+from tuner.cli.arguments import STUDIES, Json, Quiet, Studies, Study, console, print_json
 
 if TYPE_CHECKING:
     from tuner.deploy.plan import Files
     from tuner.finished import Finished
 
 
-def deploy(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A study, its journal file, or its experiment's name.")],
+def deploy(  # noqa: PLR0913, PLR0917 one for each option
+    study: Study,
     target: Annotated[
         str,
-        typer.Option(help="vllm, trtllm, sglang, docker-compose, kubernetes, dynamo or llm-d."),
+        typer.Option(
+            help="vllm, trtllm, sglang, docker-compose, kubernetes, dynamo or llm-d.",
+            autocompletion=completion.targets,
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files too.")] = False,
@@ -31,7 +34,8 @@ def deploy(
         typer.Option(help="Kubernetes Secret with the key HF_TOKEN, by default hf-token; only its name is written."),
     ] = None,
     studies: Studies = STUDIES,
-    as_json: Annotated[bool, typer.Option("--json", help="Say what was written as JSON.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write files that start exactly the winner of a finished study, with the GPUs of its plan.
 
@@ -51,9 +55,12 @@ def deploy(
     about = {"made_by": "servetune", "study": finished.name, "target": chosen.name}
     write_folder(output, files, about=about, force=force)
     if as_json:
-        typer.echo(json.dumps({**about, "folder": str(output), "gpus": plan.config.gpus, "files": sorted(files)}))
-        return
-    _say(finished, f"{plan.config} on {plan.config.gpus} GPUs, written to {output}:", files, chosen.start(plan))
+        found = {"gpus": plan.config.gpus, "config": str(plan.config), "start": chosen.start(plan)}
+        print_json({**about, "folder": str(output), **found, "unfinished": finished.unfinished, "files": sorted(files)})
+    elif quiet:
+        typer.echo(str(output))
+    else:
+        _say(finished, f"{plan.config} on {plan.config.gpus} GPUs, written to {output}:", files, chosen.start(plan))
 
 
 def _say(finished: "Finished", what: str, files: "Files", start: str) -> None:

@@ -1,6 +1,5 @@
 """servetune doctor: what this machine can do."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.arguments import EXIT_FAILED, STUDIES, Studies, TrackingUri, console
+from tuner.cli import completion
+from tuner.cli.arguments import EXIT_FAILED, STUDIES, Json, Quiet, Studies, TrackingUri, console, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def doctor(
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EXPERIMENT]...", help="Experiments to look at; by default all that ship."),
+        typer.Argument(
+            metavar="[EXPERIMENT]...",
+            help="Experiments to look at; by default all that ship.",
+            autocompletion=completion.experiments,
+        ),
     ] = None,
     pythons: Annotated[
         list[Path] | None,
@@ -27,7 +31,8 @@ def doctor(
     ] = None,
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Say it as JSON.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check GPUs, engines, kernel data, ports, disk and the MLflow store, and what each experiment could run on here.
 
@@ -49,7 +54,11 @@ def doctor(
     failed = any(check.fails for check in checks)
     if as_json:
         said = {"works": not failed, "checks": list(map(asdict, checks)), "experiments": list(map(asdict, possible))}
-        typer.echo(json.dumps(said, indent=2))
+        print_json(said)
+    elif quiet:
+        for check in checks:
+            if check.fails:
+                typer.echo(f"{check.name}: {check.found}")
     else:
         out = console()
         out.print(_check_table(checks))

@@ -1,27 +1,41 @@
 """servetune measure: a real deployment under an experiment's load."""
 
-import json
-import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from search_spaces.errors import InputError
-from tuner.cli.arguments import EXIT_FAILED, EXIT_SLA_MISSED, Settings, console
+from tuner.cli import completion
+from tuner.cli.arguments import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_SLA_MISSED,
+    Json,
+    Quiet,
+    Settings,
+    console,
+    print_json,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from runners.load import LoadReport
     from runners.measurement import Measurement
+    from tuner.deployment_load import Deployment, Sending
     from tuner.scenario import Scenario
 
 
 def measure(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Annotated[
         str,
-        typer.Argument(metavar="EXPERIMENT", help="Whose workload, SLA and price: a YAML file, or a shipped name."),
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="Whose workload, SLA and price: a YAML file, or a shipped name.",
+            autocompletion=completion.experiments,
+        ),
     ],
     url: Annotated[
         list[str] | None,
@@ -54,8 +68,9 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         str | None, typer.Option(help="Tokenizer of the other senders; by default the model's name.")
     ] = None,
     time_limit: Annotated[float, typer.Option(min=1, help="Seconds for each load.")] = 1800,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the measurement as JSON.")] = False,
+    as_json: Json = False,
     settings: Settings = None,
+    quiet: Quiet = False,
 ) -> None:
     """Load a deployment that is already running, and hold it against an experiment's SLA and price.
 
@@ -65,31 +80,23 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         servetune measure my-experiment.yaml --set batching.max_sequences=256 --load 16
 
     At a given --load all requests are sent; the search for the highest load needs at most 7 loads, each ended once
-    its promises are surely kept or missed.
+    its promises are surely kept or missed. Ctrl-C shows the best of the loads so far.
 
         servetune measure gpt-oss-120b-b200-chat --url http://127.0.0.1:8000 --load 16
+
+        servetune measure gpt-oss-120b-b200-chat --url http://10.0.0.1:8000 --url http://10.0.0.2:8000 --gpus 8 --quiet
     """
     from dataclasses import replace
 
-    from runners.runner import RunFailedError
-    from tuner.console import show_level, show_question
-    from tuner.deployment_load import Deployment, Sending, measure_deployment
+    from tuner.deployment_load import Deployment, Sending
     from tuner.deployment_load import model_name as found_model
     from tuner.experiment import find_experiment, read_experiment
 
     if not url:
-        given = (
-            model_name,
-            gpus,
-            requests,
-            chat or None,
-            api_key_env,
-            tokenizer,
-            None if sender == "servetune" else sender,
-        )
-        if any(value is not None for value in given):
+        given = (model_name, gpus, requests, chat or None, api_key_env, tokenizer)
+        if any(value is not None for value in given) or sender != "servetune":
             raise InputError("without --url only --load, --set and --json are taken: the experiment says the rest")
-        _measure_here(experiment, settings or [], load, as_json=as_json)
+        _measure_here(experiment, settings or [], load, as_json=as_json, quiet=quiet)
         return
     if settings:
         raise InputError("--set changes what is started here; a server that is up (--url) is as it is")
@@ -103,54 +110,93 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         endpoint="chat" if chat else "completions",
         api_key_env=api_key_env,
     )
-    out = console()
-    if not as_json:
-        show_question(out, scenario)
     sending = Sending(load=load, sender=sender, tokenizer=tokenizer, time_limit_s=time_limit)
+    _measure_there(deployment, scenario, sending, as_json=as_json, quiet=quiet)
+
+
+def _measure_there(
+    deployment: "Deployment", scenario: "Scenario", sending: "Sending", *, as_json: bool, quiet: bool
+) -> None:
+    """Loads what is up."""
+    from runners.runner import RunFailedError
+    from tuner.console import show_level, show_question
+    from tuner.deployment_load import measure_deployment
+
+    where = ", ".join(deployment.urls)
+    out, spoken = console(), console(errors=as_json, quiet=quiet)
+    show_question(spoken, scenario)
+    levels: list[Measurement] = []
+
+    def told(report: "LoadReport") -> None:
+        levels.append(report.measurement)
+        _tell(spoken, scenario, report)
+
+    interrupted = False
     try:
-        level = measure_deployment(
-            deployment, scenario, sending, told=lambda report: None if as_json else _tell(out, scenario, report)
-        )
+        level = measure_deployment(deployment, scenario, sending, told=told)
     except RunFailedError as error:
-        sys.stderr.write(f"servetune: {', '.join(url)}: {error}\n")
+        typer.echo(f"servetune: {where}: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
+    except KeyboardInterrupt:
+        if not levels:
+            raise
+        interrupted, level = True, _best(scenario, levels)
     if as_json:
-        out.print_json(json.dumps(_labelled(level)))
+        about = {"urls": deployment.urls, "model_name": deployment.model_name, "sender": sending.sender}
+        _print_json(scenario, level, {**about, "interrupted": interrupted})
     else:
-        out.print(f"Deployment of {deployment.model_name} at {', '.join(url)}", markup=False)
+        out.print(f"Deployment of {deployment.model_name} at {where}", markup=False)
         show_level(out, scenario, level)
-        out.print(_provenance(level, sender), style="dim", markup=False)
+        out.print(_provenance(level, sending.sender), style="dim", markup=False)
+    if interrupted:
+        typer.echo(f"Interrupted: shown is the best of the loads so far, {len(levels)}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if not scenario.sla.kept_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
-def _measure_here(experiment: str, settings: list[str], load: float | None, *, as_json: bool) -> None:
+def _measure_here(experiment: str, settings: list[str], load: float | None, *, as_json: bool, quiet: bool) -> None:
     """Starts one configuration for real, measures it and ends it."""
     from runners.runner import RunFailedError
     from search_spaces.errors import InfeasibleError
     from tuner.console import show_measurement, show_question
     from tuner.experiment import find_experiment, read_experiment
+    from tuner.figures import config_figures
     from tuner.session import Session
 
     session = Session(question=read_experiment(find_experiment(experiment), runner="served"))
     scenario = session.scenario
     config = session.changed(settings)
-    out = console()
-    if not as_json:
-        show_question(out, scenario)
+    spoken = console(errors=as_json, quiet=quiet)
+    show_question(spoken, scenario)
     try:
-        level = session.measure(config, load)
+        with spoken.status(f"Starting and loading {config}"):
+            level = session.measure(config, load)
     except InfeasibleError as error:
         raise InputError(f"{config} cannot be served: {error}") from None
     except RunFailedError as error:
-        sys.stderr.write(f"servetune: {config}: {error}\n")
+        typer.echo(f"servetune: {config}: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
     if as_json:
-        out.print_json(json.dumps(_labelled(level)))
+        _print_json(scenario, level, {"config": config_figures(config)})
     else:
-        show_measurement(out, scenario, config, level)
+        show_measurement(console(), scenario, config, level)
     if not scenario.sla.kept_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
+
+
+def _print_json(scenario: "Scenario", level: "Measurement", about: dict[str, object]) -> None:
+    from tuner.figures import level_figures
+
+    print_json({"experiment": scenario.name, **about, **level_figures(scenario, level)})
+
+
+def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement":
+    """The highest load that keeps the SLA, or the one that misses it least."""
+    kept = [level for level in levels if scenario.sla.kept_by(level)]
+    if kept:
+        return max(kept, key=lambda level: level.load)
+    return min(levels, key=lambda level: max(scenario.sla.excess(level).values()))
 
 
 def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
@@ -177,17 +223,6 @@ def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
         )
         parts.append("means by the server's own histograms: " + ", ".join(means))
     out.print("; ".join(parts), markup=False, soft_wrap=True)
-
-
-def _labelled(level: "Measurement") -> dict[str, object]:
-    """A measurement as JSON, seconds by the name of each percentile."""
-    from runners.measurement import METRICS, PERCENTILES
-
-    content: dict[str, object] = asdict(level)
-    for metric in METRICS:
-        spread = level.latency(metric)
-        content[metric] = {"mean": spread.mean} | {f"p{p:g}": spread.at(p) for p in PERCENTILES}
-    return content
 
 
 def _provenance(level: "Measurement", sender: str) -> str:

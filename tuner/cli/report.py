@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from search_spaces.errors import InputError, UnknownNameError
+from tuner.cli import completion
 from tuner.cli.arguments import STUDIES, Json, Studies, Study
 
 FORMATS = ("html", "md", "json", "csv")
@@ -21,7 +22,12 @@ def report(
         typer.Option("-o", "--output", help="File to write; html goes to STUDY.html by default, the others to stdout."),
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="html, md, json or csv; by default the output's suffix, else html.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="html, md, json or csv; by default the output's suffix, else html.",
+            autocompletion=completion.report_formats,
+        ),
     ] = None,
     as_json: Json = False,
     tokens_per_month: Annotated[
@@ -35,14 +41,17 @@ def report(
 ) -> None:
     """Make a report of a study: the verdict, the evidence for it, and what follows from it.
 
-    The page needs no network, and can be mailed and printed.
+    The page needs no network, and can be mailed and printed. With --json the figures go to standard output, and a page
+    is written only where --output names one.
 
         servetune report gpt-oss-120b-b200-chat -o report.html
+
+        servetune report gpt-oss-120b-b200-chat --json | jq .shadow_prices
 
         servetune report gpt-oss-120b-b200-chat --tokens-per-month 2e12 --revenue-per-million 0.10
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    chosen = _format("json" if as_json else format_, output)
+    chosen = _format("json" if as_json and output is None else format_, output)
     from tuner.finished import open_finished
     from tuner.report.economics import Demand
     from tuner.report.render import FORMATS as RENDERERS
@@ -62,7 +71,10 @@ def report(
         sys.stdout.write(text)
         return
     _write(output, text)
-    typer.echo(f"Written to {output}")
+    if as_json:
+        sys.stdout.write(RENDERERS["json"](made))
+    else:
+        typer.echo(f"Written to {output}")
 
 
 def _format(wanted: str | None, output: Path | None) -> str:

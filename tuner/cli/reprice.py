@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.arguments import EXIT_SLA_MISSED, STUDIES, Studies, console
+from tuner.cli import completion
+from tuner.cli.arguments import EXIT_SLA_MISSED, STUDIES, Json, Studies, console, print_json
 
 if TYPE_CHECKING:
     from tuner.reprice import Repriced
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 def reprice(
     studies_named: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STUDY]...", help="Studies, or experiments that have just one; by default all."),
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="Studies, or experiments that have just one; by default all.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     price: Annotated[
         str | None, typer.Option(help="hyperscaler, neocloud, rental, or dollars per GPU-hour; by default as it was.")
@@ -24,6 +29,7 @@ def reprice(
         typer.Option(metavar="KEY=MS", help="A promise in place of the study's, or KEY=none; may be given many times."),
     ] = None,
     studies: Studies = STUDIES,
+    as_json: Json = False,
 ) -> None:
     """Score finished studies again for another price or promise, from the loads that were measured.
 
@@ -38,7 +44,7 @@ def reprice(
     from tuner.finished import open_finished
     from tuner.reprice import read_terms
     from tuner.reprice import reprice as run
-    from tuner.reprice_view import show_repriced, table
+    from tuner.reprice_view import document, show_repriced, table
 
     terms = read_terms(price, date, sla or ())
     out = console()
@@ -52,10 +58,13 @@ def reprice(
         except InputError as error:
             if len(names) == 1:
                 raise
-            out.print(f"{name}: {error}", markup=False)
+            typer.echo(f"{name}: {error}", err=as_json)
     if not found:
         raise InputError("none of the studies can be scored")
-    if len(found) == 1:
+    if as_json:
+        documents = [document(one) for one in found]
+        print_json(documents[0] if len(names) == 1 else documents)
+    elif len(found) == 1:
         show_repriced(out, found[0])
     else:
         out.print(table(found))

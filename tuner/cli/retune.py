@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search_spaces.errors import InputError, UnknownNameError
-from tuner.cli.arguments import EXIT_INTERRUPTED, STUDIES, Studies, TrackingUri, console, store_failures
+from tuner.cli import completion
+from tuner.cli.arguments import (
+    EXIT_INTERRUPTED,
+    STUDIES,
+    Json,
+    Quiet,
+    Studies,
+    TrackingUri,
+    console,
+    print_json,
+    store_failures,
+)
 
 if TYPE_CHECKING:
     from search_spaces.config import EngineName
-    from tuner.retune.job import Job
+    from tuner.retune.job import Ended, Job
 
 
 class Kind(StrEnum):
@@ -26,9 +37,17 @@ class Kind(StrEnum):
 
 def retune(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT|FOLDER", help="A YAML file, a shipped name, or a folder of files.")
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT|FOLDER",
+            help="A YAML file, a shipped name, or a folder of files.",
+            autocompletion=completion.experiments,
+        ),
     ],
-    engine: Annotated[str | None, typer.Option(help="Whose release; by default the champion's engine.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Whose release; by default the champion's engine.", autocompletion=completion.engines),
+    ] = None,
     to: Annotated[str | None, typer.Option(metavar="VERSION", help="The release; by default the newest.")] = None,
     image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The release that an image's tag names.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Only tell what changed; 10 where a retune is due.")] = False,
@@ -41,6 +60,8 @@ def retune(  # noqa: PLR0913, PLR0917 one for each option
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the summaries.")] = Path("retunes"),
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the champion on the old and the new release in turn, search the new one, and say what to do.
 
@@ -78,10 +99,11 @@ def retune(  # noqa: PLR0913, PLR0917 one for each option
     )
     names = _names(experiment)
     with store_failures():
-        job = Job(Store(tracking_uri), asked, console())
+        job = Job(Store(tracking_uri), asked, console(errors=as_json, quiet=quiet))
+        many = Path(experiment).is_dir()
         if check:
-            raise typer.Exit(_check(job, names))
-        raise typer.Exit(_run(job, names, many=Path(experiment).is_dir()))
+            raise typer.Exit(_check(job, names, many=many, as_json=as_json))
+        raise typer.Exit(_run(job, names, many=many, as_json=as_json))
 
 
 def _names(experiment: str) -> list[str]:
@@ -103,45 +125,64 @@ def _known_engine(name: str | None) -> "EngineName | None":
     return name  # type: ignore[return-value]
 
 
-def _check(job: "Job", names: list[str]) -> int:
+def _check(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:
     from tuner.retune.job import check_code, check_table, worst
 
-    codes = []
+    codes, found = [], []
     for name in names:
         try:
             due = job.due(name)
         except InputError as error:
-            if len(names) == 1:
+            if not many:
                 raise
-            job.console.print(f"{Path(name).stem}: {error}", markup=False)
+            found.append({"experiment": Path(name).stem, "error": str(error)})
+            typer.echo(f"{Path(name).stem}: {error}", err=as_json)
             continue
-        job.console.print(check_table(due))
         codes.append(check_code(due))
+        if as_json:
+            from tuner.retune.documents import due_document
+
+            found.append(due_document(due))
+        else:
+            console().print(check_table(due))
+    if as_json:
+        print_json(found if many else found[0])
     return worst(codes)
 
 
-def _run(job: "Job", names: list[str], *, many: bool) -> int:
-    from tuner.retune.job import run_all, table, worst
+def _run(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:
+    from tuner.retune.job import run_all, worst
     from tuner.retune.retune import InterruptedRetuneError
 
     def told(one: object) -> None:
         del one
 
     try:
-        if many:
-            ended = run_all(job, names, told)
-            job.console.print(table(ended))
-            return worst([one.code for one in ended])
-        one = job.run(names[0])
+        ended = run_all(job, names, told) if many else [job.run(names[0])]
     except InterruptedRetuneError as error:
-        job.console.print(f"Interrupted, no verdict; the trials are in study {error}", markup=False)
+        typer.echo(f"Interrupted, no verdict; the trials are in study {error}", err=as_json)
         return EXIT_INTERRUPTED
-    job.console.print(one.line, markup=False, soft_wrap=True)
-    if one.retuned is not None:
-        from tuner.retune.view import show_retuned
+    if as_json:
+        from tuner.retune.documents import ended_document
 
+        documents = [ended_document(one) for one in ended]
+        print_json(documents if many else documents[0])
+    else:
+        _show(job, ended, many=many)
+    return worst([one.code for one in ended]) if many else ended[0].code
+
+
+def _show(job: "Job", ended: "list[Ended]", *, many: bool) -> None:
+    from tuner.retune.job import table
+    from tuner.retune.view import show_retuned
+
+    if many:
+        console().print(table(ended))
+        return
+    one = ended[0]
+    console().print(one.line, markup=False, soft_wrap=True)
+    if one.retuned is not None:
         show_retuned(job.console, one.retuned, job.asked.output, job.asked.studies)
-    return one.code
 
 
 def _emit(kind: Kind, schedule: str, experiment: str, **options: object) -> None:

@@ -1,26 +1,41 @@
 """servetune tune and simulate: search an experiment, or predict one configuration."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search_spaces.errors import InfeasibleError, InputError
+from tuner.cli import completion
 from tuner.cli.arguments import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_SLA_MISSED,
     STUDIES,
     Experiment,
+    Json,
+    Quiet,
     Runner,
     Settings,
     Studies,
     TrackingUri,
+    Verbose,
     console,
+    one_voice,
+    print_json,
 )
 
+if TYPE_CHECKING:
+    from runners.measurement import Measurement
+    from search_spaces.config import ServingConfig
+    from tuner.experiment import Experiment as Question
+    from tuner.measured import Measured, Told
+    from tuner.scenario import Scenario
+    from tuner.session import Outcome, Session
+    from tuner.trial import Trial
 
-def tune(
+
+def tune(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Experiment,
     trials: Annotated[
         int | None,
@@ -29,30 +44,60 @@ def tune(
     runner: Runner = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Name of the study to begin or resume; by default made from the experiment."),
+        typer.Option(
+            help="Name of the study to begin or resume; by default made from the experiment.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
     track: Annotated[bool, typer.Option(help="Log every trial as an MLflow run.")] = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Search for the cheapest configuration that keeps the SLA.
 
     Every finished trial is kept in the study file at once: Ctrl-C loses nothing, and the same command goes on where
     it stopped. Change the experiment file and a new study begins.
 
-        servetune tune experiments/gpt-oss-120b-b200-chat.yaml --trials 100
+        servetune tune gpt-oss-120b-b200-chat --trials 100
+
+        servetune tune my-question.yaml --study friday --verbose
+
+        servetune tune recorded/deepseek-r1-b200-1024-1024 --json | jq .winner.usd_per_million_output_tokens
     """
+    one_voice(quiet=quiet, verbose=verbose)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tuner.console import show_next
+    from tuner.console import show_next, show_verdict
     from tuner.experiment import find_experiment, read_experiment
+    from tuner.progress import trial_line
     from tuner.session import Session, Where
     from tuner.session import tune as run
 
     session = Session(question=read_experiment(find_experiment(experiment), runner=runner))
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
-    out = console()
-    outcome = run(session, where, trials=trials, console=out)
-    show_next(out, outcome, question=experiment, where=where, trials=trials, runner=runner)
+    out, bars = console(), console(errors=as_json, quiet=quiet)
+
+    def told(trial: "Trial") -> None:
+        if verbose:
+            bars.print(trial_line(session.scenario, trial), markup=False, soft_wrap=True)
+
+    spoken = console(quiet=True) if quiet or as_json else bars
+    outcome = run(session, where, trials=trials, console=spoken, bars=bars, told=told)
+    if as_json:
+        from tuner.outcome_json import outcome_document
+
+        print_json(outcome_document(session, outcome, where))
+    else:
+        if quiet:
+            show_verdict(out, outcome.answer)
+        show_next(out, outcome, question=experiment, where=where, trials=trials, runner=runner, brief=quiet)
+    _end(outcome)
+
+
+def _end(outcome: "Outcome") -> None:
+    """Raises Exit unless the search ran to its end and found what keeps the SLA."""
     if outcome.broken:
         raise typer.Exit(EXIT_FAILED)
     if outcome.interrupted:
@@ -72,31 +117,88 @@ def simulate(
             help="Load (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Correct the prediction by what this study measured or replayed.",
+            autocompletion=completion.studies,
+        ),
+    ] = None,
+    studies: Studies = STUDIES,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict one configuration: the engine's default on this experiment's GPUs, with your settings changed.
 
     What is not set follows: as many replicas as the GPUs hold.
 
         servetune simulate gpt-oss-120b-b200-chat --set layout.tensor=4 --set batching.max_sequences=256
+
+        servetune simulate gpt-oss-120b-b200-chat --load 64 --json | jq .ttft_ms.p99
+
+        servetune simulate my-question.yaml --calibrate my-measured-study --set layout.tensor=8
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
     from tuner.console import show_measurement, show_question
     from tuner.experiment import find_experiment, read_experiment
-    from tuner.session import Session
+    from tuner.finished import open_finished
+    from tuner.measured import Measured, measured_levels, show_told
 
     question = read_experiment(find_experiment(experiment))
-    if question.runner == "recorded":
+    measured: Measured | None = None
+    if calibrate is not None:
+        measured = measured_levels(open_finished(studies, calibrate))
+    if question.runner == "recorded" or measured is not None:
         question = read_experiment(find_experiment(experiment), runner="simulated")
-    session = Session(question=question)
+    session = _session(question, measured)
     scenario = session.scenario
-    config = session.changed(settings or [])
-    out = console()
-    show_question(out, scenario)
-    try:
-        level = session.measure(config, load)
-    except (InfeasibleError, RunFailedError) as error:
-        raise InputError(f"{config} cannot be served: {error}") from None
-    show_measurement(out, scenario, config, level)
+    spoken = console(errors=as_json, quiet=quiet)
+    show_question(spoken, scenario)
+    with spoken.status("Reading kernel times and simulating"):
+        config = session.changed(settings or [])
+        try:
+            level = session.measure(config, load)
+            told = _told(session, measured, config, level)
+        except (InfeasibleError, RunFailedError) as error:
+            raise InputError(f"{config} cannot be served: {error}") from None
+    if as_json:
+        _print_level(scenario, config, level, told)
+    else:
+        out = console()
+        show_measurement(out, scenario, config, level)
+        if told is not None:
+            show_told(out, told)
     if not scenario.sla.kept_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
+
+
+def _session(question: "Question", measured: "Measured | None") -> "Session":
+    from tuner.measured import calibrated_by
+    from tuner.session import Session
+
+    if measured is None:
+        return Session(question=question)
+    return Session(question=question, calibrate=lambda silicon: calibrated_by(measured, silicon))
+
+
+def _told(
+    session: "Session", measured: "Measured | None", config: "ServingConfig", level: "Measurement"
+) -> "Told | None":
+    """Raises InfeasibleError."""
+    from tuner.measured import tell
+
+    if measured is None or session.calibrated is None:
+        return None
+    loaded = session.scenario.workload.at(level.load)
+    return tell(measured, session.calibrated, session.tables, config, loaded, level)
+
+
+def _print_level(scenario: "Scenario", config: "ServingConfig", level: "Measurement", told: "Told | None") -> None:
+    from tuner.figures import config_figures, level_figures
+    from tuner.measured import told_document
+
+    calibration = {} if told is None else {"calibration": told_document(told)}
+    about = {"experiment": scenario.name, "config": config_figures(config)}
+    print_json({**about, **level_figures(scenario, level), **calibration})

@@ -1,17 +1,27 @@
 """servetune validate: predictions held against published measurements."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuner.cli.arguments import console
+from tuner.cli import completion
+from tuner.cli.arguments import EXIT_INTERRUPTED, Json, Quiet, console, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
 
     from runners.recorded import Recording
+    from tuner.calibrated import Page
+    from tuner.fidelity import Fidelity
+    from tuner.validate import Compared
+
+QUIET_TABLES = 2
+"""Coverage and errors; the others say where the errors lie."""
 
 
 def validate(
@@ -19,7 +29,9 @@ def validate(
         list[str] | None,
         typer.Option("--system", help="Only rows of this system; may be given many times. By default Blackwell."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="Only rows of this engine.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Only rows of this engine.", autocompletion=completion.engines)
+    ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Rows to draw; by default all of them.")] = None,
     seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
     calibrated: Annotated[
@@ -31,52 +43,82 @@ def validate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Report to write: .md (and pictures) or .html.")
     ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare predictions with published measurements, ours and AIConfigurator's on the same rows.
 
-    All rows take about a minute.
+    All rows take about a minute; Ctrl-C shows what was compared until then.
 
         servetune validate --system b200 --engine trtllm --rows 100 -o report.html
 
         servetune validate --calibrated
+
+        servetune validate --rows 200 --json | jq .scores
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.recorded import recordings
-    from tuner.fidelity import Fidelity, check_kind, progress, show, write
-    from tuner.validate import compare, sample, select
+    from tuner import calibrated as calibration
+    from tuner import fidelity
+    from tuner.validate import sample, select
 
     if output is not None:
-        check_kind(output)
+        (calibration if calibrated else fidelity).check_kind(output)
     known = recordings()
     drawn = sample(select(known.clean, systems, engine), rows, seed)
-    out = console()
     command = " ".join(["servetune validate", *_given(systems, engine, rows, seed)])
+    bars = console(errors=as_json, quiet=quiet)
     if calibrated:
-        _judge(drawn, measurements, f"{command} --calibrated --measurements {measurements}", output)
-        return
-    with progress(out, len(drawn)) as done:
-        compared = list(compare(drawn, done=done))
-    report = Fidelity(compared=compared, recordings=known, command=command)
-    show(out, report)
-    if output is not None:
-        write(report, output)
-        out.print(f"Written to {output}", markup=False)
+        command += f" --calibrated --measurements {measurements}"
+        with bars.status("Calibrating on some layouts, predicting the others; all rows take minutes"):
+            evidence = calibration.judge(drawn, measurements=measurements)
+        page = calibration.Page(evidence=evidence, measurements=measurements, command=command)
+        _tell(page, as_json=as_json, quiet=quiet)
+        _end(len(evidence.judged), len(drawn) if evidence.interrupted else 0)
+        _write(partial(calibration.write, page), output, as_json=as_json)
+    else:
+        compared = _compared(bars, drawn)
+        report = fidelity.Fidelity(compared=compared, recordings=known, command=command)
+        _tell(report, as_json=as_json, quiet=quiet)
+        _end(len(compared), len(drawn))
+        _write(partial(fidelity.write, report), output, as_json=as_json)
 
 
-def _judge(rows: "Sequence[Recording]", measurements: int, command: str, output: Path | None) -> None:
-    """What calibration is worth on these rows."""
-    from tuner.calibrated import Page, check_kind, judge, show, write
+def _end(done: int, wanted: int) -> None:
+    """Raises Exit where Ctrl-C ended it early."""
+    if done < wanted:
+        typer.echo(f"Interrupted after {done:,} of {wanted:,} rows; no file written", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
 
+
+def _write(write: "Callable[[Path], None]", output: Path | None, *, as_json: bool) -> None:
     if output is not None:
-        check_kind(output)
-    out = console()
-    with out.status("Calibrating on some layouts, predicting the others"):
-        evidence = judge(rows, measurements=measurements)
-    page = Page(evidence=evidence, measurements=measurements, command=command)
-    show(out, page)
-    if output is not None:
-        write(page, output)
-        out.print(f"Written to {output}", markup=False)
+        write(output)
+        typer.echo(f"Written to {output}", err=as_json)
+
+
+def _compared(bars: "Console", rows: "Sequence[Recording]") -> "list[Compared]":
+    """All rows, or those until Ctrl-C. Raises KeyboardInterrupt where there are none."""
+    from tuner.fidelity import progress
+    from tuner.validate import compare
+
+    compared: list[Compared] = []
+    try:
+        with progress(bars, len(rows)) as done:
+            compared.extend(compare(rows, done=done))
+    except KeyboardInterrupt:
+        if not compared:
+            raise
+    return compared
+
+
+def _tell(page: "Fidelity | Page", *, as_json: bool, quiet: bool) -> None:
+    from tuner.fidelity import as_document, show
+
+    if as_json:
+        print_json(as_document(page))
+    else:
+        show(console(), page, most=QUIET_TABLES if quiet else None)
 
 
 def _given(systems: list[str] | None, engine: str | None, rows: int | None, seed: int) -> list[str]:

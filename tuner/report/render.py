@@ -10,9 +10,9 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from runners.measurement import METRICS, PERCENTILES, Measurement
-from search_spaces.config import ServingConfig, flatten
-from tuner.cost import cost
+from runners.measurement import Measurement
+from search_spaces.config import flatten
+from tuner.figures import candidate_figures, certainty_figures, config_figures, level_figures
 from tuner.frames import trials_frame
 from tuner.report.contender import Contender
 from tuner.report.page import Chart, Code, Section, Table
@@ -118,14 +118,21 @@ def figures(report: Report) -> dict[str, Any]:
             "saving_against_default": answer.saving,
             "caveats": caveats(report),
         },
+        "certainty": certainty_figures(answer.judged[0]),
         "unfinished": finished.unfinished,
         "predicted": finished.predicted,
         **{item.role: _contender(report, item) for item in report.contenders},
         "runners_up": [
-            {"trial": trial.number, "config": flatten(trial.config), **_level(report, trial.measurement)}
-            for trial in finished.ranked[1:6]
-            if trial.config
+            {
+                "trial": judged.trial.number,
+                "config": flatten(judged.trial.config),
+                **_level(report, judged.trial.measurement),
+                **certainty_figures(judged),
+            }
+            for judged in answer.judged[1:6]
+            if judged.trial.config
         ],
+        "candidates": candidate_figures(answer),
         "pareto": [{"config": str(point.config), **_level(report, point.measurement)} for point in answer.pareto()],
         "levels": [_level(report, level) for level in report.winner.levels],
         "binding": asdict(binding),
@@ -151,30 +158,11 @@ def figures(report: Report) -> dict[str, Any]:
 
 
 def _contender(report: Report, contender: Contender) -> dict[str, Any]:
-    return {"config": _flat(contender.config), **_level(report, contender.measurement)}
-
-
-def _flat(config: ServingConfig) -> dict[str, Any]:
-    return {"in_short": str(config), **flatten(config)}
+    return {"config": config_figures(contender.config), **_level(report, contender.measurement)}
 
 
 def _level(report: Report, level: Measurement) -> dict[str, Any]:
-    scenario = report.finished.scenario
-    latencies = {
-        f"{metric}_ms": {
-            "mean": level.latency(metric).mean * 1000,
-            **{f"p{p:g}": level.latency(metric).at(p) * 1000 for p in PERCENTILES},
-        }
-        for metric in METRICS
-    }
-    return {
-        "load": level.load,
-        "gpus": level.gpus,
-        "sla_kept": scenario.sla.kept_by(level),
-        "source": level.source,
-        **asdict(cost(level, scenario.price)),
-        **latencies,
-    }
+    return level_figures(report.finished.scenario, level)
 
 
 def _finite(value: Any) -> Any:

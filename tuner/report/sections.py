@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from runners.measurement import Measurement
 from search_spaces.config import flatten
 from search_spaces.hardware import find_system, list_price
-from tuner.console import PREDICTION
+from tuner.console import PREDICTION, certainty
 from tuner.cost import cost
 from tuner.report.charts import importance_chart, load_charts, pareto_charts
 from tuner.report.contender import Contender
@@ -92,7 +92,7 @@ def tiles(report: Report) -> list[Tile]:
         made.append(Tile(label="against the default", value=f"{-saving:+.0%}".replace("-", "−")))  # noqa: RUF001
     made += [
         Tile(label="output tokens/s/GPU", value=rate(figures.output_tokens_per_s_per_gpu)),
-        Tile(label="tokens/s for each user", value=rate(figures.tokens_per_s_per_user)),
+        Tile(label="tokens/s/user", value=rate(figures.tokens_per_s_per_user)),
         Tile(
             label="what binds",
             value=_short(report.binding.limit),
@@ -117,6 +117,7 @@ def caveats(report: Report) -> list[str]:
     source = report.winner.measurement.source
     if source in PREDICTION:
         found.append(PREDICTION[source])
+    found += certainty(finished.answer)
     if finished.unfinished:
         found.append(f"The study is unfinished: {finished.unfinished}. Better configurations may be left to try.")
     if not report.winner.exact and finished.keeps_sla:
@@ -166,7 +167,7 @@ def _figure_rows(report: Report) -> Iterator[list[str]]:
     yield ["$/M output tokens", *(dollars(c.usd_per_million_output_tokens) for c in costs)]
     yield ["$/M total tokens", *(dollars(c.usd_per_million_total_tokens) for c in costs)]
     yield ["output tokens/s/GPU", *(rate(c.output_tokens_per_s_per_gpu) for c in costs)]
-    yield ["tokens/s for each user", *(rate(c.tokens_per_s_per_user) for c in costs)]
+    yield ["tokens/s/user", *(rate(c.tokens_per_s_per_user) for c in costs)]
     yield [f"load ({scenario.workload.load_unit})", *(f"{level.load:,.4g}" for level in levels)]
     yield ["GPUs held", *(str(level.gpus) for level in levels)]
     for promise in scenario.sla.promises:

@@ -139,7 +139,7 @@ def test_a_text_cannot_end_a_script_or_begin_a_tag(tmp_path):
 def test_markdown_tells_the_verdict_the_causes_and_that_it_is_a_prediction(finished):
     text = to_markdown(Report(finished=finished))
     assert "**Verdict.** Serve with TensorRT-LLM" in text
-    assert "> Prediction, not a measurement: off by" in text
+    assert "> Prediction, not a measurement. Median errors:" in text
     assert "| infeasible: memory | 1 |" in text
     assert "| failed: died | 1 |" in text
     assert "servetune tune gpt-oss-120b-b200-chat.yaml --trials 4" in text

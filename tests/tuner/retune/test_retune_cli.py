@@ -148,3 +148,18 @@ def test_help_documents_every_exit_code(tmp_path):
     said = run("retune", "--help", cwd=tmp_path).words
     for word in ("0 keep", "10 a switch", "20 a regression", "1 failed", "2 unusable input"):
         assert word in said
+
+
+def test_scripts_read_the_same_as_json(folder):
+    shown = run("champion", "show", "chat", "--json", cwd=folder)
+    champion = json.loads(shown.output)
+    assert (shown.code, champion["version"], champion["sla_kept"]) == (0, "1", True)
+    assert [move["why"] for move in champion["history"]] == ["first"]
+    due = run("retune", "questions", "--check", "--no-index", "--json", cwd=folder)
+    assert due.code == 10
+    assert [(one["due"], one["exit_code"]) for one in json.loads(due.output)] == [(True, 10)]
+    done = run("retune", "questions/chat.yaml", *RELEASE, "--json", cwd=folder)
+    verdict = json.loads(done.output)
+    assert (done.code, verdict["outcome"], verdict["exit_code"]) == (0, "keep", 0)
+    assert verdict["before"]["config"] == champion["config"]
+    assert verdict["effect"]["pairs"] >= 1

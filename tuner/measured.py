@@ -1,0 +1,203 @@
+"""Measured levels of a study, as a calibration reads them, and what it made of them for one configuration."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from runners.calibration import (
+    Abstained,
+    Calibrated,
+    Calibration,
+    Correction,
+    Domain,
+    Latencies,
+    Spread,
+    calibrate_search,
+    simulated,
+    slopes_of,
+)
+from runners.measurement import Measurement
+from runners.silicon import Silicon
+from runners.simulated import Simulated
+from runners.workload import LoadedWorkload, Workload
+from search_spaces.config import ServingConfig
+from search_spaces.errors import InfeasibleError, InputError
+from tuner.finished import Finished
+from tuner.scenario import Scenario
+from tuner.wording import milliseconds, plural
+
+MEASURING = ("measured", "recorded")
+"""Sources of levels that something real stands behind."""
+
+SHARE = 0.8
+"""Of measured latencies that an interval should hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a study measured, and on what."""
+
+    study: str
+    scenario: Scenario
+    levels: tuple[tuple[ServingConfig, LoadedWorkload, Measurement], ...]
+
+    def counted(self) -> Counter[Domain]:
+        """Levels by what a calibration holds for."""
+        model, system = self.scenario.model, self.scenario.system
+        return Counter(Domain.of(model, system, config) for config, _, _ in self.levels)
+
+    def describes(self, silicon: Silicon) -> bool:
+        """Whether model and system are the same; engine, release and format may still differ."""
+        return (self.scenario.model, self.scenario.system) == (silicon.model, silicon.system)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest request."""
+        return self.scenario.workload.max_request_tokens
+
+
+def measured_levels(finished: Finished) -> Measured:
+    """Raises InputError for a study that measured nothing, or holds predictions."""
+    levels = tuple(_levels(finished))
+    if not levels and finished.predicted:
+        raise InputError(
+            f"{finished.path}: holds predictions, not measurements: there is nothing to calibrate with. Its runner is "
+            f"{finished.question.runner}; runners that measure or replay: served, recorded"
+        )
+    if not levels:
+        raise InputError(f"{finished.path}: none of its trials was measured: there is nothing to calibrate with")
+    return Measured(study=finished.name, scenario=finished.scenario, levels=levels)
+
+
+def _levels(finished: Finished) -> Iterator[tuple[ServingConfig, LoadedWorkload, Measurement]]:
+    """Without loads that were not kept up with or failed: what was answered there is not what was asked."""
+    for trial in finished.trials:
+        for level in trial.levels if trial.config else ():
+            if level.source in MEASURING and level.kept_up and not level.failed_requests:
+                assert trial.config is not None
+                yield trial.config, _as_run(finished.scenario.workload, level).at(level.load), level
+
+
+def _as_run(workload: Workload, level: Measurement) -> Workload:
+    """With as many requests as were really measured, and the standing start of published benchmark clients."""
+    if workload.trace is not None:
+        return workload
+    return replace(
+        workload,
+        requests=level.requests,
+        standing_start=workload.standing_start or (level.source == "recorded" and workload.shape == "closed_loop"),
+    )
+
+
+def calibrated_by(measured: Measured, silicon: Silicon) -> Calibrated:
+    """The database corrected where the study measured the same; unchanged elsewhere."""
+    if not measured.describes(silicon):
+        return calibrate_search(silicon, ())
+    if measured.longest > silicon.longest_context:
+        silicon = Silicon(silicon.model, silicon.system, longest_context=measured.longest)
+    predictable = {config for config, _, _ in measured.levels if _can_predict(silicon, config)}
+    return calibrate_search(silicon, (level for level in measured.levels if level[0] in predictable))
+
+
+def _can_predict(silicon: Silicon, config: ServingConfig) -> bool:
+    """Without this one configuration a domain can still be calibrated."""
+    with suppress(InfeasibleError), Simulated(silicon).serve(config):
+        return True
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a calibration says of one configuration at one load: the correction and both intervals, or why none.
+
+    `measured` counts what the study measured of its domain. A calibration reads no more than a handful of it, and
+    nothing of configurations that cannot be predicted.
+    """
+
+    study: str
+    found: Calibration | Abstained
+    measured: int
+    ttft: Spread | None = None
+    tpot: Spread | None = None
+
+
+def tell(
+    measured: Measured,
+    calibrated: Calibrated,
+    silicon: Silicon,
+    config: ServingConfig,
+    loaded: LoadedWorkload,
+    level: Measurement,
+) -> Told:
+    """`silicon` is the uncorrected database, `level` the run with the corrected one."""
+    domain = Domain.of(silicon.model, silicon.system, config)
+    known = measured.counted()
+    found = calibrated.outcomes.get(domain)
+    if not isinstance(found, Calibration):
+        others = f"no measurement of {domain} that can be predicted; measured: {', '.join(map(str, known))}"
+        return Told(study=measured.study, found=found or Abstained(reason=others), measured=known[domain])
+    slopes = slopes_of(simulated(silicon), config, loaded)
+    ttft, tpot = found.spread(Latencies(ttft=level.ttft.mean, tpot=level.tpot.mean), slopes)
+    return Told(study=measured.study, found=found, measured=known[domain], ttft=ttft, tpot=tpot)
+
+
+def show_told(console: Console, told: Told) -> None:
+    """The correction in a table, or the abstention on a line."""
+    found = told.found
+    if isinstance(found, Abstained):
+        console.print(f"Not calibrated, the prediction stands as it is: {found}", style="yellow", markup=False)
+        return
+    count = f"{found.measurements} of {plural(told.measured, 'measurement')}"
+    title = f"Calibrated by {count} in study {told.study}: {found.domain}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("corrected")
+    table.add_column("by", justify="right")
+    for name, value in _corrections(found.correction):
+        table.add_row(name, value)
+    for name, spread in (("mean TTFT", told.ttft), ("mean TPOT", told.tpot)):
+        if spread is not None:
+            low, high = spread.interval(SHARE)
+            table.add_row(f"{name}, {SHARE:.0%} interval", f"{milliseconds(low)} to {milliseconds(high)}")
+    console.print(table)
+
+
+def _corrections(correction: Correction) -> Iterator[tuple[str, str]]:
+    yield "passes with prompts (prefill)", f"x {correction.prefill:.2f}"
+    yield "decode steps", f"x {correction.decode:.2f}"
+    yield "each iteration", f"{correction.iteration_s * 1000:+.2f} ms"
+    yield "each request", f"{correction.request_s * 1000:+.1f} ms"
+
+
+def told_document(told: Told) -> dict[str, Any]:
+    """The same as plain data."""
+    found = told.found
+    if isinstance(found, Abstained):
+        return {"study": told.study, "abstained": found.reason}
+    correction = found.correction
+    return {
+        "study": told.study,
+        "abstained": None,
+        "domain": str(found.domain),
+        "measurements": found.measurements,
+        "measured": told.measured,
+        "prefill_factor": correction.prefill,
+        "decode_factor": correction.decode,
+        "iteration_ms": correction.iteration_s * 1000,
+        "request_ms": correction.request_s * 1000,
+        **{
+            f"mean_{name}_ms_interval": _interval(spread)
+            for name, spread in (("ttft", told.ttft), ("tpot", told.tpot))
+            if spread is not None
+        },
+    }
+
+
+def _interval(spread: Spread) -> dict[str, float]:
+    low, high = spread.interval(SHARE)
+    return {"probability": SHARE, "low": low * 1000, "high": high * 1000}
