@@ -5,6 +5,7 @@ EXPERIMENT ?= experiments/gpt-oss-120b-b200-chat.yaml
 BIN := .venv/bin
 INSTALLED := .venv/installed
 ENGINES := .venv-vllm
+OLDER := 0.31.0
 
 .PHONY: tune test engines check docs benchmarks clean
 
@@ -16,8 +17,8 @@ tune: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m "not engine"
 
-## Install vLLM for CPUs (2.5 GB) and run the tests that serve with it.
-engines: $(ENGINES)/installed
+## Install two releases of vLLM for CPUs (2.5 GB each, mostly the same files) and run the tests that serve with them.
+engines: $(ENGINES)/installed $(ENGINES)-$(OLDER)/installed
 	SERVETUNE_REQUIRE_ENGINES=1 $(BIN)/python -m pytest -m engine
 
 ## Run the linters, the type checker and the architecture's contract.
@@ -56,5 +57,9 @@ $(ENGINES)/installed: $(INSTALLED) tests/engines/install.sh tests/engines/requir
 	tests/engines/install.sh $(ENGINES) $(CURDIR)/$(BIN)/uv $(CURDIR)/$(BIN)/python
 	touch $@
 
+$(ENGINES)-$(OLDER)/installed: $(ENGINES)/installed
+	tests/engines/install.sh $(ENGINES)-$(OLDER) $(CURDIR)/$(BIN)/uv $(CURDIR)/$(BIN)/python $(OLDER)
+	touch $@
+
 clean:
-	rm -rf .venv $(ENGINES) build dist
+	rm -rf .venv $(ENGINES) $(ENGINES)-$(OLDER) build dist

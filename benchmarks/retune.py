@@ -77,10 +77,11 @@ def shipped(names: list[str], *, quick: bool) -> None:
         champion = tuned(Session(question=question))
         for engine in (text.partition("@")[0] for text in question.engines):
             old, new = engines()[engine].versions
-            with suppress(InputError):
-                one_release(
-                    question, champion, Engine(name=engines()[engine].name, version=new), older=old, quick=quick
-                )
+            to = Engine(name=engines()[engine].name, version=new)
+            try:
+                one_release(question, champion, to, older=old, quick=quick)
+            except InputError as error:
+                print(f"{question.name:42} {engine} {old} -> {new}: {error}", flush=True)
 
 
 def tuned(session: Session) -> Champion:

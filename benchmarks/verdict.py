@@ -1,16 +1,18 @@
 """How often a verdict is right: synthetic noise of the published size, and recorded runs on several releases."""
 
+import csv
 import math
 import os
 import sys
 from collections import defaultdict
+from importlib.resources import files
 from itertools import combinations
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from runners.recorded import Recording, recordings, served
+from runners.recorded import SAMPLE, Recording, recordings, served
 from tuner.retune.verdict import Findings, Repeat, Window, compare, judge, unpaired
 
 DRAWS = 1000
@@ -83,8 +85,9 @@ def drifting() -> None:
 
 def recorded() -> None:
     known = recordings()
+    experts = experts_parallelism()
     for name, rows in (("clean rows", known.clean), ("all rows, suspect ones too", known.rows)):
-        groups = by_run(rows)
+        groups = by_run(rows, experts)
         repeats = [pair for group in groups.values() for pair in same_release(group)]
         noise = [(family(pair[0]), change(*pair)) for pair in repeats]
         print(f"Recorded, {name}: {len(repeats)} pairs of repeats (same configuration, load and release)")
@@ -93,14 +96,35 @@ def recorded() -> None:
         print()
 
 
-def by_run(rows: tuple[Recording, ...]) -> dict[tuple[object, ...], list[Recording]]:
+def by_run(
+    rows: tuple[Recording, ...], experts: dict[str, tuple[str, str]]
+) -> dict[tuple[object, ...], list[Recording]]:
+    """Runs of one configuration at one load.
+
+    Rows of a model with experts that were published without attention DP and with experts over more GPUs than the
+    attention has (tp1, experts over 4) are told apart by these, too: the layout that was read says nothing of them.
+    """
     groups: dict[tuple[object, ...], list[Recording]] = defaultdict(list)
     for one in rows:
-        workload = one.workload
-        groups[family(one), served(one.config), workload.input_tokens, workload.output_tokens, one.concurrency].append(
-            one
-        )
+        workload, beyond = one.workload, experts.get(one.provenance.split(" (")[0])
+        lengths = workload.input_tokens, workload.output_tokens
+        groups[family(one), served(one.config), beyond, lengths, one.concurrency].append(one)
     return groups
+
+
+def experts_parallelism() -> dict[str, tuple[str, str]]:
+    """Published (moe_tp_size, moe_ep_size), by the row's id, where together they exceed the attention's GPUs."""
+    with files("aiconfigurator_core").joinpath(*SAMPLE).open(encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["mode"] == "agg" and not row["attention_dp_size"]]
+    return {
+        row["id"]: (row["moe_tp_size"], row["moe_ep_size"])
+        for row in rows
+        if size(row["moe_tp_size"]) * size(row["moe_ep_size"]) > size(row["tp_size"])
+    }
+
+
+def size(text: str) -> float:
+    return float(text or 1)
 
 
 def family(one: Recording) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from typing import Final, get_args
 from runners.commands import Address, Command, Place, Role, commands, router
 from runners.process import free_ports, is_free
 from runners.runner import RunFailedError
-from search_spaces.config import EngineName, ServingConfig
+from search_spaces.config import Engine, EngineName, ServingConfig
 from search_spaces.errors import InfeasibleError
 from search_spaces.model import Model
 
@@ -29,13 +29,15 @@ HIDDEN: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 class Installation:
     """The engine as it is installed on this machine, and what it is given beside a configuration.
 
-    `python` is the interpreter of the engine's environment; without it the command is looked up in PATH. `checkpoint`
+    `python` is the interpreter of the engine's environment; without it the command is looked up in PATH. `pythons`
+    names one for each engine instead, by `engine@release`, or by the engine alone for all its releases. `checkpoint`
     and `draft` are loaded in place of the published ones. `args` go to every worker, after those that a configuration
     sets, so that they win; a configuration's `variant` names further ones. `devices` are the GPUs to hand out; None
     where the engine runs without.
     """
 
     python: str | None = None
+    pythons: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None = None
     draft: str | None = None
     model_name: str | None = None
@@ -43,6 +45,24 @@ class Installation:
     variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[str, ...] | None = None
+
+    @property
+    def interpreters(self) -> tuple[str, ...]:
+        """Every interpreter that is named, once."""
+        return tuple(dict.fromkeys([*self.pythons.values(), *([self.python] if self.python else [])]))
+
+    def python_of(self, engine: Engine) -> str | None:
+        """The interpreter of an engine's environment; None where none is named."""
+        return self.pythons.get(f"{engine.name}@{engine.version}") or self.pythons.get(engine.name) or self.python
+
+    def of(self, engine: Engine) -> "Installation":
+        """That of one engine. Raises RunFailedError where interpreters are named, but none for it."""
+        python = self.python_of(engine)
+        if python is None and self.pythons:
+            named = ", ".join(self.pythons)
+            what = f"no interpreter is named for {engine} (there are those of {named})"
+            raise RunFailedError("engine not installed", what, environment=True)
+        return replace(self, python=python, pythons={})
 
     def args_for(self, config: ServingConfig) -> tuple[str, ...]:
         """Raises InfeasibleError for a variant that is not there."""

@@ -4,7 +4,7 @@ import http.client
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,7 +48,8 @@ class Served:
 
     Each run has a folder of its own under `logs`, with the whole log of each process. A load ends early once what is
     `promised` is decided. `gpu_seconds` grows by the GPUs of a configuration for as long as its processes are there,
-    start and end included. `own_parser` is asked about each command before anything starts.
+    start and end included. Of the `own_parsers`, by interpreter, the one of the engine that is served is
+    asked about each command before anything starts.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class Served:
         promised: Sequence[Limit] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        own_parser: OwnParser | None = None,
+        own_parsers: Mapping[str, OwnParser] | None = None,
     ) -> None:
-        self._own_parser = own_parser
+        self._own_parsers = own_parsers or {}
         self._model = model
         self._installation = installation
         self._logs = logs
@@ -80,19 +81,21 @@ class Served:
     @contextmanager
     def serve(self, config: ServingConfig) -> Iterator[Measure]:
         """Raises InfeasibleError for what the engine cannot express, RunFailedError with the cause otherwise."""
-        deployment = plan(self._model, config, self._installation)
-        if self._own_parser:
+        installation = self._installation.of(config.engine)
+        deployment = plan(self._model, config, installation)
+        if installation.python and installation.python in self._own_parsers:
+            parser = self._own_parsers[installation.python]
             for member in deployment.workers:
-                self._own_parser.check(config.engine.name, member.argv, member.files)
+                parser.check(config.engine.name, member.argv, member.files)
         began = self._clock()
         try:
-            with self._up(deployment, config) as up:
+            with self._up(deployment, config, installation) as up:
                 yield up.measure
         finally:
             self._held += (self._clock() - began) * config.gpus
 
     @contextmanager
-    def _up(self, deployment: Deployment, config: ServingConfig) -> "Iterator[_Up]":
+    def _up(self, deployment: Deployment, config: ServingConfig, installation: Installation) -> "Iterator[_Up]":
         folder = _own_folder(self._logs)
         gpus = driver() if deployment.devices else None
         memory = gpus.used_bytes(deployment.devices) if gpus else {}
@@ -107,15 +110,15 @@ class Served:
                 clock=self._clock,
                 sleep=self._sleep,
                 gpus=gpus,
-                asked_name=self._installation.model_name,
+                asked_name=installation.model_name,
             )
             for member in deployment.workers:
-                up.start(member, stack, folder, self._installation)
+                up.start(member, stack, folder, installation)
             stack.callback(up.ask_to_stop)
             for member in deployment.workers:
                 up.wait_for(member)
             if deployment.router:
-                up.start(deployment.router, stack, folder, self._installation)
+                up.start(deployment.router, stack, folder, installation)
                 up.wait_for(deployment.router)
             up.check_release()
             up.starting = False

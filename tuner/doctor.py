@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -211,13 +212,14 @@ class Doctor:
 
     def _installed_for(self, question: Experiment) -> set[str]:
         """Engines in the environment that the experiment names, or in any that was looked at."""
-        own = question.serve.installation(question.path.parent, devices=()).python if question.serve else None
-        if own is None:
+        own = question.serve.installation(question.path.parent, devices=()).interpreters if question.serve else ()
+        if not own:
             return {name for found in self.engines.values() if not isinstance(found, InputError) for name in found}
-        try:
-            return set(installed_engines(Path(own)))
-        except InputError:
-            return set()
+        found: set[str] = set()
+        for python in own:
+            with suppress(InputError):
+                found |= set(installed_engines(Path(python)))
+        return found
 
 
 def _why_not_recorded(question: Experiment) -> str:

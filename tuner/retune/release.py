@@ -39,18 +39,18 @@ class Releases:
     """What is known of an engine's releases; `problem` says why the index is left out."""
 
     engine: EngineName
-    installed: str | None
+    installed: tuple[str, ...]
     indexed: tuple[str, ...]
     problem: str = ""
 
     def newer(self, than: str) -> tuple[str, ...]:
         """Those on the index, and the installed one, that are newer; oldest first."""
-        known = {*self.indexed, *([self.installed] if self.installed else [])}
+        known = {*self.indexed, *self.installed}
         return tuple(sorted((one for one in known if _order(one) > _order(than)), key=_order))
 
 
-def releases(engine: EngineName, index: Index | None) -> Releases:
-    """Looks around; asks no index where `index` is None."""
+def releases(engine: EngineName, index: Index | None, *, elsewhere: Sequence[str] = ()) -> Releases:
+    """Looks around; asks no index where `index` is None. `elsewhere` are releases in environments of their own."""
     indexed: Sequence[str] = ()
     problem = ""
     if index is not None:
@@ -58,16 +58,17 @@ def releases(engine: EngineName, index: Index | None) -> Releases:
             indexed = index(PACKAGES[engine][0])
         except IndexUnreachableError as error:
             problem = str(error)
-    return Releases(engine=engine, installed=installed(engine), indexed=tuple(indexed), problem=problem)
+    return Releases(engine=engine, installed=(*elsewhere, *installed(engine)), indexed=tuple(indexed), problem=problem)
 
 
-def installed(engine: EngineName) -> str | None:
+def installed(engine: EngineName) -> tuple[str, ...]:
+    """The release in servetune's own environment, where there is one."""
     for package in PACKAGES[engine]:
         try:
-            return version(package)
+            return (version(package),)
         except PackageNotFoundError:
             continue
-    return None
+    return ()
 
 
 def pip_index(package: str) -> list[str]:
@@ -107,7 +108,7 @@ def release_named(engine: EngineName, to: str, *, real: bool, known: Releases) -
     if not real:
         valid: tuple[str, ...] = engines()[engine].versions
     elif known.indexed:
-        valid = tuple(sorted({*known.indexed, *([known.installed] if known.installed else [])}, key=_order))
+        valid = tuple(sorted({*known.indexed, *known.installed}, key=_order))
     else:
         valid = ()
     if valid and to not in valid:
@@ -116,9 +117,10 @@ def release_named(engine: EngineName, to: str, *, real: bool, known: Releases) -
 
 
 def newest_known(engine: Engine, *, real: bool, known: Releases) -> str | None:
-    """The newest release to go to; None where there is none newer."""
+    """The newest release to go to; None where there is none newer. Of a real engine, first those that are installed."""
     if real:
         newer = [one for one in known.newer(engine.version) if not _order(one).is_prerelease]
+        newer = [one for one in newer if one in known.installed] or newer
     else:
         newer = [one for one in engines()[engine.name].versions if _order(one) > _order(engine.version)]
     return max(newer, key=_order, default=None)

@@ -1,10 +1,12 @@
 """Retune: after a release, is the champion still the champion, and on which release."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from runners.measurement import Measurement
@@ -22,6 +24,7 @@ from tuner.experiment import Experiment, Retune
 from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.retune.champion import Champion
 from tuner.retune.change import Change, space_changes
+from tuner.retune.installations import check_both_installed
 from tuner.retune.verdict import (
     Arm,
     Comparison,
@@ -57,6 +60,9 @@ SAMPLED = 6
 
 SLOW_TABLE_S = 0.25
 """Kernel tables that take longer for each worker are not read for a whole space where a sample is equal."""
+
+TIMED = 4
+"""Workers whose tables are read to learn how long that takes."""
 
 PARTLY_RANKED = 40
 HOURS_A_MONTH = 730
@@ -168,11 +174,12 @@ def sides(
 ) -> Sides:
     """Both sides of a retune to a release of any engine, or of none, where only the question changed.
 
-    Raises InputError where the champion's own release is gone.
+    Raises InputError where the champion's own release is gone, or a release of a real engine is not installed.
     """
     session = make or (lambda asked: Session(question=asked))
     before = champion.config.engine
     after = to or before
+    check_both_installed(question, before, after)
     old = session(_on(question, before))
     if not old.is_real and before.version not in engines()[before.name].versions:
         there = ", ".join(engines()[before.name].versions)
@@ -476,7 +483,11 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
     session = both.new
     older = _cheaper_release(both.after)
     prior = session.prior
-    if not isinstance(prior, Prior) or older is None or not _is_slow(prior.silicon, champion, both.after, clock):
+    if (
+        not isinstance(prior, Prior)
+        or older is None
+        or not _is_slow(prior.silicon, _probes(champion, both.after), clock)
+    ):
         return prior.rank()
     other = Session(question=_on(session.question, older))
     assert isinstance(other.prior, Prior)
@@ -540,19 +551,22 @@ def _cheaper_release(engine: Engine) -> Engine | None:
     return next((replace(engine, version=version) for version in versions if version != engine.version), None)
 
 
-def _is_slow(silicon: Silicon, champion: Champion, engine: Engine, clock: Callable[[], float]) -> bool:
-    """Whether each worker's tables take long, the first aside, which reads them all."""
+def _probes(champion: Champion, engine: Engine) -> Iterator[ServingConfig]:
+    """Workers of the champion's kind in several sizes."""
     layout = replace(champion.config.layout, replicas=1)
-    configs = [replace(champion.config, engine=engine, layout=replace(layout, tensor=size)) for size in (1, 2, 4, 8)]
-    taken = []
-    for config in configs:
+    for size in (1, 2, 4, 8):
+        yield replace(champion.config, engine=engine, layout=replace(layout, tensor=size))
+
+
+def _is_slow(silicon: Silicon, probes: Iterable[ServingConfig], clock: Callable[[], float]) -> bool:
+    """Whether each worker's tables take long, the first aside, which reads them all; also those found to lack times."""
+    taken: list[float] = []
+    for config in itertools.islice(probes, TIMED):
         began = clock()
-        try:
+        with suppress(InfeasibleError):
             silicon.step_times(step_key(config, config.layout))
-        except InfeasibleError:
-            continue
         taken.append(clock() - began)
-    return len(taken) > 1 and median(taken[1:]) > SLOW_TABLE_S
+    return fmean(taken[1:]) > SLOW_TABLE_S
 
 
 def _workers(scenario: Scenario, ranking: Ranking) -> Iterator[ServingConfig]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from search_spaces.config import flatten
+from search_spaces.config import Speculation, flatten
 from search_spaces.errors import InputError
 from tuner.experiment import read_experiment
 from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
@@ -84,6 +84,15 @@ def test_the_files_to_serve_it_lie_with_its_run(store, found):
     assert {"config.yaml", "commands.txt", "experiment.yaml", "champion.json", "others.jsonl"} == set(files)
     assert files["experiment.yaml"] == QUESTION
     assert "trtllm-serve" in files["commands.txt"]
+    deploy = store.read_files(promoted.run_id, "champion/deploy")
+    assert "trtllm-serve" in "".join(text for name, text in deploy.items() if name.endswith(".sh"))
+
+
+def test_a_champion_without_deployment_files_says_why(store, found):
+    draft = Speculation(method="eagle3", draft_length=2)
+    unpublished = replace(found.config, precision=replace(found.config.precision, weights="nvfp4"), speculation=draft)
+    promoted = champions(store).promote(replace(found, trial=replace(found.trial, config=unpublished)), why="")
+    assert "no checkpoint is published" in store.read_files(promoted.run_id, "champion/deploy")["none.txt"]
 
 
 def test_a_second_promotion_keeps_the_first_within_reach(store, found):

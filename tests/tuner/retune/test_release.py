@@ -20,7 +20,7 @@ from tuner.retune.release import (
 OLD = Engine(name="trtllm", version="1.3.0rc20")
 
 
-def known(*indexed, installed=None):
+def known(*indexed, installed=()):
     return Releases(engine="trtllm", installed=installed, indexed=indexed)
 
 
@@ -44,7 +44,7 @@ def test_a_tag_that_names_no_release_is_refused(image):
 
 
 def test_newer_releases_are_ordered_as_versions_not_as_text():
-    found = known("1.3.0rc9", "1.3.0rc23", "1.3.0", "1.10.0", "1.2.0", installed="1.9.0")
+    found = known("1.3.0rc9", "1.3.0rc23", "1.3.0", "1.10.0", "1.2.0", installed=("1.9.0",))
     assert found.newer("1.3.0rc20") == ("1.3.0rc23", "1.3.0", "1.9.0", "1.10.0")
 
 
@@ -60,12 +60,13 @@ def test_a_real_release_that_is_not_to_be_had_is_refused():
 
 
 def test_a_real_release_is_taken_at_its_word_where_no_index_answered():
-    assert release_named("trtllm", "1.3.7", real=True, known=known(installed="1.3.0")).version == "1.3.7"
+    assert release_named("trtllm", "1.3.7", real=True, known=known(installed=("1.3.0",))).version == "1.3.7"
 
 
 def test_the_newest_release_to_go_to_is_no_pre_release_on_real_engines():
     assert newest_known(OLD, real=True, known=known("1.3.0rc23", "1.3.0", "1.4.0rc1")) == "1.3.0"
     assert newest_known(OLD, real=True, known=known("1.2.0")) is None
+    assert newest_known(OLD, real=True, known=known("1.4.0", "1.5.0", installed=("1.4.0",))) == "1.4.0", "installed"
     assert newest_known(OLD, real=False, known=known("9.9")) == "1.3.0rc23"
 
 
