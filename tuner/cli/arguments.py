@@ -81,7 +81,7 @@ def console(*, quiet: bool = False, errors: bool = False) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if errors else sys.stdout
-    fixed = stream.isatty() or "COLUMNS" in os.environ
+    fixed = (stream is not None and stream.isatty()) or "COLUMNS" in os.environ  # None where it was closed
     return Console(highlight=False, width=None if fixed else PIPE_WIDTH, quiet=quiet, stderr=errors)
 
 
