@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from search_spaces.errors import InputError
 from tests.tuner.test_answer import SCENARIO, level, measured
 from tests.tuner.test_finished import CHAT, study_of
+from tuner.capacity import PRECISION
 from tuner.cost import cost
 from tuner.finished import open_finished
 from tuner.reprice import Terms, read_terms, reprice, rescore, rescored_scenario
@@ -85,11 +86,11 @@ def test_the_bounds_hold_the_cost_at_the_true_capacity(loads, power, limit, capa
 
     one = rescore(scenario_with(tpot_ms_p99=limit), replace(measured(0, *map(at, sorted(loads))), exact=False))
     truth = dollars(at(capacity))
-    assert one.least <= truth * (1 + 1e-6)
+    assert one.least <= truth * (PRECISION if one.exact else 1 + 1e-6)
     if one.level is not None and not one.exact:
         assert truth <= one.cost * (1 + 1e-6)
     if one.exact:
-        assert one.cost == pytest.approx(truth, rel=0.03)
+        assert one.cost == pytest.approx(truth, rel=PRECISION - 1)
 
 
 @pytest.fixture
