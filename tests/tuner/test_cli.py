@@ -313,7 +313,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder):
 BAD_INPUT = {
     "an unknown experiment": (["tune", "gpt-oss-120b-b200-chta"], "valid experiments: gpt-oss-120b-b200-chat, "),
     "a file that is not there": (["tune", "nowhere/small.yaml"], "no file and no experiment 'nowhere/small.yaml'"),
-    "a folder for a file": (["tune", "studies"], "studies: is a folder"),
+    "a folder for a file": (["tune", "."], ".: is a folder"),
     "an unknown command": (["tuen", "small.yaml"], "'tune'"),
     "an unknown option": (["tune", "small.yaml", "--trails", "3"], "--trials"),
     "no experiment": (["tune"], "Missing argument"),
