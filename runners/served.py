@@ -248,6 +248,8 @@ class _Up:
             self.check()
             self.sleep(self.limits.poll_s)
             dead = self._dead_engine()
+        while dead is not None and self.processes[dead].exit_code is None and self.clock() < end:
+            self.sleep(self.limits.poll_s)  # it has said that it is dead, and ends in a moment
         self.check()
         if dead is not None:
             where = f"under load, after {self.seconds:.0f} s ({dead})"
