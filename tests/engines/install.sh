@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes the environment in which the engine tests run vLLM: tests/engines/install.sh FOLDER [UV] [PYTHON] [RELEASE]
-# Without RELEASE, that of requirements.txt. About a minute and 2.5 GB (a second one shares most files with the first). The CPU build of torch comes from a folder of wheels where pip or uv is told of one,
-# else from PyTorch's own index.
+# Without RELEASE, that of requirements.txt. About a minute and 2.5 GB (a second one shares most files with the first).
+# The CPU build of torch comes from a folder of wheels where pip or uv is told of one, else from PyTorch's own index.
 set -euo pipefail
+export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 # the machine's certificates, as pip takes them; the second name is of older releases
 here="$(cd "$(dirname "$0")" && pwd)"
 folder="$1"
 uv="${2:-uv}"
