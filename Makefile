@@ -19,7 +19,8 @@ test: $(INSTALLED)
 
 ## Install two releases of vLLM for CPUs (2.5 GB each, mostly the same files) and run the tests that serve with them.
 engines: $(ENGINES)/installed $(ENGINES)-$(OLDER)/installed
-	SERVETUNE_REQUIRE_ENGINES=1 $(BIN)/python -m pytest -m engine
+	SERVETUNE_REQUIRE_ENGINES=1 SERVETUNE_VLLM_PYTHON=$(CURDIR)/$(ENGINES)/bin/python \
+		$(BIN)/python -m pytest -m engine
 
 ## Run the linters, the type checker and the architecture's contract.
 check: $(INSTALLED)
