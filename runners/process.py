@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,9 @@ KILL_S = 10.0
 """For how long the processes of a killed server may stay."""
 
 POLL_S = 0.05
+
+HANDED_OUT: deque[int] = deque(maxlen=128)
+"""Ports given lately: the system may offer one again before its server listens."""
 
 # Reads until the other end of its stdin is closed, by order or by the death of who held it; then kills the group.
 LEASH = """
@@ -159,12 +163,19 @@ def running(
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> tuple[int, ...]:
     """So many different ports on which nobody listens; another program may still be quicker to take one."""
-    with_sockets = [socket.create_server((host, 0)) for _ in range(count)]
+    with_sockets: list[socket.socket] = []
+    ports: list[int] = []
     try:
-        return tuple(int(held.getsockname()[1]) for held in with_sockets)
+        while len(ports) < count:
+            with_sockets.append(socket.create_server((host, 0)))
+            port = int(with_sockets[-1].getsockname()[1])
+            if port not in HANDED_OUT:
+                ports.append(port)
     finally:
         for held in with_sockets:
             held.close()
+    HANDED_OUT.extend(ports)
+    return tuple(ports)
 
 
 def is_free(port: int, *, host: str = "127.0.0.1") -> bool:
