@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runners.stopping import Limit, Stopping
+from runners.load.stopping import Limit, Stopping
 
 RUNS = 200
 ROOMS = (0.8, 1.0, 1.25)

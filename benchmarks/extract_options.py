@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-TABLES = Path(__file__).parents[1] / "tests" / "runners" / "known_options"
+TABLES = Path(__file__).parents[1] / "tests" / "search_spaces" / "engines" / "known_options"
 
 # Distribution -> table name -> (files with add_argument calls, classes whose fields are options, by file).
 SOURCES: dict[str, dict[str, tuple[list[str], dict[str, list[str]]]]] = {

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from unittest.mock import patch
 
-from runners.recorded import Recording, recordings
-from runners.silicon import HOST_TIMED, TOKENIZATION_S
-from search_spaces.engine import engines
-from tuner.validate import Compared, compare, grouped, sample, score, select
+from runners.recorded.recorded import Recording, recordings
+from runners.simulated.silicon import HOST_TIMED, TOKENIZATION_S
+from search_spaces.engines.engine import engines
+from tuner.evidence.validate import Compared, compare, grouped, sample, score, select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,10 @@ def predicted(rows: Sequence[Recording], causes: Causes) -> list[Compared]:
     }
     timed = HOST_TIMED if causes.gemms else frozenset()
     with (
-        patch("runners.silicon.engines", return_value=facts),
-        patch("runners.simulated.engines", return_value=facts),
-        patch("runners.silicon.HOST_TIMED", timed),
-        patch("runners.silicon.TOKENIZATION_S", TOKENIZATION_S if causes.tokenization else 0.0),
+        patch("runners.simulated.silicon.engines", return_value=facts),
+        patch("runners.simulated.simulated.engines", return_value=facts),
+        patch("runners.simulated.silicon.HOST_TIMED", timed),
+        patch("runners.simulated.silicon.TOKENIZATION_S", TOKENIZATION_S if causes.tokenization else 0.0),
     ):
         return list(compare([loaded(row, causes) for row in rows], ["simulator"]))
 
@@ -71,7 +71,7 @@ def loaded(row: Recording, causes: Causes) -> Recording:
 @cache
 def without_recipes() -> dict[str, Recording]:
     """The rows as the aggregated launch scripts would have started them."""
-    with patch("runners.recorded.recipe", return_value=None):
+    with patch("runners.recorded.recorded.recipe", return_value=None):
         return {row.provenance: row for row in recordings.__wrapped__().rows}
 
 

@@ -27,22 +27,22 @@ from rich.table import Table
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from runners.estimated import Estimated
-from runners.silicon import Silicon
-from runners.workload import Lengths, Workload
-from search_spaces.engine import find_engine
-from search_spaces.hardware import find_system, list_price
-from search_spaces.model import find_model
+from runners.simulated.estimated import Estimated
+from runners.simulated.silicon import Silicon
+from runners.workload.workload import Lengths, Workload
+from search_spaces.engines.engine import find_engine
+from search_spaces.hardware.system import find_system, list_price
+from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.answer import Answer
-from tuner.cost import dollars_per_million
-from tuner.prior import Prior
-from tuner.sampler import BeliefSampler
-from tuner.scenario import Scenario
-from tuner.search import Budget, Search
-from tuner.sla import Sla, read_promise
-from tuner.study_file import open_study
-from tuner.tracking import Untracked
+from tuner.scenario.cost import dollars_per_million
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.sla import Sla, read_promise
+from tuner.search.ranking import Prior
+from tuner.search.sampler import BeliefSampler
+from tuner.search.search import Budget, Search
+from tuner.study.answer import Answer
+from tuner.study.journal import open_study
+from tuner.tracking.record import Untracked
 
 BIN = Path(sys.executable).parent
 # Finer than the usual dimension, because the peer's context tokens are.

@@ -21,8 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from runners.stream import Answer, Body, Client, TimedSelector
-from tests.runners.golden_server import GoldenServer, Plan
+from runners.load.stream import Answer, Body, Client, TimedSelector
+from tests.runners.load.golden_server import GoldenServer, Plan
 
 STREAMS = (1, 10, 50, 100, 200)
 ROUNDS = 3

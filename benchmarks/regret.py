@@ -2,8 +2,8 @@
 
 python benchmarks/regret.py [--recorded | --simulated] [--seeds 20] [--plot regret.html]
 
-Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.replay`. A measurement is one published row
-(configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of those measured
+Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.evidence.replay`. A measurement is one
+published row (configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of those measured
 so far that keep the SLA; its share is held against the best of all rows, and an answer that breaks the SLA, or none,
 scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows, and shows the
 errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model, on rows of
@@ -42,23 +42,23 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from runners.recorded import Recording
-from runners.silicon import SEQUENCES, Silicon
-from runners.steady_state import SteadyPoint, SteadyState
-from runners.workload import Lengths, Workload
+from runners.recorded.recorded import Recording
+from runners.simulated.silicon import SEQUENCES, Silicon
+from runners.simulated.steady_state import SteadyPoint, SteadyState
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import ServingConfig
-from search_spaces.engine import find_engine
+from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
-from search_spaces.hardware import find_system, list_price
-from search_spaces.model import find_model
+from search_spaces.hardware.system import find_system, list_price
+from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.belief import SIMULATOR_BIAS, Array, Belief, CostOf, Option, Place, Places, kernel_of, place_of
-from tuner.prior import Candidate, Prior, Uninformed
-from tuner.replay import BLACKWELL, Case, Limits, Prediction, cases, rate_per_gpu
-from tuner.sampler import RECORD, BeliefSampler
-from tuner.scenario import Scenario
-from tuner.sla import Sla, read_promise
-from tuner.validate import compare
+from tuner.evidence.replay import BLACKWELL, Case, Limits, Prediction, cases, rate_per_gpu
+from tuner.evidence.validate import compare
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.sla import Sla, read_promise
+from tuner.search.ranking import Candidate, Prior, Uninformed
+from tuner.search.sampler import RECORD, BeliefSampler
+from tuner.search.surrogate import SIMULATOR_BIAS, Array, Belief, CostOf, Option, Place, Places, kernel_of, place_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -92,8 +92,8 @@ def version(rows: Sequence[Recording]) -> str:
     """Of the code that predicts, and of the rows."""
     digest = hashlib.sha256()
     for room in ("runners", "search_spaces"):
-        for file in sorted((Path(__file__).parents[1] / room).iterdir()):
-            if file.is_file():
+        for file in sorted((Path(__file__).parents[1] / room).rglob("*.*")):
+            if file.suffix in {".py", ".yaml", ".csv"}:
                 digest.update(file.read_bytes())
     digest.update("".join(row.provenance for row in rows).encode())
     return digest.hexdigest()[:16]

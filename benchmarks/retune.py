@@ -19,17 +19,17 @@ from shifted import Shift, ShiftedSession, Shifts
 
 from runners.runner import RunFailedError
 from search_spaces.config import Engine
-from search_spaces.engine import engines
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL
-from tuner.experiment import Experiment, list_experiments, read_experiment
+from tuner.app import Session
 from tuner.retune.champion import Champion, candidate
 from tuner.retune.retune import Retuned, retune, sides
-from tuner.sampler import BeliefSampler
-from tuner.search import Budget, Search, best_trial, measure_capacity, objective
-from tuner.session import Session
-from tuner.tracking import Untracked
-from tuner.trial import Trial
+from tuner.scenario.experiment import Experiment, list_experiments, read_experiment
+from tuner.search.sampler import BeliefSampler
+from tuner.search.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.search.trial import Trial
+from tuner.tracking.record import Untracked
 
 SMALL = """\
 model: gpt-oss-120b

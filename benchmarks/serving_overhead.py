@@ -13,14 +13,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from runners.deployment import Installation
-from runners.served import Served
-from runners.time_limits import TimeLimits
-from runners.workload import Lengths, Workload
+from runners.served.deployment import Installation
+from runners.served.served import Served
+from runners.served.time_limits import TimeLimits
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Engine, ServingConfig
-from search_spaces.model import find_model
+from search_spaces.models.model import find_model
 
-FAKE = Path(__file__).parents[1] / "tests" / "runners" / "fake_server.py"
+FAKE = Path(__file__).parents[1] / "tests" / "runners" / "served" / "fake_server.py"
 CONFIG = ServingConfig(engine=Engine(name="vllm", version="1.2.3"), batching=Batching(max_sequences=8))
 WORKLOAD = Workload(input_tokens=Lengths(low=8, high=12), output_tokens=Lengths(low=16, high=16), requests=50)
 TURNS = 5

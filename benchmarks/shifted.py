@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from runners.silicon import Silicon, StepKey
-from runners.step_time import Curve, StepTimes, Surface
-from tuner.session import Session
+from runners.simulated.silicon import Silicon, StepKey
+from runners.simulated.step_time import Curve, StepTimes, Surface
+from tuner.app import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,13 +17,13 @@ from rich.table import Table
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from runners.silicon import Silicon
-from runners.simulated import Simulated
-from runners.workload import Lengths, Workload
+from runners.simulated.silicon import Silicon
+from runners.simulated.simulated import Simulated
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Layout, Precision, ServingConfig
-from search_spaces.engine import find_engine
-from search_spaces.hardware import find_system
-from search_spaces.model import find_model
+from search_spaces.engines.engine import find_engine
+from search_spaces.hardware.system import find_system
+from search_spaces.models.model import find_model
 
 REPEATS = 9
 

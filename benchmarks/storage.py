@@ -24,8 +24,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from tuner.study_file import open_study
-from tuner.trial import Trial, trial_to_json
+from tuner.search.trial import Trial, trial_to_json
+from tuner.study.journal import open_study
 
 RECORD = Trial(number=0, ending="failed", cause="benchmark", detail="x" * 4000)
 

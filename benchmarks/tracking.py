@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from runners.measurement import Measurement, Percentiles
-from runners.workload import Lengths, Workload
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Engine, Layout, Precision, ServingConfig
-from search_spaces.hardware import Price, find_system
-from search_spaces.model import find_model
+from search_spaces.hardware.system import Price, find_system
+from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.mlflow_tracker import MlflowTracker
-from tuner.scenario import Scenario
-from tuner.sla import Promise, Sla
-from tuner.tracking import Tracker, Untracked
-from tuner.trial import Trial
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.sla import Promise, Sla
+from tuner.search.trial import Trial
+from tuner.tracking.mlflow_tracker import MlflowTracker
+from tuner.tracking.record import Tracker, Untracked
 
 TRTLLM = Engine(name="trtllm", version="1.3.0rc20")
 PACES = {"all at once": 0.0, "one in 50 ms": 0.05}

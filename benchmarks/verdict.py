@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from runners.recorded import SAMPLE, Recording, recordings, served
+from runners.recorded.recorded import SAMPLE, Recording, recordings, served
 from tuner.retune.verdict import Findings, Repeat, Window, compare, judge, unpaired
 
 DRAWS = 1000

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from runners.measurement import Measurement
-from runners.workload import LoadedWorkload
+from runners.workload.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
 
 Measure = Callable[[LoadedWorkload], Measurement]

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator
 
 from search_spaces.config import Batching, Engine, Layout, Precision, ServingConfig, Weights
-from search_spaces.engine import engines
-from search_spaces.model import KV_BYTES, Model
+from search_spaces.engines.engine import engines
+from search_spaces.models.model import KV_BYTES, Model
 
 
 def default_configs(model: Model, engine: Engine, gpus: int) -> Iterator[Iterator[ServingConfig]]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from search_spaces.config import Batching, Layout, ServingConfig
-from search_spaces.engine import engines
-from search_spaces.engine_laws import unsupported
+from search_spaces.engines.engine import engines
+from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError
-from search_spaces.hardware import System
-from search_spaces.model import WEIGHT_BYTES, Model
+from search_spaces.hardware.system import System
+from search_spaces.models.model import WEIGHT_BYTES, Model
 
 GIB = 1 << 30
 

@@ -14,10 +14,10 @@ from search_spaces.config import (
     ServingConfig,
     Speculation,
 )
-from search_spaces.engine import engines
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
-from search_spaces.hardware import System
-from search_spaces.model import KV_BYTES, Model
+from search_spaces.hardware.system import System
+from search_spaces.models.model import KV_BYTES, Model
 
 Value = str | int
 Params = dict[str, Value]

@@ -4,17 +4,17 @@ from importlib.resources import files
 from typing import Any, cast
 
 
-def read_yaml(name: str) -> dict[str, Any]:
-    """A mapping from a YAML file of this package."""
+def read_yaml(package: str, name: str) -> dict[str, Any]:
+    """A mapping from a YAML file of a package."""
     from ruamel.yaml import YAML
 
-    text = files("search_spaces").joinpath(name).read_text(encoding="utf-8")
+    text = files(package).joinpath(name).read_text(encoding="utf-8")
     return cast("dict[str, Any]", YAML(typ="safe", pure=True).load(text))
 
 
-def read_csv(name: str) -> list[dict[str, str]]:
-    """Rows of a CSV file of this package."""
+def read_csv(package: str, name: str) -> list[dict[str, str]]:
+    """Rows of a CSV file of a package."""
     import csv
 
-    text = files("search_spaces").joinpath(name).read_text(encoding="utf-8")
+    text = files(package).joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

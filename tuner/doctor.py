@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from runners.commands import PORTS, SIDE_CHANNELS, Place
-from runners.installed import installed_engines
-from search_spaces.engine import engines
+from runners.served.installed import installed_engines
+from search_spaces.engines.commands import PORTS, SIDE_CHANNELS, Place
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InputError
-from search_spaces.hardware import systems
-from tuner.experiment import Experiment
-from tuner.mlflow_tracker import check_tracking_uri, default_tracking_uri, shown
-from tuner.wording import plural
+from search_spaces.hardware.system import systems
+from tuner.scenario.experiment import Experiment
+from tuner.show.words import plural
+from tuner.tracking.mlflow_tracker import check_tracking_uri, default_tracking_uri, shown
 
 State = Literal["ok", "absent", "broken"]
 Answer = Literal["served", "recorded", "simulated", "nothing"]
@@ -147,7 +147,7 @@ class Doctor:
 
     @cached_property
     def _kernel_data(self) -> Check:
-        from runners.silicon import kernel_releases
+        from runners.simulated.silicon import kernel_releases
 
         known = {name: kernel_releases(system) for name, system in systems().items()}
         releases = dict.fromkeys(str(release) for of_system in known.values() for release in of_system)
@@ -223,7 +223,7 @@ class Doctor:
 
 
 def _why_not_recorded(question: Experiment) -> str:
-    from runners.recorded import recordings
+    from runners.recorded.recorded import recordings
 
     scenario, workload = question.scenario(), question.scenario().workload
     if workload.trace is not None:
@@ -239,7 +239,7 @@ def _why_not_recorded(question: Experiment) -> str:
 
 
 def _why_not_simulated(question: Experiment) -> str:
-    from runners.silicon import kernel_releases
+    from runners.simulated.silicon import kernel_releases
 
     scenario = question.scenario()
     known = set(kernel_releases(scenario.system))

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from tuner import experiment, finished
-from tuner.experiment import Experiment
-from tuner.finished import Finished
+from tuner.scenario import experiment
+from tuner.scenario.experiment import Experiment
+from tuner.study import finished_study
+from tuner.study.finished_study import Finished
 
 STUDIES = Path("studies")
 
@@ -32,8 +33,8 @@ def tune(
     """
     from rich.console import Console
 
-    from tuner.session import Session, Where
-    from tuner.session import tune as run
+    from tuner.app import Session, Where
+    from tuner.app import tune as run
 
     asked = question if isinstance(question, Experiment) else read_experiment(question)
     session = Session(question=asked)
@@ -44,4 +45,4 @@ def tune(
 
 def open_finished(name: str, *, studies: str | Path = STUDIES) -> Finished:
     """A study by its name, its file, or its experiment's name where that has one study. Raises InputError."""
-    return finished.open_finished(Path(studies), name)
+    return finished_study.open_finished(Path(studies), name)

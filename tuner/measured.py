@@ -10,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from runners.calibration import (
+from runners.measurement import Measurement
+from runners.simulated.calibration import (
     Abstained,
     Calibrated,
     Calibration,
@@ -22,15 +23,14 @@ from runners.calibration import (
     simulated,
     slopes_of,
 )
-from runners.measurement import Measurement
-from runners.silicon import Silicon
-from runners.simulated import Simulated
-from runners.workload import LoadedWorkload, Workload
+from runners.simulated.silicon import Silicon
+from runners.simulated.simulated import Simulated
+from runners.workload.workload import LoadedWorkload, Workload
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError, InputError
-from tuner.finished import Finished
-from tuner.scenario import Scenario
-from tuner.wording import milliseconds, plural
+from tuner.scenario.scenario import Scenario
+from tuner.show.words import milliseconds, plural
+from tuner.study.finished_study import Finished
 
 MEASURING = ("measured", "recorded")
 """Sources of levels that something real stands behind."""

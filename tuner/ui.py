@@ -16,10 +16,10 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from search_spaces.errors import InputError
-from tuner.mlflow_tracker import experiment_name, shown
-from tuner.mlflow_view import view_path
-from tuner.mlflow_writer import STUDY_TAG
-from tuner.scenario import Scenario
+from tuner.scenario.scenario import Scenario
+from tuner.tracking.mlflow_tracker import experiment_name, shown
+from tuner.tracking.mlflow_view import view_path
+from tuner.tracking.mlflow_writer import STUDY_TAG
 
 HOST = "127.0.0.1"
 START_S = 60.0

@@ -10,15 +10,15 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from runners.deployment import Installation
-from runners.process import is_free
 from runners.runner import RunFailedError
-from runners.served import Served
-from runners.time_limits import TimeLimits
-from runners.workload import Lengths, Workload
+from runners.served.deployment import Installation
+from runners.served.process import is_free
+from runners.served.served import Served
+from runners.served.time_limits import TimeLimits
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig, Speculation
-from search_spaces.model import Model
-from tuner.own_facts import entry_of
+from search_spaces.models.model import Model
+from tuner.scenario.own_facts import entry_of
 
 pytestmark = pytest.mark.engine
 

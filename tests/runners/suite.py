@@ -8,7 +8,7 @@ import pytest
 
 from runners.measurement import METRICS, Measurement
 from runners.runner import Metered, RunFailedError, Runner
-from runners.workload import Workload
+from runners.workload.workload import Workload
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
 

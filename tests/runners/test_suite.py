@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from runners.deployment import Installation
-from runners.estimated import Estimated
-from runners.recorded import Recorded, recordings, served
-from runners.served import Served
-from runners.silicon import Silicon
-from runners.simulated import Simulated
-from runners.time_limits import TimeLimits
-from runners.workload import Lengths, Workload
+from runners.recorded.recorded import Recorded, recordings, served
+from runners.served.deployment import Installation
+from runners.served.served import Served
+from runners.served.time_limits import TimeLimits
+from runners.simulated.estimated import Estimated
+from runners.simulated.silicon import Silicon
+from runners.simulated.simulated import Simulated
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, Precision, ServingConfig
-from search_spaces.hardware import find_system
-from search_spaces.model import find_model
+from search_spaces.hardware.system import find_system
+from search_spaces.models.model import find_model
 from tests.runners.suite import Case, RunnerSuite
 
-FAKE = Path(__file__).parent / "fake_server.py"
+FAKE = Path(__file__).parent / "served" / "fake_server.py"
 PREDICTED = ServingConfig(
     engine=Engine(name="trtllm", version="1.3.0rc20"),
     layout=Layout(replicas=8),

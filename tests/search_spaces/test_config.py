@@ -23,7 +23,7 @@ from search_spaces.config import (
     unflatten,
 )
 from search_spaces.errors import UnknownNameError
-from search_spaces.model import KV_BYTES, WEIGHT_BYTES
+from search_spaces.models.model import KV_BYTES, WEIGHT_BYTES
 
 SIZES = st.integers(1, 72)
 LAYOUTS = st.builds(Layout, tensor=SIZES, pipeline=SIZES, attention_dp=SIZES, expert=SIZES, replicas=SIZES)

@@ -7,11 +7,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.config import Batching, Disaggregation, Layout, Precision, ServingConfig, Speculation
-from search_spaces.engine import find_engine
+from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
 from search_spaces.fit import GIB, check, kv_capacity, memory
-from search_spaces.hardware import System, find_system, systems
-from search_spaces.model import Model, find_model, models
+from search_spaces.hardware.system import System, find_system, systems
+from search_spaces.models.model import Model, find_model, models
 from search_spaces.space import full_space
 
 TRTLLM = find_engine("trtllm")

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.engine import find_engine
+from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
-from search_spaces.hardware import systems
-from search_spaces.model import models
+from search_spaces.hardware.system import systems
+from search_spaces.models.model import models
 from search_spaces.space import PREFILL, SearchSpace, full_space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

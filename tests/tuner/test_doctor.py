@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from runners.silicon import kernel_releases
+from runners.simulated.silicon import kernel_releases
 from search_spaces.errors import InputError
-from search_spaces.hardware import find_system
+from search_spaces.hardware.system import find_system
 from tuner.cli import app
 from tuner.doctor import Check, Doctor, Gpu, nvidia_smi
-from tuner.experiment import find_experiment, read_experiment
+from tuner.scenario.experiment import find_experiment, read_experiment
 
 CHAT = "gpt-oss-120b-b200-chat"
 B200 = Gpu(name="NVIDIA B200", memory="183359 MiB", driver="580.65.06")
@@ -100,14 +100,14 @@ def test_kernel_data_is_found_release_by_release():
 
 
 def test_the_releases_are_those_whose_tables_can_be_opened():
-    from runners.silicon import _database
+    from runners.simulated.silicon import _database
 
     for release in kernel_releases(find_system("b200")):
         assert _database("b200_sxm", release) is not None
 
 
 def test_without_the_tables_nothing_works(monkeypatch):
-    monkeypatch.setattr("runners.silicon.find_spec", lambda name: None)
+    monkeypatch.setattr("runners.simulated.silicon.find_spec", lambda name: None)
     assert check("kernel data").fails
 
 
@@ -244,7 +244,7 @@ def test_what_nobody_published_is_not_recorded():
 
 
 def test_without_any_way_the_answer_is_nothing(monkeypatch):
-    monkeypatch.setattr("runners.silicon.find_spec", lambda name: None)
+    monkeypatch.setattr("runners.simulated.silicon.find_spec", lambda name: None)
     here = possible("gpt-oss-120b-b200-azure-conv")
     assert here.answers == ("nothing",)
     assert "no kernel data for" in here.reason

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from search_spaces.errors import InputError
-from tests.tuner.test_own_facts import MODEL, SYSTEM
+from tests.tuner.scenario.test_own_facts import MODEL, SYSTEM
 from tuner.cli import app
 
-FAKE = Path(__file__).parents[1] / "runners" / "fake_server.py"
+FAKE = Path(__file__).parents[1] / "runners" / "served" / "fake_server.py"
 QUESTION = """\
 model: model.yaml
 system: system.yaml

@@ -82,10 +82,10 @@ def promote(
 
         servetune champion promote gpt-oss-120b-b200-chat --why "first deployment"
     """
-    from tuner.finished import newest_finished
     from tuner.retune.champion import candidate_of
     from tuner.retune.lease import Lease, ModelTags
     from tuner.retune.registry import model_name
+    from tuner.study.finished_study import newest_finished
 
     finished, others = newest_finished(studies, study)
     candidate = candidate_of(finished, trial)

@@ -10,7 +10,7 @@ from tuner.cli.arguments import STUDIES, Json, Quiet, Studies, Study, console, p
 
 if TYPE_CHECKING:
     from tuner.deploy.plan import Files
-    from tuner.finished import Finished
+    from tuner.study.finished_study import Finished
 
 
 def deploy(  # noqa: PLR0913, PLR0917 one for each option
@@ -46,7 +46,7 @@ def deploy(  # noqa: PLR0913, PLR0917 one for each option
     """
     from tuner.deploy.deploy import deployment, find_target, plan_of, write_folder
     from tuner.deploy.plan import TOKEN_SECRET
-    from tuner.finished import open_finished
+    from tuner.study.finished_study import open_finished
 
     chosen = find_target(target)
     finished = open_finished(studies, study)

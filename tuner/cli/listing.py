@@ -30,7 +30,7 @@ def list_known(
 
         servetune list systems --json | jq '.[] | {name, gpus}'
     """
-    from tuner.catalogue import CATALOGUES, FACTS
+    from tuner.show.catalogue import CATALOGUES, FACTS
 
     if what not in CATALOGUES:
         raise UnknownNameError("list", what, CATALOGUES)
@@ -42,6 +42,6 @@ def list_known(
     else:
         out.print(CATALOGUES[what]())
     if write is not None:
-        from tuner.recorded_scenario import write_questions
+        from tuner.scenario.recorded import write_questions
 
         out.print(f"{write_questions(write)} experiments written to {write}", markup=False)

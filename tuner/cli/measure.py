@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runners.load import LoadReport
+    from runners.load.load import LoadReport
     from runners.measurement import Measurement
-    from tuner.deployment_load import Deployment, Sending
-    from tuner.scenario import Scenario
+    from tuner.scenario.scenario import Scenario
+    from tuner.search.deployment_load import Deployment, Sending
 
 
 def measure(  # noqa: PLR0913, PLR0917 one for each option
@@ -88,9 +88,9 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     """
     from dataclasses import replace
 
-    from tuner.deployment_load import Deployment, Sending
-    from tuner.deployment_load import model_name as found_model
-    from tuner.experiment import find_experiment, read_experiment
+    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.search.deployment_load import Deployment, Sending
+    from tuner.search.deployment_load import model_name as found_model
 
     if not url:
         given = (model_name, gpus, requests, chat or None, api_key_env, tokenizer)
@@ -119,8 +119,8 @@ def _measure_there(
 ) -> None:
     """Loads what is up."""
     from runners.runner import RunFailedError
-    from tuner.console import show_level, show_question
-    from tuner.deployment_load import measure_deployment
+    from tuner.search.deployment_load import measure_deployment
+    from tuner.show.terminal import show_level, show_question
 
     where = ", ".join(deployment.urls)
     out, spoken = console(), console(errors=as_json, quiet=quiet)
@@ -159,10 +159,10 @@ def _measure_here(experiment: str, settings: list[str], load: float | None, *, a
     """Starts one configuration for real, measures it and ends it."""
     from runners.runner import RunFailedError
     from search_spaces.errors import InfeasibleError
-    from tuner.console import show_measurement, show_question
-    from tuner.experiment import find_experiment, read_experiment
-    from tuner.figures import config_figures
-    from tuner.session import Session
+    from tuner.app import Session
+    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.show.figures import config_figures
+    from tuner.show.terminal import show_measurement, show_question
 
     session = Session(question=read_experiment(find_experiment(experiment), runner="served"))
     scenario = session.scenario
@@ -186,7 +186,7 @@ def _measure_here(experiment: str, settings: list[str], load: float | None, *, a
 
 
 def _print_json(scenario: "Scenario", level: "Measurement", about: dict[str, object]) -> None:
-    from tuner.figures import level_figures
+    from tuner.show.figures import level_figures
 
     print_json({"experiment": scenario.name, **about, **level_figures(scenario, level)})
 
@@ -201,7 +201,7 @@ def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement
 
 def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
     """One line for each load, as it ends."""
-    from tuner.wording import milliseconds, plural, rate
+    from tuner.show.words import milliseconds, plural, rate
 
     level = report.measurement
     kept = "kept" if scenario.sla.kept_by(level) else "missed"

@@ -52,10 +52,10 @@ def report(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     chosen = _format("json" if as_json and output is None else format_, output)
-    from tuner.finished import open_finished
-    from tuner.report.economics import Demand
-    from tuner.report.render import FORMATS as RENDERERS
-    from tuner.report.report import Report
+    from tuner.show.report.economics import Demand
+    from tuner.show.report.render import FORMATS as RENDERERS
+    from tuner.show.report.report import Report
+    from tuner.study.finished_study import open_finished
 
     finished = open_finished(studies, study)
     if output is None and chosen == "html":

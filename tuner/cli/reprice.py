@@ -8,7 +8,7 @@ from tuner.cli import completion
 from tuner.cli.arguments import EXIT_SLA_MISSED, STUDIES, Json, Studies, console, print_json
 
 if TYPE_CHECKING:
-    from tuner.reprice import Repriced
+    from tuner.study.reprice import Repriced
 
 
 def reprice(
@@ -41,10 +41,10 @@ def reprice(
     Exit codes: 0 scored, 2 unusable input, 3 no measured load of some study keeps the SLA.
     """
     from search_spaces.errors import InputError
-    from tuner.finished import open_finished
-    from tuner.reprice import read_terms
-    from tuner.reprice import reprice as run
-    from tuner.reprice_view import document, show_repriced, table
+    from tuner.show.reprice_view import document, show_repriced, table
+    from tuner.study.finished_study import open_finished
+    from tuner.study.reprice import read_terms
+    from tuner.study.reprice import reprice as run
 
     terms = read_terms(price, date, sla or ())
     out = console()

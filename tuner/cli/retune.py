@@ -118,7 +118,7 @@ def _names(experiment: str) -> list[str]:
 
 
 def _known_engine(name: str | None) -> "EngineName | None":
-    from search_spaces.engine import engines
+    from search_spaces.engines.engine import engines
 
     if name is not None and name not in engines():
         raise UnknownNameError("engine", name, engines())

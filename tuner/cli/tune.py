@@ -28,11 +28,11 @@ from tuner.cli.arguments import (
 if TYPE_CHECKING:
     from runners.measurement import Measurement
     from search_spaces.config import ServingConfig
-    from tuner.experiment import Experiment as Question
+    from tuner.app import Outcome, Session
     from tuner.measured import Measured, Told
-    from tuner.scenario import Scenario
-    from tuner.session import Outcome, Session
-    from tuner.trial import Trial
+    from tuner.scenario.experiment import Experiment as Question
+    from tuner.scenario.scenario import Scenario
+    from tuner.search.trial import Trial
 
 
 def tune(  # noqa: PLR0913, PLR0917 one for each option
@@ -69,11 +69,11 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     """
     one_voice(quiet=quiet, verbose=verbose)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tuner.console import show_next, show_verdict
-    from tuner.experiment import find_experiment, read_experiment
-    from tuner.progress import trial_line
-    from tuner.session import Session, Where
-    from tuner.session import tune as run
+    from tuner.app import Session, Where
+    from tuner.app import tune as run
+    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.show.progress import trial_line
+    from tuner.show.terminal import show_next, show_verdict
 
     session = Session(question=read_experiment(find_experiment(experiment), runner=runner))
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
@@ -86,7 +86,7 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     spoken = console(quiet=True) if quiet or as_json else bars
     outcome = run(session, where, trials=trials, console=spoken, bars=bars, told=told)
     if as_json:
-        from tuner.outcome_json import outcome_document
+        from tuner.show.outcome import outcome_document
 
         print_json(outcome_document(session, outcome, where))
     else:
@@ -141,10 +141,10 @@ def simulate(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
-    from tuner.console import show_measurement, show_question
-    from tuner.experiment import find_experiment, read_experiment
-    from tuner.finished import open_finished
     from tuner.measured import Measured, measured_levels, show_told
+    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.show.terminal import show_measurement, show_question
+    from tuner.study.finished_study import open_finished
 
     question = read_experiment(find_experiment(experiment))
     measured: Measured | None = None
@@ -175,8 +175,8 @@ def simulate(
 
 
 def _session(question: "Question", measured: "Measured | None") -> "Session":
+    from tuner.app import Session
     from tuner.measured import calibrated_by
-    from tuner.session import Session
 
     if measured is None:
         return Session(question=question)
@@ -196,8 +196,8 @@ def _told(
 
 
 def _print_level(scenario: "Scenario", config: "ServingConfig", level: "Measurement", told: "Told | None") -> None:
-    from tuner.figures import config_figures, level_figures
     from tuner.measured import told_document
+    from tuner.show.figures import config_figures, level_figures
 
     calibration = {} if told is None else {"calibration": told_document(told)}
     about = {"experiment": scenario.name, "config": config_figures(config)}

@@ -28,8 +28,8 @@ def ui(
 
         servetune ui gpt-oss-120b-b200-chat --optuna
     """
-    from tuner.finished import find_study, open_finished
-    from tuner.mlflow_tracker import check_tracking_uri, default_tracking_uri
+    from tuner.study.finished_study import find_study, open_finished
+    from tuner.tracking.mlflow_tracker import check_tracking_uri, default_tracking_uri
     from tuner.ui import mlflow_page, optuna_page
 
     signal.signal(signal.SIGTERM, _end)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runners.recorded import Recording
-    from tuner.calibrated import Page
-    from tuner.fidelity import Fidelity
-    from tuner.validate import Compared
+    from runners.recorded.recorded import Recording
+    from tuner.evidence.calibrated import Page
+    from tuner.evidence.fidelity import Fidelity
+    from tuner.evidence.validate import Compared
 
 QUIET_TABLES = 2
 """Coverage and errors; the others say where the errors lie."""
@@ -57,10 +57,10 @@ def validate(
         servetune validate --rows 200 --json | jq .scores
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from runners.recorded import recordings
+    from runners.recorded.recorded import recordings
     from tuner import calibrated as calibration
     from tuner import fidelity
-    from tuner.validate import sample, select
+    from tuner.evidence.validate import sample, select
 
     if output is not None:
         (calibration if calibrated else fidelity).check_kind(output)
@@ -99,8 +99,8 @@ def _write(write: "Callable[[Path], None]", output: Path | None, *, as_json: boo
 
 def _compared(bars: "Console", rows: "Sequence[Recording]") -> "list[Compared]":
     """All rows, or those until Ctrl-C. Raises KeyboardInterrupt where there are none."""
-    from tuner.fidelity import progress
-    from tuner.validate import compare
+    from tuner.evidence.fidelity import progress
+    from tuner.evidence.validate import compare
 
     compared: list[Compared] = []
     try:
@@ -113,7 +113,7 @@ def _compared(bars: "Console", rows: "Sequence[Recording]") -> "list[Compared]":
 
 
 def _tell(page: "Fidelity | Page", *, as_json: bool, quiet: bool) -> None:
-    from tuner.fidelity import as_document, show
+    from tuner.evidence.fidelity import as_document, show
 
     if as_json:
         print_json(as_document(page))

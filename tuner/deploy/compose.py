@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from runners.commands import Address, router
-from search_spaces.engine import engines
+from search_spaces.engines.commands import Address, router
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InputError
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed, yaml_text
 from tuner.deploy.scripts import LOAD_BALANCER, load_balancer

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runners.commands import Command, Orchestrator, caveats
-from runners.deployment import Installation
-from runners.workload import Workload
+from runners.served.deployment import Installation
+from runners.workload.workload import Workload
 from search_spaces.config import ENGINES, EngineName, ServingConfig
-from search_spaces.engine import engines
+from search_spaces.engines.commands import Command, Orchestrator, caveats
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
-from tuner.console import PREDICTION
 from tuner.deploy.compose import COMPOSE_FILE, compose_files
 from tuner.deploy.dynamo import GRAPH, dynamo_files
 from tuner.deploy.gpus_asked import gpus_asked
@@ -22,9 +21,10 @@ from tuner.deploy.kubernetes import MANIFESTS, kubernetes_files
 from tuner.deploy.llm_d import CHART, VALUES, llmd_files
 from tuner.deploy.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
 from tuner.deploy.scripts import shell_files
-from tuner.finished import Finished
-from tuner.scenario import Scenario
-from tuner.wording import in_words, milliseconds, plural, rate
+from tuner.scenario.scenario import Scenario
+from tuner.show.terminal import PREDICTION
+from tuner.show.words import in_words, milliseconds, plural, rate
+from tuner.study.finished_study import Finished
 
 MARKER = ".servetune-deployment.json"
 """Says that a folder is ours, and which files in it are."""

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from runners import dynamo
-from runners.commands import Command
+from search_spaces.engines import dynamo
+from search_spaces.engines.commands import Command
 from tuner.deploy.compose import EVERYWHERE, in_container
 from tuner.deploy.kubernetes import MOUNT, folder_mounts, folder_volumes
 from tuner.deploy.plan import Files, Plan, yaml_text

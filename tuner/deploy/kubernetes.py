@@ -7,8 +7,9 @@ machines is a LeaderWorkerSet.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runners import sglang, vllm
-from runners.commands import Address, Command, router
+from search_spaces.engines.commands import Address, Command, router
+from search_spaces.engines.sglang import command as sglang
+from search_spaces.engines.vllm import command as vllm
 from search_spaces.errors import InputError
 from tuner.deploy.compose import EVERYWHERE, image, in_container, router_container
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text

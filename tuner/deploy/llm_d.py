@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runners.commands import Command
+from search_spaces.engines.commands import Command
 from search_spaces.errors import InputError
 from tuner.deploy.compose import EVERYWHERE, image
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text

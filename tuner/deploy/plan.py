@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runners.commands import Command, Orchestrator, Place, commands
-from runners.worker import workers_of
 from search_spaces.config import ServingConfig
+from search_spaces.engines.commands import Command, Orchestrator, Place, commands
+from search_spaces.engines.worker import workers_of
 from search_spaces.errors import InputError
-from search_spaces.hardware import System
-from search_spaces.model import Model
+from search_spaces.hardware.system import System
+from search_spaces.models.model import Model
 
 Files = dict[str, str]
 """What a deployment consists of: texts by file name."""

@@ -5,8 +5,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from runners import sglang, tensorrt_llm, vllm
-from runners.commands import Address, Command, router
+from search_spaces.engines.commands import Address, Command, router
+from search_spaces.engines.sglang import command as sglang
+from search_spaces.engines.trtllm import command as tensorrt_llm
+from search_spaces.engines.vllm import command as vllm
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed
 
 FIRST_PORTS = {"serve": 8001, "prefill": 8100, "decode": 8200}

@@ -12,16 +12,16 @@ from runners.measurement import Measurement
 from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import Value
-from tuner.experiment import Experiment, rebuilt_experiment
-from tuner.finished import Finished
-from tuner.mlflow_tracker import EXPERIMENTS, config_yaml
+from tuner.app import Session
 from tuner.retune.machine import machine
 from tuner.retune.registry import PREFIX, Store, model_name
-from tuner.scenario import Scenario
-from tuner.search import objective, ranked_trials
-from tuner.session import Session
-from tuner.trial import Trial, trial_from_json, trial_to_json
-from tuner.wording import how_to_start
+from tuner.scenario.experiment import Experiment, rebuilt_experiment
+from tuner.scenario.scenario import Scenario
+from tuner.search.search import objective, ranked_trials
+from tuner.search.trial import Trial, trial_from_json, trial_to_json
+from tuner.show.words import how_to_start
+from tuner.study.finished_study import Finished
+from tuner.tracking.mlflow_tracker import EXPERIMENTS, config_yaml
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -6,10 +6,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tuner.app import Session
 from tuner.retune.champion import Audited, Champion
-from tuner.search import objective
-from tuner.session import Session
-from tuner.wording import OBJECTIVES, dollars, in_words, milliseconds
+from tuner.search.search import objective
+from tuner.show.words import OBJECTIVES, dollars, in_words, milliseconds
 
 
 def champion_table(champion: Champion, history: Sequence[Audited]) -> Group:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from runners.deployment import Installation
-from runners.installed import installed_engines
+from runners.served.deployment import Installation
+from runners.served.installed import installed_engines
 from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError
-from tuner.experiment import Experiment, Serve
+from tuner.scenario.experiment import Experiment, Serve
 
 
 def installation_of(question: Experiment) -> Installation:

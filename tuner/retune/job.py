@@ -16,9 +16,7 @@ from rich.text import Text
 from runners.runner import RunFailedError
 from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError, UnknownNameError
-from tuner.experiment import Experiment, find_experiment, read_experiment
-from tuner.finished import as_yaml, open_finished
-from tuner.kept import EXPERIMENT, keep_end
+from tuner.app import Session
 from tuner.retune import outbox
 from tuner.retune.champion import Champion, Champions, candidate
 from tuner.retune.change import Change, changes
@@ -29,11 +27,13 @@ from tuner.retune.release import Index, Releases, newest_known, release_named, r
 from tuner.retune.retune import Retuned, Sides, retune, sides
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.retune.verdict import EXIT_KEEP, EXIT_SWITCH, Outcome
-from tuner.session import Session
-from tuner.study_file import open_study
+from tuner.scenario.experiment import Experiment, find_experiment, read_experiment
+from tuner.study.attributes import EXPERIMENT, keep_end
+from tuner.study.finished_study import as_yaml, open_finished
+from tuner.study.journal import open_study
 
 if TYPE_CHECKING:
-    from tuner.mlflow_tracker import MlflowTracker
+    from tuner.tracking.mlflow_tracker import MlflowTracker
 
 EXIT_FAILED = 1
 UNSENT_TRIALS = ".unsent-trials"
@@ -272,7 +272,7 @@ class Job:
 
 
 def _tracking(session: Session, study: str, store: Store) -> "MlflowTracker":
-    from tuner.mlflow_tracker import MlflowTracker
+    from tuner.tracking.mlflow_tracker import MlflowTracker
 
     return MlflowTracker(
         session.scenario,

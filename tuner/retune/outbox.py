@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.mlflow_tracker import EXPERIMENTS
 from tuner.retune.registry import Store, StoreError
+from tuner.tracking.mlflow_tracker import EXPERIMENTS
 
 PENDING = ".unsent.json"
 

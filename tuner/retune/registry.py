@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.mlflow_tracker import (
+from tuner.tracking.mlflow_tracker import (
     WRITER_ENVIRONMENT,
     absolute_uri,
     check_tracking_uri,
@@ -16,7 +16,7 @@ from tuner.mlflow_tracker import (
     shown,
     sqlite_file,
 )
-from tuner.mlflow_writer import CLASSIC_VIEW, STUDY_TAG, TRIAL_TAG, create_store
+from tuner.tracking.mlflow_writer import CLASSIC_VIEW, STUDY_TAG, TRIAL_TAG, create_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from packaging.version import InvalidVersion, Version
 
 from search_spaces.config import Engine, EngineName
-from search_spaces.engine import engines
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InputError, UnknownNameError
 
 PACKAGES: dict[EngineName, tuple[str, ...]] = {

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING
 
 from runners.measurement import Measurement
 from runners.runner import RunFailedError
-from runners.silicon import Silicon
-from runners.steady_state import step_key
-from runners.step_time import StepTimes
+from runners.simulated.silicon import Silicon
+from runners.simulated.steady_state import step_key
+from runners.simulated.step_time import StepTimes
 from search_spaces.config import Engine, ServingConfig
-from search_spaces.engine import engines
+from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, Value
-from tuner.capacity import PRECISION
-from tuner.cost import cost
-from tuner.experiment import Experiment, Retune
-from tuner.prior import BATCHING, Candidate, Prior, Ranking, Uninformed
+from tuner.app import Session
 from tuner.retune.champion import Champion
 from tuner.retune.change import Change, space_changes
 from tuner.retune.installations import check_both_installed
@@ -38,13 +35,16 @@ from tuner.retune.verdict import (
     judge,
     settled,
 )
-from tuner.sampler import BeliefSampler
-from tuner.scenario import Scenario
-from tuner.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
-from tuner.session import Session
-from tuner.tracking import Tracker, Untracked
-from tuner.trial import Trial
-from tuner.wording import dollars
+from tuner.scenario.cost import cost
+from tuner.scenario.experiment import Experiment, Retune
+from tuner.scenario.scenario import Scenario
+from tuner.search.capacity import PRECISION
+from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
+from tuner.search.sampler import BeliefSampler
+from tuner.search.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
+from tuner.search.trial import Trial
+from tuner.show.words import dollars
+from tuner.tracking.record import Tracker, Untracked
 
 if TYPE_CHECKING:
     import optuna

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tuner.mlflow_tracker import config_yaml
 from tuner.retune.retune import Retuned
 from tuner.retune.verdict import NOISELESS, Outcome, percent
-from tuner.search import objective
-from tuner.trial import Trial, trial_to_json
-from tuner.wording import OBJECTIVES, dollars, how_to_start, in_words, milliseconds
+from tuner.search.search import objective
+from tuner.search.trial import Trial, trial_to_json
+from tuner.show.words import OBJECTIVES, dollars, how_to_start, in_words, milliseconds
+from tuner.tracking.mlflow_tracker import config_yaml
 
 TITLES: dict[Outcome, str] = {
     "keep": "Keep",

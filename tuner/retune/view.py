@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.retune.retune import Retuned
-from tuner.search import objective
-from tuner.trial import Trial
-from tuner.wording import OBJECTIVES, dollars, milliseconds
+from tuner.search.search import objective
+from tuner.search.trial import Trial
+from tuner.show.words import OBJECTIVES, dollars, milliseconds
 
 
 def show_retuned(console: Console, found: Retuned, output: Path, studies: Path) -> None:

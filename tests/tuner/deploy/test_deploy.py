@@ -10,17 +10,17 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from runners.deployment import Installation
-from runners.workload import Lengths, Workload
+from runners.served.deployment import Installation
+from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Disaggregation
 from search_spaces.errors import InputError
-from tests.runners.test_known_options import known
-from tests.tuner.test_answer import CONFIG, level, measured
-from tests.tuner.test_finished import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
+from tests.search_spaces.engines.test_known_options import known
+from tests.tuner.study.test_answer import CONFIG, level, measured
+from tests.tuner.study.test_finished_study import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
-from tuner.console import PREDICTION
 from tuner.deploy.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
-from tuner.finished import open_finished
+from tuner.show.terminal import PREDICTION
+from tuner.study.finished_study import open_finished
 
 ABOUT = {"made_by": "servetune"}
 

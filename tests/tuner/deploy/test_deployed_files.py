@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from search_spaces.config import ENGINES, Disaggregation, Engine, Layout, Precision, ServingConfig, Speculation
-from search_spaces.engine import find_engine
-from search_spaces.engine_laws import unsupported
+from search_spaces.engines.engine import find_engine
+from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InputError
-from search_spaces.hardware import find_system
-from search_spaces.model import find_model
-from tests.runners.test_commands import configs
-from tests.runners.test_known_options import known
+from search_spaces.hardware.system import find_system
+from search_spaces.models.model import find_model
+from tests.search_spaces.engines.test_commands import configs
+from tests.search_spaces.engines.test_known_options import known
 from tuner.deploy.deploy import TARGETS, rendered
 from tuner.deploy.gpus_asked import gpus_asked
 from tuner.deploy.plan import Plan, yaml_text

@@ -14,12 +14,12 @@ import pytest
 
 from search_spaces.config import Speculation, flatten
 from search_spaces.errors import InputError
-from tuner.experiment import read_experiment
+from tuner.app import Session
 from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
 from tuner.retune.machine import read_machine
 from tuner.retune.registry import Store, StoreError, model_name
-from tuner.search import measure_capacity
-from tuner.session import Session
+from tuner.scenario.experiment import read_experiment
+from tuner.search.search import measure_capacity
 
 QUESTION = """\
 model: gpt-oss-120b

@@ -3,14 +3,14 @@
 import pytest
 from rich.console import Console
 
-from tests.tuner.test_cli import QUESTION
-from tuner.experiment import read_experiment
+from tests.tuner.cli.test_cli import QUESTION
+from tuner.app import Session
 from tuner.retune import job as job_module
 from tuner.retune import outbox
 from tuner.retune.champion import Champions, candidate
 from tuner.retune.job import UNSENT_TRIALS, Asked, Job, run_all, table, worst
 from tuner.retune.registry import Store
-from tuner.session import Session
+from tuner.scenario.experiment import read_experiment
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import optuna
 import pytest
 
 from runners.runner import RunFailedError
-from runners.simulated import Simulated
+from runners.simulated.simulated import Simulated
 from search_spaces.config import Engine
 from search_spaces.errors import InfeasibleError, InputError
-from tuner.experiment import read_experiment
+from tuner.app import Session
 from tuner.retune.champion import candidate
 from tuner.retune.change import changes, space_changes
 from tuner.retune.retune import (
@@ -28,8 +28,8 @@ from tuner.retune.retune import (
     sides,
 )
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
-from tuner.sampler import RECORD
-from tuner.session import Session
+from tuner.scenario.experiment import read_experiment
+from tuner.search.sampler import RECORD
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from retune import CASES, shifted_case, tuned
@@ -97,7 +97,7 @@ def test_the_verdict_is_the_one_of_an_exhaustive_search(question, name):
 
 
 def found_cost(found):
-    from tuner.search import objective
+    from tuner.search.search import objective
 
     return objective(found.scenario, found.winner)
 
@@ -183,7 +183,7 @@ def test_the_trackers_runs_are_marked_too(question, champion):
     marked = [trial for trial in logged if trial.prior]
     assert len(marked) == min(len(champion.others), ENQUEUED) + 1
     assert len(logged) == len(found.trials)
-    from tuner.tracking import record
+    from tuner.tracking.record import record
 
     assert record(marked[0], found.scenario).tags["prior"].endswith("a prior, no result")
     assert all(trial.prior == "" for trial in found.trials)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.tuner.test_cli import QUESTION, run
+from tests.tuner.cli.test_cli import QUESTION, run
 from tuner.retune.lease import KEY
 from tuner.retune.registry import Store
 

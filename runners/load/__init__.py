@@ -1,0 +1,1 @@
+"""The load client: what it sends and counts, when it stops early, and other load tools."""

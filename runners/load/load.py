@@ -1,0 +1,523 @@
+"""Load: sends a workload to servers that are up, times every token, and says what was seen as a Measurement."""
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from runners.load.histograms import Totals
+from runners.load.prompts import prepare
+from runners.load.stopping import LOOK_GROWTH, Decision, Limit, Stopping
+from runners.load.stream import (
+    HTTP_OK,
+    Answer,
+    Body,
+    Client,
+    Endpoint,
+    Failure,
+    StreamError,
+    TimedSelector,
+    base_url,
+    read_key,
+)
+from runners.measurement import Measurement, Metric, Percentiles
+from runners.runner import RunFailedError
+from runners.workload.workload import ClosedLoop, LoadedWorkload, Poisson, Replay, Request
+
+HANG = "hang under load"
+LATE = "load not sent on time"
+OUT_OF_TIME = "time limit under load"
+WRONG_LENGTHS = "wrong lengths"
+
+WARM_UP = 3
+FEWEST_WARM_UPS = 64
+"""An open loop is counted once three times as many requests are done as are in flight, and 64 at least: as
+`Simulated` counts."""
+
+MOST_FAILURES_IN_A_ROW = 20
+FEWEST_REQUESTS = 50
+"""Answers that a run which its time limit ended must have, to be a measurement."""
+
+ON_TIME_S = 0.02
+ON_TIME_SHARE = 0.95
+"""An open loop is valid when so many of its requests were sent within ON_TIME_S of when they were due."""
+
+LENGTH_TOLERANCE = 0.02
+"""Share by which the mean input and output tokens may differ from what was asked."""
+
+SURE_ERRORS = 3.25
+"""Standard errors above which the true throughput is in 1 of 200 runs (Student's t with 9 degrees of freedom)."""
+
+BATCHES = 10
+"""Consecutive answers are put into so many batches, to see how their throughput varies."""
+
+METRICS_PATH = "/metrics"
+METRICS_LIMIT_S = 10.0
+
+BLOCK = 1024
+"""Requests drawn at a time."""
+
+Ended = Literal["all answered", "hopeless", "time limit"] | Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """When a run is over before all is answered, or fails.
+
+    `alive` is called about every second and ends the run by what it raises. No token for `stall_limit_s` while
+    requests wait is a hang. A run that reaches `time_limit_s` counts where FEWEST_REQUESTS were answered. A run ends
+    early when `limits` are decided (see `Stopping`), or when it is `hopeless`: that is asked from time to time of what
+    was measured so far, with a throughput that is higher than the true one in all but 1 of 100 runs or so.
+    """
+
+    time_limit_s: float = 1800
+    stall_limit_s: float = 60
+    alive: Callable[[], None] = lambda: None
+    limits: Sequence[Limit] = ()
+    hopeless: Callable[[Measurement], bool] = lambda _measured: False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """A measurement, and how it came about.
+
+    `answers` are the counted ones. `failures` counts by cause, those of the warm-up included. `send_delays` are in
+    seconds, of an open loop's requests. `warm_up` is how many requests ended before the counted ones. `by_server` has
+    the mean latencies (seconds) of the same window by the servers' own histograms, where they keep them.
+    """
+
+    measurement: Measurement
+    answers: tuple[Answer, ...]
+    ended: Ended
+    warm_up: int
+    failures: dict[str, int]
+    send_delays: Percentiles | None
+    by_server: Mapping[Metric, float] = field(default_factory=dict)
+
+
+STRICT = Rules()
+
+
+def run_load(
+    urls: Sequence[str],
+    model_name: str,
+    loaded: LoadedWorkload,
+    *,
+    gpus: int,
+    endpoint: Endpoint = "completions",
+    api_key_env: str | None = None,
+    rules: Rules = STRICT,
+    nonce: int | None = None,
+) -> Measurement:
+    """Sends the workload to `urls` (replicas) in turn, and measures it.
+
+    The API key is that of the environment variable `api_key_env`. Prompts differ between runs by `nonce` (random
+    where it is None), so that no run finds another's in the prefix cache.
+
+    Raises RunFailedError for a run that says nothing about the server's performance: it hung, answered nothing but
+    errors, gave other lengths than asked, or the load was not sent on time. Raises InputError for a URL that is none
+    and for an API key that is not set.
+    """
+    return load_report(
+        urls,
+        model_name,
+        loaded,
+        gpus=gpus,
+        endpoint=endpoint,
+        api_key_env=api_key_env,
+        rules=rules,
+        nonce=nonce,
+    ).measurement
+
+
+def load_report(
+    urls: Sequence[str],
+    model_name: str,
+    loaded: LoadedWorkload,
+    *,
+    gpus: int,
+    endpoint: Endpoint = "completions",
+    api_key_env: str | None = None,
+    rules: Rules = STRICT,
+    nonce: int | None = None,
+) -> LoadReport:
+    """As `run_load`, with how the measurement came about."""
+    selector = TimedSelector()
+    run = _Run(
+        read_at=lambda: selector.returned,
+        model_name=model_name,
+        endpoint=endpoint,
+        key=read_key(api_key_env),
+        urls=tuple(map(base_url, urls)),
+        loaded=loaded,
+        gpus=gpus,
+        rules=rules,
+        nonce=int.from_bytes(os.urandom(8)) if nonce is None else nonce,
+    )
+    gc.collect()
+    gc.freeze()  # what the process has loaded is not searched again while tokens are timed
+    try:
+        return selector.run(run.run())
+    finally:
+        gc.unfreeze()
+
+
+def requests_of(loaded: LoadedWorkload) -> Iterator[Request]:
+    """What is sent, in order. Without end, but for a standing start.
+
+    A closed loop's first generation is drawn part-way through its answers, as a loop finds them that has always been
+    running: longer ones are likelier to be found, and what is answered already is part of the prompt.
+    """
+    workload, arrivals = loaded.workload, loaded.arrivals
+    rng = np.random.default_rng(workload.seed)
+    if isinstance(arrivals, Replay):
+        yield from _replayed(arrivals)
+        return
+    drawn = _drawn(loaded, rng)
+    if isinstance(arrivals, ClosedLoop):
+        if workload.standing_start:
+            yield from itertools.islice(drawn, max(workload.requests, arrivals.concurrency))
+            return
+        yield from _part_way(loaded, arrivals.concurrency, rng)
+    yield from drawn
+
+
+def _drawn(loaded: LoadedWorkload, rng: np.random.Generator) -> Iterator[Request]:
+    workload, arrivals = loaded.workload, loaded.arrivals
+    now = 0.0
+    while True:
+        inputs = workload.input_tokens.draw(rng, BLOCK).tolist()
+        outputs = workload.output_tokens.draw(rng, BLOCK).tolist()
+        gaps = [0.0] * BLOCK
+        if isinstance(arrivals, Poisson):
+            gaps = rng.exponential(1 / arrivals.rate, size=BLOCK).tolist()
+        for input_tokens, output_tokens, gap in zip(inputs, outputs, gaps, strict=True):
+            now += gap
+            yield Request(arrival=now, input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+def _part_way(loaded: LoadedWorkload, concurrency: int, rng: np.random.Generator) -> Iterator[Request]:
+    workload = loaded.workload
+    inputs = workload.input_tokens.draw(rng, concurrency)
+    outputs = workload.output_tokens.draw(rng, max(BLOCK, concurrency))
+    outputs = rng.choice(outputs, size=concurrency, p=outputs / outputs.sum())
+    shares = rng.permutation((np.arange(concurrency) + 0.5) / concurrency)
+    done = (outputs * shares).astype(np.int64)
+    for prompt, answered, whole in zip(inputs.tolist(), done.tolist(), outputs.tolist(), strict=True):
+        yield Request(arrival=0.0, input_tokens=prompt + answered, output_tokens=whole - answered)
+
+
+def _replayed(arrivals: Replay) -> Iterator[Request]:
+    """A trace that is shorter than the run is replayed from its beginning, as often as it takes."""
+    trace = arrivals.trace
+    period = float(trace.arrival[-1]) + 1 / trace.rate
+    rows = list(zip(trace.arrival.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True))
+    for turn in itertools.count():
+        for arrival, input_tokens, output_tokens in rows:
+            at = (arrival + turn * period) / arrivals.speed
+            yield Request(arrival=at, input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One run: the requests in flight, what came of the others, and when it is over."""
+
+    read_at: Callable[[], float]
+    model_name: str
+    endpoint: Endpoint
+    key: str | None
+    urls: tuple[str, ...]
+    loaded: LoadedWorkload
+    gpus: int
+    rules: Rules
+    nonce: int
+
+    opened: float = math.inf
+    in_flight: int = 0
+    in_flight_at_start: int = 0
+    warm_up: int = 0
+    failures_in_a_row: int = 0
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[Request] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    failed_in_window: int = 0
+    delays: list[float] = field(default_factory=list)
+    histograms: Totals | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        arrivals, workload = self.loaded.arrivals, self.loaded.workload
+        self.concurrency = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else 0
+        self.to_count = max(workload.requests, self.concurrency)
+        self.part_way = self.concurrency
+        self.stopping = self._stopping()
+        self.next_look = float(FEWEST_REQUESTS)
+        self.requests = requests_of(self.loaded)
+        self.turns = itertools.cycle(self.urls)
+        self.numbers = itertools.count()
+
+    async def run(self) -> LoadReport:
+        self.over: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.client = Client(
+            self.model_name,
+            endpoint=self.endpoint,
+            key=self.key,
+            on_token=self._progressed,
+            read_at=self.read_at,
+        )
+        async with self.client:
+            self.prompts = await prepare(self.client, self.urls, self.loaded.workload, nonce=self.nonce)
+            self.began = self.progress = time.perf_counter()
+            try:
+                self._start(self._watch())
+                if self.concurrency:
+                    self._fill()
+                else:
+                    self._start(self._send_when_due())
+                ended = await self.over
+                by_server = await self._by_server()
+                return self._report(ended, by_server)
+            finally:
+                for task in self.tasks:
+                    task.cancel()
+                await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def _stopping(self) -> Stopping:
+        # A trace is as it was recorded, and its busiest part may be yet to come.
+        steady = not isinstance(self.loaded.arrivals, Replay) and not self.loaded.workload.standing_start
+        return Stopping(self.rules.limits, planned=self.to_count, steady=steady)
+
+    # Sending
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not self.over.done():
+            self.over.set_exception(error)
+
+    def _fill(self) -> None:
+        if self.loaded.workload.standing_start:
+            self._open(self.began)
+            self.in_flight_at_start = self.concurrency
+        for _ in range(self.concurrency):
+            self._start(self._keep_sending())
+
+    async def _keep_sending(self) -> None:
+        """One of a closed loop's users."""
+        for turn, request in enumerate(self.requests):
+            await self._send(request, self._body(request), part_way=turn == 0)
+
+    async def _send_when_due(self) -> None:
+        for request in self.requests:
+            body = self._body(request)
+            await asyncio.sleep(self.began + request.arrival - time.perf_counter())
+            self._start(self._send(request, body))
+
+    def _body(self, request: Request) -> Body:
+        name = f"servetune-{self.nonce:x}-{next(self.numbers)}"
+        return Body(name=name, prompt=self.prompts.prompt(request.input_tokens), output_tokens=request.output_tokens)
+
+    async def _send(self, request: Request, body: Body, *, part_way: bool = False) -> None:
+        if not self.in_flight:
+            self.progress = time.perf_counter()
+        self.in_flight += 1
+        outcome = await self.client.ask(next(self.turns), body)
+        self.in_flight -= 1
+        if not self.concurrency:
+            self.delays.append(outcome.sent - self.began - request.arrival)
+        self._take(request, outcome, part_way=part_way)
+
+    # What came of it
+
+    def _progressed(self, now: float) -> None:
+        self.progress = now
+
+    def _take(self, request: Request, outcome: Answer | Failure, *, part_way: bool) -> None:
+        if self.over.done():
+            return
+        counts = self.opened < math.inf
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            self.failed_in_window += counts
+            self._give_up_on_failures(outcome)
+        else:
+            self.failures_in_a_row = 0
+            if counts:
+                self.answers.append(outcome)
+                self.asked.append(request)
+                self._stop_early(outcome)
+        if not counts:
+            self._warm_up(outcome.ended, part_way=part_way)
+        elif len(self.answers) + self.failed_in_window >= self.to_count:
+            self._end("all answered")
+
+    def _stop_early(self, answer: Answer) -> None:
+        latencies: dict[Metric, float | None] = {"ttft": answer.ttft, "tpot": answer.tpot, "e2e": answer.e2e}
+        decision = self.stopping.take(latencies, keeps_up=self._keeps_up())
+        if decision is not None:
+            self._end(decision)
+        elif len(self.answers) >= self.next_look:
+            self.next_look *= LOOK_GROWTH
+            if self.rules.hopeless(self._optimistic()):
+                self._end("hopeless")
+
+    def _keeps_up(self) -> bool:
+        """In open loop a queue that is growing shows late: nothing is kept before half of the requests are answered."""
+        if self.concurrency:
+            return True
+        answered = len(self.answers)
+        return 2 * answered >= self.to_count and self.in_flight - self.in_flight_at_start <= 0.1 * answered
+
+    def _optimistic(self) -> Measurement:
+        measured = self._measurement()
+        return replace(measured, duration_s=measured.duration_s / (1 + SURE_ERRORS * self._rate_error()))
+
+    def _rate_error(self) -> float:
+        """Relative standard error of the throughput so far, from batches of consecutive answers."""
+        size = len(self.answers) // BATCHES
+        batches = [self.answers[i * size : (i + 1) * size] for i in range(BATCHES)]
+        edges = [self.opened, *(batch[-1].ended for batch in batches)]
+        tokens = np.array([sum(answer.output_tokens for answer in batch) for batch in batches])
+        rates = tokens / np.maximum(np.diff(edges), 1e-9)
+        return float(rates.std(ddof=1) / rates.mean() / math.sqrt(BATCHES))
+
+    def _give_up_on_failures(self, last: Failure) -> None:
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= MOST_FAILURES_IN_A_ROW and not self.over.done():
+            detail = f"{self.failures_in_a_row} requests in a row failed, at last with: {last.detail}"
+            self.over.set_exception(RunFailedError(last.cause, detail))
+
+    def _warm_up(self, now: float, *, part_way: bool) -> None:
+        """The window opens with the last completion of the warm-up."""
+        self.warm_up += 1
+        if self.concurrency:
+            self.part_way -= part_way
+            over = self.part_way <= 0
+        else:
+            settled = self.warm_up >= max(WARM_UP * self.in_flight, FEWEST_WARM_UPS)
+            # Where requests come faster than they are served, the number in flight never settles.
+            over = settled or self.warm_up >= max(2 * self.to_count, FEWEST_WARM_UPS)
+            if settled:  # numbers in flight fluctuate by their square root: count enough that this is no backlog
+                self.to_count = max(self.to_count, 4 * self.in_flight)
+                self.stopping = self._stopping()
+        if over:
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self.opened = now
+        self.in_flight_at_start = self.in_flight
+        self._start(self._look_at_histograms())
+
+    def _end(self, ended: Ended) -> None:
+        if not self.over.done():
+            self.over.set_result(ended)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self.rules.stall_limit_s / 4))
+            self.rules.alive()
+            now = time.perf_counter()
+            if self.in_flight and now - self.progress > self.rules.stall_limit_s:
+                detail = f"no token for {now - self.progress:.0f} s with {self.in_flight} requests in flight"
+                raise RunFailedError(HANG, detail)
+            if now - self.began > self.rules.time_limit_s:
+                self._out_of_time()
+
+    def _out_of_time(self) -> None:
+        if len(self.answers) < min(FEWEST_REQUESTS, self.to_count):
+            detail = f"{len(self.answers)} of {self.to_count} requests answered in {self.rules.time_limit_s:.0f} s"
+            raise RunFailedError(OUT_OF_TIME, detail)
+        self._end("time limit")
+
+    # The server's own view
+
+    async def _look_at_histograms(self) -> None:
+        with contextlib.suppress(StreamError):  # a server without them is no failure
+            self.histograms = await self._histograms()
+
+    async def _histograms(self) -> Totals:
+        pages = await asyncio.gather(*(self.client.get(url, METRICS_PATH) for url in self.urls))
+        return Totals.of(page.decode(errors="replace") for status, page in pages if status == HTTP_OK)
+
+    async def _by_server(self) -> Mapping[Metric, float]:
+        if self.histograms is None:
+            return {}
+        try:
+            async with asyncio.timeout(METRICS_LIMIT_S):
+                return (await self._histograms()).means_since(self.histograms)
+        except (StreamError, TimeoutError):
+            return {}
+
+    # The result
+
+    def _report(self, ended: Ended, by_server: Mapping[Metric, float]) -> LoadReport:
+        if not self.answers:
+            causes = Counter(failure.cause for failure in self.failures)
+            detail = f"no request was answered: {dict(causes)}, such as {self.failures[0].detail}"
+            raise RunFailedError(causes.most_common(1)[0][0], detail)
+        delays = Percentiles.of(self.delays) if self.delays else None
+        self._check_delays()
+        self._check_lengths()
+        return LoadReport(
+            measurement=self._measurement(),
+            answers=tuple(self.answers),
+            ended=ended,
+            warm_up=self.warm_up,
+            failures=dict(Counter(failure.cause for failure in self.failures)),
+            send_delays=delays,
+            by_server=by_server,
+        )
+
+    def _check_delays(self) -> None:
+        late = sum(delay > ON_TIME_S for delay in self.delays)
+        if late > (1 - ON_TIME_SHARE) * len(self.delays):
+            detail = (
+                f"{late} of {len(self.delays)} requests were sent over {ON_TIME_S * 1000:.0f} ms after they were due, "
+                f"one by {max(self.delays) * 1000:.0f} ms: this machine is too busy to send this load"
+            )
+            raise RunFailedError(LATE, detail)
+
+    def _check_lengths(self) -> None:
+        for name, found, asked in (
+            ("input", [a.input_tokens for a in self.answers], [r.input_tokens for r in self.asked]),
+            ("output", [a.output_tokens for a in self.answers], [r.output_tokens for r in self.asked]),
+        ):
+            if abs(sum(found) - sum(asked)) > LENGTH_TOLERANCE * sum(asked):
+                detail = (
+                    f"{sum(asked) / len(asked):.0f} {name} tokens were asked for on average, but the server counted "
+                    f"{sum(found) / len(found):.0f}"
+                )
+                raise RunFailedError(WRONG_LENGTHS, detail)
+
+    def _measurement(self) -> Measurement:
+        answers = self.answers
+        gaps = [np.diff(answer.chunks) for answer in answers if len(answer.chunks) > 1]
+        tpot = [answer.tpot for answer in answers if answer.tpot is not None]
+        return Measurement(
+            load=self.loaded.load,
+            gpus=self.gpus,
+            duration_s=max(answer.ended for answer in answers) - self.opened,
+            requests=len(answers),
+            failed_requests=len(self.failures),
+            input_tokens=sum(answer.input_tokens for answer in answers),
+            output_tokens=sum(answer.output_tokens for answer in answers),
+            ttft=Percentiles.of([answer.ttft for answer in answers]),
+            tpot=Percentiles.of(tpot or [0.0]),
+            itl=Percentiles.of(np.concatenate(gaps) if gaps else [0.0]),
+            e2e=Percentiles.of([answer.e2e for answer in answers]),
+            backlog_growth=self.in_flight - self.in_flight_at_start,
+            source="measured",
+        )

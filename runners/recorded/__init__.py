@@ -1,0 +1,1 @@
+"""Published measurements, and the runner that replays them."""

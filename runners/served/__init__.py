@@ -1,0 +1,1 @@
+"""Real servers: processes, readiness, failures, metrics, power."""

@@ -1,0 +1,1 @@
+"""Serving predicted: kernel times, step times, a scheduler, and their closed form."""

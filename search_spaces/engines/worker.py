@@ -1,0 +1,217 @@
+"""Worker: one kind of process that serves a model, where it listens, and what every engine's renderer asks of it."""
+
+import io
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from search_spaces.config import Batching, EngineName, Layout, ServingConfig, Weights
+from search_spaces.engines.checkpoints import EAGLE3_DRAFTS, FORMATS, PUBLISHED, REMOTE_CODE
+from search_spaces.engines.laws import drafts_while_prefilling
+from search_spaces.models.model import Model
+
+Role = Literal["serve", "prefill", "decode", "router"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+LOOPBACK = "127.0.0.1"
+PORTS: Mapping[Role, int] = {"serve": 8000, "prefill": 8100, "decode": 8200, "router": 8000}
+SIDE_CHANNELS: Mapping[Role, int] = {"prefill": 5600, "decode": 5700}
+BOOTSTRAP_PORT = 8998
+NGRAM_SIZE = 4
+"""The longest n-gram that is looked up in the text so far."""
+
+# What `--quantization` makes of a BF16 checkpoint while it is loaded.
+ONLINE: dict[EngineName, dict[Weights, str]] = {
+    "trtllm": {},
+    "vllm": {"fp8": "fp8", "fp8_block": "fp8_per_block"},
+    "sglang": {"fp8": "fp8"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where workers listen, and what they load in place of the model's own checkpoint.
+
+    `host` is the address that they bind to. `ports` are those of the HTTP servers, by role; a further copy needs a
+    place of its own. `side_channels` are the ports where vLLM's NIXL agents shake hands (each attention-DP rank takes
+    the next one), `bootstrap_port` the one where SGLang's decode workers find a prefill worker. `checkpoint` and
+    `draft` are local copies, loaded in place of what is published under the names that would stand there.
+    """
+
+    host: str = LOOPBACK
+    ports: Mapping[Role, int] = field(default_factory=lambda: PORTS)
+    side_channels: Mapping[Role, int] = field(default_factory=lambda: SIDE_CHANNELS)
+    bootstrap_port: int = BOOTSTRAP_PORT
+    checkpoint: str | None = None
+    draft: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a router finds one worker; `bootstrap_port` matters for SGLang's prefill workers."""
+
+    host: str = LOOPBACK
+    port: int
+    bootstrap_port: int = BOOTSTRAP_PORT
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What starts one kind of worker: `copies` processes of `argv`, each on `gpus` GPUs of its own.
+
+    `files` have to lie in the working directory, by name; `env` is added to the environment. `note` says in
+    sentences what else it takes.
+    """
+
+    role: Role
+    copies: int
+    gpus: int
+    argv: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def shell(self) -> str:
+        """The command as a line to read or to paste; what runs is `argv`."""
+        return shlex.join(self.argv)
+
+
+def counted_gpus(gpus: int) -> str:
+    """`1 GPU`, `4 GPUs`."""
+    return f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One kind of worker, with the questions that every engine's renderer asks of it."""
+
+    model: Model
+    config: ServingConfig
+    role: Role
+    layout: Layout
+    batching: Batching
+    place: Place
+
+    @property
+    def port(self) -> int:
+        return self.place.ports[self.role]
+
+    @property
+    def engine(self) -> EngineName:
+        return self.config.engine.name
+
+    @property
+    def weights(self) -> Weights:
+        return self.config.precision.weights
+
+    @property
+    def ranks(self) -> int:
+        """GPUs of one pipeline stage."""
+        return self.layout.tensor * self.layout.attention_dp
+
+    @property
+    def draft_length(self) -> int:
+        """Tokens that this worker drafts in a step; 0 where it carries no draft."""
+        carries = self.role != "prefill" or drafts_while_prefilling(self.config)
+        return self.config.speculation.draft_length if carries else 0
+
+    @property
+    def draft(self) -> str:
+        """The EAGLE-3 head's checkpoint, or a placeholder that no registry resolves."""
+        return self.place.draft or EAGLE3_DRAFTS.get(
+            self.model.checkpoint, f"<eagle3 draft of {self.model.checkpoint}>"
+        )
+
+    @property
+    def loads_own(self) -> bool:
+        """Whether the model's checkpoint is in the right format; MXFP4 recipes differ in activations only."""
+        one_checkpoint = {"mxfp4", "mxfp4_mxfp8"}
+        return self.weights == self.model.own_weights or {self.weights, self.model.own_weights} <= one_checkpoint
+
+    @property
+    def quantization(self) -> str | None:
+        """What the engine is told to make of a BF16 checkpoint."""
+        if self.loads_own or self.model.own_weights != "bf16":
+            return None
+        return ONLINE[self.engine].get(self.weights)
+
+    @property
+    def published(self) -> str | None:
+        return PUBLISHED.get((self.model.checkpoint, self.weights))
+
+    @property
+    def checkpoint(self) -> str:
+        """What is loaded, or a placeholder that no registry resolves."""
+        return self.place.checkpoint or self.published_checkpoint
+
+    @property
+    def published_checkpoint(self) -> str:
+        if self.loads_own or self.quantization:
+            return self.model.checkpoint
+        return self.published or f"<{FORMATS[self.weights].split(' ', 1)[1]} checkpoint of {self.model.checkpoint}>"
+
+    @property
+    def trusts_remote_code(self) -> bool:
+        return self.published_checkpoint in REMOTE_CODE
+
+    @property
+    def graph_tokens(self) -> int:
+        """Tokens of the largest decode step of one scheduler."""
+        return self.batching.max_sequences * (self.draft_length + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    argv: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def workers_of(model: Model, config: ServingConfig, place: Place) -> list[Worker]:
+    def worker(role: Role, layout: Layout, batching: Batching) -> Worker:
+        return Worker(model=model, config=config, role=role, layout=layout, batching=batching, place=place)
+
+    if config.disaggregation is None:
+        return [worker("serve", config.layout, config.batching)]
+    prefill = config.disaggregation
+    return [
+        worker("prefill", prefill.prefill_layout, prefill.prefill_batching),
+        worker("decode", config.layout, config.batching),
+    ]
+
+
+def options(values: Mapping[str, object]) -> tuple[str, ...]:
+    """Options as arguments: True is a bare flag; None and False leave the option out."""
+    argv: list[str] = []
+    for name, value in values.items():
+        if value is True:
+            argv.append(name)
+        elif value is not None and value is not False:
+            argv += [name, str(value)]
+    return tuple(argv)
+
+
+def many(size: int) -> int | None:
+    """A parallel size, left out where it is the default of 1."""
+    return size if size > 1 else None
+
+
+def as_json(value: Mapping[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def as_yaml(settings: Mapping[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    writer = YAML()
+    writer.width = 1 << 16  # one line for each value
+    text = io.StringIO()
+    writer.dump(dict(settings), text)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""GPUs, the machines that hold them, and what they cost, as data."""

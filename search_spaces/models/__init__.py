@@ -1,0 +1,1 @@
+"""Checkpoints: what they are, as data."""

@@ -1,0 +1,140 @@
+"""Causes by what engines really wrote: excerpts of vLLM 0.32.0's logs, and of CUDA builds where a GPU is needed."""
+
+import pytest
+
+from runners.runner import OUT_OF_MEMORY
+from runners.served.failures import diagnose, failure, says_it_is_dead, tail, told
+
+ULIMIT = (
+    "(APIServer pid=9017) WARNING 11-21 05:02:14 [system_utils.py:255] Found ulimit of 20000 and failed to "
+    "automatically increase. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`."
+)
+UNKNOWN_FLAG = """\
+                     [--log-level {CRITICAL,ERROR,WARNING,INFO,DEBUG,NOTSET}]
+                     [model_tag]
+api_server.py: error: unrecognized arguments: --no-such-flag
+"""
+BAD_CHOICE = "api_server.py: error: argument --kv-cache-dtype: invalid choice: 'fp9' (choose from 'auto', 'bfloat16')"
+PORT = """\
+  File "/env/lib/python3.11/site-packages/vllm/entrypoints/launchers/launcher.py", line 348, in create_server_socket
+    sock.bind(addr)
+OSError: [Errno 98] Address already in use
+"""
+COMBINATION = """\
+pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
+  Value error, max_num_batched_tokens (4) must be greater than or equal to max_num_seqs (8). [type=value_error]
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+BLOCK = """\
+(Worker pid=12830) ERROR 11-21 05:04:59 [multiproc_executor.py:1063]     raise ValueError(
+(Worker pid=12830) ERROR 11-21 05:04:59 [multiproc_executor.py:1063] ValueError: No common block size for 16 (CPU_ATTN)
+(EngineCore pid=12819) ERROR 11-21 05:04:59 [core.py:1510]     raise RuntimeError(
+(EngineCore pid=12819) ERROR 11-21 05:04:59 [core.py:1510] RuntimeError: Worker failed with error 'No common block'
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
+"""
+FP8 = """\
+(Worker pid=11693) ERROR 11-21 05:04:35 [multiproc_executor.py:953] RuntimeError: _C::static_scaled_fp8_quant() expected
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
+"""
+DRAFT = """\
+(APIServer pid=8686) ERROR 11-21 05:01:32 [repo_utils.py:126] Error retrieving file list: Repo id must, retrying 1 of 2
+pydantic_core._pydantic_core.ValidationError: 1 validation error for SpeculativeConfig
+  Value error, Invalid repository ID or local directory specified: '/nonexistent'.
+"""
+CHECKPOINT = (
+    "huggingface_hub.errors.HFValidationError: Repo id must be in the form 'repo_name' or 'namespace/repo_name'"
+)
+MEMORY = """\
+(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] EngineCore failed to start.
+(EngineCore pid=7) ERROR 11-21 05:00:00 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB.
+RuntimeError: Engine core initialization failed. See root cause above.
+"""
+CACHE = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`."
+DEAD = """\
+(APIServer pid=7849) ERROR 11-21 05:01:15 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: EngineCore \
+encountered an issue. See stack trace (above) for the root cause.
+INFO:     Application shutdown complete.
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "cause", "said"),
+    [
+        (UNKNOWN_FLAG, "unsupported flag", "unrecognized arguments: --no-such-flag"),
+        (BAD_CHOICE, "unsupported flag", "invalid choice: 'fp9'"),
+        (PORT, "port in use", "Address already in use"),
+        (COMBINATION, "invalid combination", "max_num_batched_tokens (4) must be greater than or equal"),
+        (BLOCK, "invalid combination", "ValueError: No common block size for 16"),
+        (FP8, "", "RuntimeError: _C::static_scaled_fp8_quant() expected"),
+        (DRAFT, "no checkpoint", "Invalid repository ID or local directory specified: '/nonexistent'"),
+        (CHECKPOINT, "no checkpoint", "Repo id must be in the form"),
+        (MEMORY, OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 9 GiB"),
+        (CACHE, OUT_OF_MEMORY, "No available memory for the cache blocks"),
+        ("RuntimeError: No CUDA GPUs are available", "no GPU", "No CUDA GPUs are available"),
+        ("/env/bin/python: No module named vllm", "engine not installed", "No module named vllm"),
+        ("OSError: [Errno 28] No space left on device: '/cache'", "disk full", "No space left on device"),
+        (DEAD, "", ""),
+        ("INFO:     Application startup complete.", "", ""),
+    ],
+)
+def test_the_first_error_of_the_engine_names_the_cause(log, cause, said):
+    found, line = diagnose(f"{ULIMIT}\n{log}")
+    assert found == cause
+    assert said in line
+
+
+REFUSED = "(APIServer pid=1) ERROR 11-21 05:40:00 vllm.exceptions.VLLMValidationError: Token id 29762 is out of range"
+
+
+def test_a_request_that_was_refused_is_not_why_a_server_died_under_load():
+    assert diagnose(f"{REFUSED}\n{DEAD}", under_load=True) == ("", "")
+    assert diagnose(f"{REFUSED}\n{MEMORY}", under_load=True)[0] == OUT_OF_MEMORY
+    assert diagnose(f"{REFUSED}\n{FP8}", under_load=True)[0] == ""
+    assert "AssertionError" in diagnose(f"{REFUSED}\n(EngineCore pid=1) ERROR AssertionError: x", under_load=True)[1]
+
+
+def test_the_engines_death_is_seen_though_the_server_lives_on():
+    assert says_it_is_dead(MEMORY)
+    assert says_it_is_dead(DEAD)
+    assert not says_it_is_dead(ULIMIT)
+
+
+def test_a_failure_says_state_path_and_the_tail_of_the_log(tmp_path):
+    log = tmp_path / "serve-0.log"
+    log.write_text("\n".join(f"line {number}" for number in range(100)) + "\n" + MEMORY)
+    error = failure("while starting, after 3 s", log=log, exit_code=1, otherwise="crash at start")
+    assert error.cause == OUT_OF_MEMORY
+    assert not error.environment
+    lines = error.detail.splitlines()
+    assert lines[0].startswith("exit 1 while starting, after 3 s: torch.OutOfMemoryError")
+    assert lines[1] == f"log: {log}"
+    assert lines[2] == "line 83"
+    assert lines[-1].endswith("See root cause above.")
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "state"),
+    [
+        (None, "crash under load", "still running"),
+        (0, "crash under load", "exit 0"),
+        (-9, "killed", "killed by signal 9"),
+    ],
+)
+def test_a_log_that_names_nothing_leaves_the_way_it_ended(tmp_path, code, cause, state):
+    error = failure("under load", log=tmp_path / "missing", exit_code=code, otherwise="crash under load")
+    assert error.cause == cause
+    assert error.detail.startswith(f"{state} under load")
+
+
+def test_what_the_machine_lacks_is_the_environments_failure(tmp_path):
+    assert told("disk full", "exit 1", log=tmp_path / "missing").environment
+    assert not told("hang at start", "still running", log=tmp_path / "missing").environment
+
+
+def test_only_the_ends_of_a_huge_log_are_read(tmp_path):
+    log = tmp_path / "huge.log"
+    log.write_bytes(UNKNOWN_FLAG.encode() + b"x\n" * 3_000_000 + b"the end\n")
+    error = failure("while starting", log=log, exit_code=2, otherwise="crash at start")
+    assert error.cause == "unsupported flag"
+    assert error.detail.endswith("the end")
+    assert tail("a\nb\nc", 2) == "b\nc"

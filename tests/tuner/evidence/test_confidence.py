@@ -1,0 +1,148 @@
+"""Confidence: P(SLA kept), intervals, pooled repeats and ties."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runners.measurement import Measurement, Percentiles
+from runners.workload.workload import Lengths, Workload
+from search_spaces.config import Layout, Precision, ServingConfig
+from search_spaces.default import default_configs
+from search_spaces.engines.engine import find_engine
+from search_spaces.hardware.system import Price, find_system
+from search_spaces.models.model import find_model
+from search_spaces.space import full_space
+from tuner.evidence.confidence import judge, probability_kept, ranked, settings_changed
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.sla import Promise, Sla
+from tuner.search.ranking import Ranking
+from tuner.search.trial import Trial
+from tuner.show.terminal import certainty
+from tuner.study.answer import Answer
+
+MODEL, SYSTEM, TRTLLM = find_model("gpt-oss-120b"), find_system("b200"), find_engine("trtllm")
+P99 = Promise(metric="ttft", statistic="p99", limit_s=1.0)
+SCENARIO = Scenario(
+    name="chat",
+    model=MODEL,
+    system=SYSTEM,
+    gpus=8,
+    workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=1024, high=1024)),
+    sla=Sla(promises=(P99,)),
+    price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
+    objective="usd_per_million_output_tokens",
+    space=full_space(MODEL, SYSTEM, (TRTLLM,), 8),
+)
+DEFAULT = next(next(default_configs(MODEL, TRTLLM, 8)))
+TUNED = ServingConfig(
+    engine=TRTLLM, layout=Layout(tensor=2, replicas=4), precision=Precision(weights="mxfp4_mxfp8", kv_cache="fp8")
+)
+
+
+def level(rate: float = 1000.0, *, ttft: float = 0.5, source="measured") -> Measurement:
+    seconds = Percentiles(mean=ttft, values=(ttft,) * 6)
+    return Measurement(
+        load=10,
+        gpus=8,
+        duration_s=10,
+        requests=100,
+        input_tokens=1000,
+        output_tokens=round(rate * 10),
+        ttft=seconds,
+        tpot=seconds,
+        itl=seconds,
+        e2e=seconds,
+        source=source,
+    )
+
+
+def a_trial(number: int, measurement: Measurement, config: ServingConfig = TUNED) -> Trial:
+    return Trial(number=number, ending="measured", config=config, levels=(measurement,))
+
+
+def with_confidence(confidence: float) -> Scenario:
+    return replace(SCENARIO, sla=Sla(promises=(P99,), confidence=confidence))
+
+
+@settings(max_examples=50)
+@given(limit=st.floats(0.01, 10), looser=st.floats(1, 10), observed=st.floats(0.01, 10))
+def test_p_kept_grows_with_the_limit(limit, looser, observed):
+    tight, loose = (replace(P99, limit_s=one) for one in (limit, limit * looser))
+    levels = [level(ttft=observed)]
+    assert probability_kept([tight], levels) <= probability_kept([loose], levels)
+
+
+def test_one_run_at_the_limit_is_a_toss_up_and_one_sigma_below_it_is_84_per_cent():
+    assert probability_kept([P99], [level(ttft=1.0)]) == pytest.approx(0.5)
+    assert probability_kept([P99], [level(ttft=math.exp(-0.12))]) == pytest.approx(0.8413, abs=1e-4)
+
+
+def test_a_prediction_is_kept_as_likely_as_its_known_error_says_however_often_it_is_asked():
+    """TTFT is measured at exp(0.31) of what is predicted, give or take exp(0.36)."""
+    once = level(ttft=math.exp(-0.31), source="simulated")
+    assert probability_kept([P99], [once]) == pytest.approx(0.5)
+    assert probability_kept([P99], [level(ttft=math.exp(-0.31 - 0.36), source="simulated")] * 3) == pytest.approx(
+        0.8413, abs=1e-4
+    )
+
+
+@settings(max_examples=20)
+@given(repeats=st.integers(2, 9))
+def test_pooled_repeats_narrow_the_interval(repeats):
+    once = judge(SCENARIO, [a_trial(0, level())])[0]
+    pooled = judge(SCENARIO, [a_trial(number, level()) for number in range(repeats)])[0]
+    assert pooled.repeats == repeats
+    assert math.log(pooled.high / pooled.low) == pytest.approx(math.log(once.high / once.low) / math.sqrt(repeats))
+
+
+def test_repeats_are_pooled_into_one_candidate_of_their_mean():
+    (judged,) = judge(SCENARIO, [a_trial(0, level(1000)), a_trial(1, level(1010))])
+    assert judged.cost == pytest.approx(8 / math.sqrt(1000 * 1010) * 1000)
+
+
+def test_the_confidence_that_is_asked_for_is_respected():
+    """Cheap, but 10 % below a p99 TTFT with a noise of 12 %: kept with 81 %."""
+    trials = [a_trial(0, level(2000, ttft=0.9)), a_trial(1, level(1000, ttft=0.5), DEFAULT)]
+    assert ranked(SCENARIO, trials)[0].trial.number == 0
+    assert ranked(with_confidence(0.8), trials)[0].trial.number == 0
+    assert ranked(with_confidence(0.9), trials)[0].trial.number == 1
+
+
+def test_a_search_counts_only_loads_that_keep_the_sla_with_the_confidence():
+    measurement = level(ttft=0.9)
+    assert SCENARIO.sla.kept_by(measurement)
+    assert not with_confidence(0.9).sla.kept_by(measurement)
+    assert not with_confidence(0.9).sla.kept_by(level(ttft=0.5, source="simulated"))
+    assert with_confidence(0.9).sla.kept_by(level(ttft=math.exp(-0.31 - 1.29 * 0.36), source="simulated"))
+
+
+def test_a_difference_inside_the_noise_is_a_tie_for_the_fewer_changed_settings():
+    trials = [a_trial(0, level(1003), TUNED), a_trial(1, level(1000), DEFAULT)]
+    assert settings_changed(SCENARIO, DEFAULT) == 0 < settings_changed(SCENARIO, TUNED)
+    assert ranked(SCENARIO, trials)[0].trial.number == 1
+
+
+def test_a_difference_beyond_the_noise_is_none():
+    trials = [a_trial(0, level(1100), TUNED), a_trial(1, level(1000), DEFAULT)]
+    assert ranked(SCENARIO, trials)[0].trial.number == 0
+
+
+def test_predictions_never_tie_and_carry_their_known_error():
+    trials = [a_trial(0, level(1001, source="simulated"), TUNED), a_trial(1, level(1000, source="simulated"), DEFAULT)]
+    answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), fell_out={}), baseline=None)
+    assert answer.best == trials[0]
+    sure, hint = certainty(answer)
+    assert sure == "On real hardware, by the known error: P(SLA kept) 86%; $5.85 to $12.07 with 90 %."
+    assert hint == "`sla: {confidence: 0.9}` in the experiment asks for that much certainty."
+    assert len(certainty(replace(answer, scenario=with_confidence(0.9)))) == 1
+
+
+def test_a_measured_answer_says_how_sure_it_is_and_who_ties():
+    trials = [a_trial(0, level(1003), TUNED), a_trial(1, level(1000), DEFAULT), a_trial(2, level(1000), DEFAULT)]
+    answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), fell_out={}), baseline=None)
+    sure, tie = certainty(answer)
+    assert sure == "P(SLA kept) over 99 %; $7.94 to $8.07 with 90 % (2 runs pooled)."
+    assert tie == "A tie within the noise with trial 0: this one changes the fewest settings."

@@ -1,0 +1,286 @@
+"""Searching what was recorded: the question, the prior over its rows, and what a search over them comes to."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from runners.recorded.recorded import Recorded, recordings, served
+from runners.workload.workload import Lengths, Workload
+from search_spaces.enumerated import EnumeratedSpace
+from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from tuner.app import Session
+from tuner.evidence.replay import cases
+from tuner.scenario.experiment import find_experiment, read_experiment
+from tuner.scenario.recorded import (
+    RecordedPrior,
+    judged_on_means,
+    question_text,
+    recorded_cases,
+    recorded_rows,
+    write_questions,
+)
+from tuner.scenario.sla import Sla, read_promise
+from tuner.search.sampler import RECORD
+from tuner.search.trial import trial_from_json
+
+KILO = Lengths(low=819, high=1024)
+GPT_OSS = "gpt-oss-120b-b200-1024-1024"
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(question=read_experiment(find_experiment(f"recorded/{GPT_OSS}")))
+
+
+def asked(folder, **changes):
+    """The question of gpt-oss-120b on B200, some of its lines changed."""
+    lines = question_text(recorded_cases()[GPT_OSS]).splitlines()
+    for key, value in changes.items():
+        lines = [line for line in lines if not line.startswith(f"{key}:")]
+        lines.append(f"{key}: {value}")
+    path = folder / "question.yaml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return read_experiment(path)
+
+
+# The question
+
+
+def test_every_scenario_with_eight_configurations_has_a_question_that_holds_all_of_them():
+    assert len(recorded_cases()) == 31
+    for name, case in recorded_cases().items():
+        scenario = read_experiment(find_experiment(f"recorded/{name}")).scenario()
+        assert isinstance(scenario.space, EnumeratedSpace)
+        assert {served(config) for config in scenario.space.configs.values()} == set(case.configs)
+
+
+def test_the_cases_of_benchmarks_are_among_the_questions():
+    assert {case.name for case in cases()} < set(recorded_cases())
+
+
+def test_a_file_with_the_same_question_is_answered_from_the_same_rows(tmp_path, session):
+    assert set(Session(question=asked(tmp_path)).recorded) == set(session.recorded)
+
+
+def test_a_shipped_experiment_can_be_put_to_the_recordings():
+    question = read_experiment(find_experiment("gpt-oss-120b-b200-chat"), runner="recorded")
+    found = Session(question=question).recorded
+    assert found
+    assert {row.config.engine.name for row in found} == {"trtllm"}
+
+
+def test_a_length_that_is_one_token_off_is_the_same_question():
+    near = Workload(input_tokens=Lengths(low=820, high=1024), output_tokens=KILO)
+    assert recorded_rows("gpt-oss-120b", "b200", near)
+
+
+def test_questions_are_written_once_and_a_changed_file_is_left_alone(tmp_path):
+    assert write_questions(tmp_path / "new") == 31
+    mine = tmp_path / "new" / f"{GPT_OSS}.yaml"
+    mine.write_text("mine", encoding="utf-8")
+    assert write_questions(tmp_path / "new") == 0
+    assert mine.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be written to"):
+        write_questions(tmp_path / "file")
+
+
+# Bad input
+
+
+def test_a_scenario_without_recordings_names_the_nearest_ones(tmp_path):
+    with pytest.raises(InputError, match=r"nothing was recorded for gpt-oss-120b on b300 .*nearest: gpt-oss-120b on "):
+        asked(tmp_path, system="b300").scenario()
+
+
+def test_a_scenario_with_too_few_recordings_says_how_many_there_are():
+    known = {}
+    for row in recordings().clean:
+        known.setdefault(row.scenario, set()).add(served(row.config))
+    (model, system, inputs, outputs), configs = next((key, found) for key, found in known.items() if 1 < len(found) < 8)
+    workload = Workload(
+        input_tokens=Lengths(low=round(0.8 * inputs), high=inputs),
+        output_tokens=Lengths(low=round(0.8 * outputs), high=outputs),
+    )
+    with pytest.raises(InputError, match=rf"only {len(configs)} configurations were recorded .*a search needs 8"):
+        recorded_rows(model, system, workload)
+
+
+def test_other_lengths_learn_the_recorded_ones():
+    fixed = Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=KILO)
+    with pytest.raises(InputError, match="must be those recorded, 819 to 1024 and 819 to 1024, but got 1024 and"):
+        recorded_rows("gpt-oss-120b", "b200", fixed)
+
+
+def test_open_arrivals_and_shared_prefixes_were_not_recorded():
+    with pytest.raises(InputError, match="arrivals must be closed_loop"):
+        recorded_rows("gpt-oss-120b", "b200", Workload(shape="poisson", input_tokens=KILO, output_tokens=KILO))
+    prefixed = Workload(input_tokens=KILO, output_tokens=KILO, shared_prefix_tokens=100)
+    with pytest.raises(InputError, match="shared_prefix_tokens must be 0"):
+        recorded_rows("gpt-oss-120b", "b200", prefixed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engines": "[sglang]"}, "recorded engines are trtllm, vllm, but got sglang"),
+        ({"engines": '["trtllm@1.3.0rc20"]'}, "name the engine alone"),
+        ({"space": '{"batching.max_sequences": [8]}'}, "unknown dimension 'batching.max_sequences'"),
+        ({"space": '{"layout.tensor": [3]}'}, "unknown value of layout.tensor '3'"),
+    ],
+)
+def test_what_was_not_recorded_cannot_be_asked_for(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        asked(tmp_path, **changes).scenario()
+
+
+def test_fewer_gpus_than_any_deployment_has_are_refused():
+    question = read_experiment(find_experiment("recorded/deepseek-r1-gb200-nvl72-1024-1024"))
+    with pytest.raises(InputError, match=r"`gpus >= 8` .* must hold, but got 4"):
+        question.model_copy(update={"gpus": 4}).scenario()
+
+
+def test_a_recorded_scenario_is_found_by_its_bare_name_and_as_a_file_name_too():
+    for name in (GPT_OSS, f"{GPT_OSS}.yaml", f"recorded/{GPT_OSS}", f"recorded/{GPT_OSS}.yaml"):
+        assert find_experiment(name).stem == GPT_OSS
+    with pytest.raises(InputError, match="no file and no experiment"):
+        find_experiment(f"elsewhere/{GPT_OSS}")
+
+
+def test_an_unknown_recorded_scenario_lists_the_nearest_first():
+    with pytest.raises(UnknownNameError, match=f"valid: {GPT_OSS}"):
+        find_experiment("recorded/gpt-oss-120b-b200-1024-1023")
+
+
+def test_a_file_that_is_not_there_is_told_even_in_a_folder_of_that_name():
+    with pytest.raises(InputError, match="cannot be read"):
+        read_experiment(Path("recorded") / "nothing.yaml")
+
+
+# Percentiles
+
+
+def test_promises_that_rows_cannot_tell_are_named():
+    sla = Sla(
+        promises=(read_promise("ttft_ms_p99", 1000), read_promise("tpot_ms_mean", 20), read_promise("itl_ms_mean", 9))
+    )
+    assert judged_on_means(sla) == ("ttft_ms_p99", "itl_ms_mean")
+
+
+# The prior over the rows
+
+
+def test_the_ranking_holds_every_recorded_configuration_and_no_other(session):
+    ranking = session.prior.rank()
+    configs = {served(session.scenario.space.config(candidate.params)) for candidate in ranking.candidates}
+    assert configs == {served(row.config) for row in session.recorded}
+    assert list(ranking.candidates) == sorted(ranking.candidates, key=lambda candidate: candidate.rank)
+
+
+def test_the_loads_of_a_configuration_are_those_recorded(session):
+    for config in session.scenario.space.configs.values():
+        loads = session.prior.load_range(config)
+        rows = [row for row in session.recorded if served(row.config) == served(config)]
+        assert loads.only == tuple(sorted(float(row.concurrency) for row in rows))
+
+
+def test_what_was_measured_is_never_infeasible_but_anything_else_is(session):
+    from dataclasses import replace
+
+    config = session.recorded[0].config
+    session.scenario.check(config)
+    with pytest.raises(InfeasibleError, match="not in the list"):
+        session.scenario.check(replace(config, layout=replace(config.layout, replicas=99)))
+
+
+class NoKernelData:
+    """A silicon database that knows nothing."""
+
+    def __init__(self, model, system):
+        self.model, self.system = model, system
+
+    def step_times(self, _key):
+        raise InfeasibleError("no kernel data", "none at all")
+
+
+def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(session):
+    scenario = session.scenario
+    prior = RecordedPrior(scenario, NoKernelData(scenario.model, scenario.system), session.recorded)
+    ranking = prior.rank()
+    assert len(ranking.candidates) == len(scenario.space.configs)
+    assert all(candidate.objective is None for candidate in ranking.candidates)
+    config = next(iter(scenario.space.configs.values()))
+    loads = prior.load_range(config)
+    assert loads.lowest <= loads.guess <= loads.highest
+
+
+# A whole search
+
+
+def replay(session, **budget):
+    """Trials and study of a search over a session's rows."""
+    from tuner.search.sampler import BeliefSampler
+    from tuner.search.search import Budget, Search
+    from tuner.tracking.record import Untracked
+
+    sampler = BeliefSampler(session.prior, session.prior.rank(), seed=0)
+    study = optuna.create_study(sampler=sampler)
+    search = Search(
+        prior=session.prior,
+        runner=Recorded(session.recorded),
+        study=study,
+        sampler=sampler,
+        tracker=Untracked(),
+        budget=Budget(**{"trials": 100} | budget),
+        progress=lambda _done, _best: None,
+    )
+    search.run()
+    return search, study
+
+
+def test_a_search_to_the_end_measures_every_configuration_once_and_finds_the_best_recorded(session):
+    from tuner.scenario.recorded import replayed
+    from tuner.search.search import best_trial
+
+    search, study = replay(session)
+    trials = search.trials()
+    assert [trial.ending for trial in trials] == ["measured"] * len(session.scenario.space.configs)
+    best = best_trial(session.scenario, trials)
+    found = replayed(session.scenario, session.recorded, trials, best)
+    assert found.tried == found.configs == len(trials)
+    assert found.found is not None
+    assert found.found.output_rate / found.found.config.gpus == pytest.approx(
+        found.best.output_rate / found.best.config.gpus
+    )
+    for told, trial in zip(study.trials, trials, strict=True):
+        assert trial_from_json(told.user_attrs[RECORD]) == trial
+        assert told.params["layout.tensor"] == trial.config.layout.tensor
+
+
+def test_a_search_is_charged_the_gpu_hours_of_the_runs_that_it_replayed(session):
+    from tuner.scenario.recorded import replayed
+
+    search, _ = replay(session, trials=1)
+    (trial,) = search.trials()
+    found = replayed(session.scenario, session.recorded, [trial], trial)
+    rows = {(served(row.config), row.concurrency): row for row in session.recorded}
+    replayed_rows = [rows[served(trial.config), level.load] for level in trial.levels]
+    assert found.seconds == pytest.approx(sum(row.seconds for row in replayed_rows))
+    assert found.gpu_seconds == pytest.approx(sum(row.seconds * row.config.gpus for row in replayed_rows))
+    assert 0 < found.gpu_seconds < found.all_gpu_seconds
+    assert search.runner.spent_s == pytest.approx(found.seconds)
+    assert trial.gpu_seconds == pytest.approx(found.gpu_seconds)
+
+
+def test_a_budget_of_gpu_hours_holds_for_replayed_runs(session):
+    search, _ = replay(session, gpu_seconds=1.0)
+    assert len(search.trials()) == 1
+
+
+def test_another_question_of_the_same_rows_is_another_study(tmp_path, session):
+    other = Session(question=asked(tmp_path, sla="{ttft_ms_mean: 500}"))
+    assert other.study_name.rpartition("-")[2] != session.study_name.rpartition("-")[2]

@@ -1,0 +1,221 @@
+"""The answer: what a finished search is summed up to."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runners.measurement import Measurement, Percentiles
+from runners.workload.workload import Lengths, Workload
+from search_spaces.config import Layout, Precision, ServingConfig
+from search_spaces.engines.engine import find_engine
+from search_spaces.hardware.system import Price, find_system
+from search_spaces.models.model import find_model
+from search_spaces.space import full_space
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.sla import Promise, Sla
+from tuner.search.ranking import Candidate, Ranking
+from tuner.search.trial import Trial
+from tuner.show.markdown import to_markdown
+from tuner.study.answer import Answer
+
+MODEL, SYSTEM, TRTLLM = find_model("gpt-oss-120b"), find_system("b200"), find_engine("trtllm")
+SCENARIO = Scenario(
+    name="chat",
+    model=MODEL,
+    system=SYSTEM,
+    gpus=8,
+    workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=1024, high=1024)),
+    sla=Sla(
+        promises=(
+            Promise(metric="ttft", statistic="p99", limit_s=1.0),
+            Promise(metric="tpot", statistic="p99", limit_s=0.02),
+        )
+    ),
+    price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
+    objective="usd_per_million_output_tokens",
+    space=full_space(MODEL, SYSTEM, (TRTLLM,), 8),
+)
+CONFIG = ServingConfig(
+    engine=TRTLLM, layout=Layout(tensor=2, replicas=4), precision=Precision(weights="mxfp4_mxfp8", kv_cache="fp8")
+)
+
+
+def always(seconds: float) -> Percentiles:
+    return Percentiles(mean=seconds, values=(seconds,) * 6)
+
+
+def level(tokens_per_s: float, *, tpot_ms: float = 10, ttft_ms: float = 100, **changes) -> Measurement:
+    """Eight GPUs at $0.001/s each: $8,000 / (tokens/s) for a million output tokens."""
+    tokens = round(tokens_per_s * 10)
+    measurement = Measurement(
+        load=tokens_per_s / 100,
+        gpus=8,
+        duration_s=10,
+        requests=100,
+        input_tokens=tokens,
+        output_tokens=tokens,
+        ttft=always(ttft_ms / 1000),
+        tpot=always(tpot_ms / 1000),
+        itl=always(tpot_ms / 1000),
+        e2e=always(1.0),
+        source="simulated",
+    )
+    return replace(measurement, **changes)
+
+
+def measured(number: int, *levels: Measurement, chosen: int = 0, config: ServingConfig = CONFIG) -> Trial:
+    return Trial(number=number, ending="measured", config=config, levels=levels, chosen=chosen)
+
+
+def answer_of(*trials: Trial, baseline: Trial | None = None, ranking: Ranking | None = None, **changes) -> Answer:
+    return Answer(
+        scenario=replace(SCENARIO, **changes),
+        trials=trials,
+        ranking=ranking or Ranking(candidates=(), fell_out={}),
+        baseline=baseline,
+    )
+
+
+KEPT = measured(0, level(2000))
+CHEAPER = measured(1, level(4000))
+MISSED = measured(2, level(8000, tpot_ms=22))
+FAR = measured(3, level(16000, tpot_ms=40, ttft_ms=3000))
+FAILED = Trial(number=4, ending="failed", config=CONFIG, cause="died")
+INFEASIBLE = Trial(number=5, ending="infeasible", cause="memory")
+
+
+def test_the_best_is_the_cheapest_that_keeps_the_sla():
+    answer = answer_of(MISSED, KEPT, FAILED, CHEAPER, INFEASIBLE, FAR)
+    assert answer.best == CHEAPER
+    assert answer.keeps_sla
+    assert answer.ranked == [CHEAPER, KEPT, MISSED, FAR]
+    assert answer.cost(CHEAPER).usd_per_million_output_tokens == pytest.approx(2)
+
+
+def test_where_none_keeps_the_sla_the_best_is_the_nearest():
+    answer = answer_of(FAR, FAILED, MISSED)
+    assert answer.best == MISSED
+    assert not answer.keeps_sla
+
+
+def test_there_is_no_best_where_nothing_was_measured():
+    answer = answer_of(FAILED, INFEASIBLE)
+    assert answer.best is None
+    assert not answer.keeps_sla
+    assert answer.saving is None
+    assert answer.binding() is None
+    assert answer.pareto() == []
+    assert answer.ended() == {"failed: died": 1, "infeasible: memory": 1}
+
+
+def test_the_saving_is_against_the_default_where_both_keep_the_sla():
+    assert answer_of(CHEAPER, baseline=KEPT).saving == pytest.approx(0.5)
+    assert answer_of(KEPT, baseline=CHEAPER).saving == pytest.approx(-1)
+    assert answer_of(KEPT, baseline=MISSED).saving is None
+    assert answer_of(MISSED, baseline=KEPT).saving is None
+    assert answer_of(KEPT).saving is None
+
+
+def test_the_binding_promise_is_the_one_that_the_nearest_misses_most():
+    both = measured(0, level(2000, tpot_ms=30, ttft_ms=1100))
+    assert answer_of(both).binding() == SCENARIO.sla.promises[1]
+    assert list(answer_of(both).missed(both)) == ["tpot_ms_p99", "ttft_ms_p99"]
+    assert answer_of(KEPT).binding() is None
+    assert answer_of(KEPT).missed(KEPT) == {}
+
+
+def test_no_promise_binds_where_the_server_cannot_keep_up():
+    behind = measured(0, level(2000, backlog_growth=90))
+    assert not answer_of(behind).keeps_sla
+    assert answer_of(behind).binding() is None
+    assert answer_of(behind).missed(behind) == {"backlog": 1.0}
+
+
+LEVELS = st.builds(level, st.integers(1, 30).map(float), tpot_ms=st.integers(1, 30).map(float))
+
+
+@settings(deadline=None)
+@given(st.lists(LEVELS, min_size=1, max_size=20))
+def test_no_point_of_the_pareto_table_is_beaten_in_both_and_every_other_is(levels):
+    # All have the same GPUs: the most tokens/s are the cheapest, the least TPOT is the quickest.
+    front = [point.measurement for point in answer_of(measured(0, *levels)).pareto()]
+    assert [one.output_rate for one in front] == sorted((one.output_rate for one in front), reverse=True)
+    for place in front:
+        assert not [one for one in levels if beats(one, place)]
+    for one in levels:
+        assert [place for place in front if not beats(one, place) and at_least_as_good(place, one)]
+
+
+def at_least_as_good(one: Measurement, other: Measurement) -> bool:
+    return one.output_rate >= other.output_rate and one.tpot.mean <= other.tpot.mean
+
+
+def beats(one: Measurement, other: Measurement) -> bool:
+    return at_least_as_good(one, other) and not at_least_as_good(other, one)
+
+
+def test_the_pareto_table_has_the_loads_that_miss_the_sla_and_says_so():
+    keeps = {point.measurement.tpot.mean: point.keeps_sla for point in answer_of(MISSED, KEPT).pareto()}
+    assert keeps == {0.022: False, 0.01: True}
+
+
+def test_a_load_that_was_not_kept_up_with_is_no_state_to_serve_in():
+    assert len(answer_of(measured(0, level(9000, backlog_growth=90), level(2000), chosen=1)).pareto()) == 1
+
+
+def test_loads_measured_for_the_frontier_only_are_in_the_pareto_table_but_never_best():
+    quick = level(1000, tpot_ms=1)
+    cheap = level(9000, tpot_ms=15)
+    answer = replace(answer_of(KEPT), frontier=[(CONFIG, quick), (CONFIG, cheap)])
+    assert [point.measurement for point in answer.pareto()] == [cheap, KEPT.measurement, quick]
+    assert answer.best == KEPT
+
+
+def test_the_objective_decides_what_is_cheap():
+    many_inputs = measured(0, replace(level(1000), input_tokens=1_000_000))
+    many_outputs = measured(1, level(2000))
+    assert answer_of(many_inputs, many_outputs).best == many_outputs
+    total = answer_of(many_inputs, many_outputs, objective="usd_per_million_total_tokens")
+    assert total.best == many_inputs
+
+
+def test_why_combinations_fell_out_is_counted_by_law_and_by_promise():
+    def candidate(binding: str) -> Candidate:
+        return Candidate(params={}, objective=1.0, excess=0.5 if binding else 0.0, binding=binding)
+
+    candidates = tuple(map(candidate, ["", "tpot_ms_p99", "tpot_ms_p99", "ttft_ms_p99"]))
+    answer = answer_of(KEPT, ranking=Ranking(candidates=candidates, fell_out={"memory": 7}))
+    assert answer.fell_out() == {
+        "memory": 7,
+        "over tpot_ms_p99 (predicted)": 2,
+        "over ttft_ms_p99 (predicted)": 1,
+    }
+    assert sum(answer.fell_out().values()) == answer.ranking.combinations - 1
+
+
+def test_how_trials_ended_adds_up():
+    trials = (KEPT, CHEAPER, MISSED, FAR, FAILED, INFEASIBLE)
+    assert answer_of(*trials).ended() == {
+        "kept the SLA": 2,
+        "over tpot_ms_p99": 1,
+        "over ttft_ms_p99": 1,
+        "failed: died": 1,
+        "infeasible: memory": 1,
+    }
+
+
+# As Markdown
+
+
+def test_the_description_begins_with_the_question_and_gives_the_verdict():
+    text = to_markdown(answer_of(CHEAPER, baseline=KEPT))
+    assert text.startswith("**Question.** The cheapest way to serve gpt-oss-120b on 8 GPUs of ")
+    assert "$2.00 ($/M output tokens), trial 1, keeps the SLA" in text
+    assert "50% cheaper" in text
+
+
+def test_the_description_says_when_no_configuration_keeps_the_sla():
+    assert "comes nearest, but no configuration keeps the SLA" in to_markdown(answer_of(MISSED))
+    assert "No configuration could be served" in to_markdown(answer_of(FAILED))

@@ -1,0 +1,418 @@
+"""A session: the parts of one search put together, run with progress on a terminal, and summed up."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from runners.measurement import Measurement, Source
+from runners.recorded.recorded import Recorded, Recording
+from runners.runner import RunFailedError, Runner
+from runners.simulated.calibration import Calibrated
+from runners.simulated.estimated import Estimated
+from runners.simulated.silicon import Silicon
+from runners.simulated.simulated import Simulated
+from search_spaces.config import Engine, ServingConfig
+from search_spaces.default import default_configs
+from search_spaces.enumerated import EnumeratedSpace
+from search_spaces.errors import InfeasibleError, InputError
+from tuner.scenario.experiment import Experiment, Serve
+from tuner.scenario.recorded import RecordedPrior, recorded_rows, replayed
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.settings import parse_settings
+from tuner.search.ranking import Prior, Ranking, Uninformed, has_kernel_data
+from tuner.search.sampler import BeliefSampler
+from tuner.search.search import Budget, Search, best_trial, measure_capacity
+from tuner.search.trial import Trial
+from tuner.show.markdown import to_markdown
+from tuner.show.progress import Told, searching_bar
+from tuner.show.terminal import show_answer, show_question, show_recorded, show_replayed
+from tuner.show.words import how_to_start
+from tuner.study.answer import Answer
+from tuner.study.attributes import keep_experiment, keep_summary
+from tuner.study.journal import open_study
+from tuner.tracking.record import Untracked
+
+if TYPE_CHECKING:
+    from tuner.tracking.mlflow_tracker import MlflowTracker
+
+FRONTIER_POINTS = 10
+CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
+"""Loads at which a predicted winner is run to show its latency, in units of the one that counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """An experiment's parts, made when they are first asked for.
+
+    `calibrate` corrects the step times that predictions are made of by what was measured.
+    """
+
+    question: Experiment
+    calibrate: Callable[[Silicon], Calibrated] | None = field(default=None, compare=False)
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """Without what the runner cannot evaluate. Raises InputError."""
+        scenario = self.question.scenario()
+        if self.question.runner != "estimated":
+            return scenario
+        modes = scenario.space.dimensions["mode"]
+        if "aggregated" not in modes:
+            raise InputError(f"{self.question.path}: runner: estimated takes mode aggregated only, but got {modes[0]}")
+        return replace(scenario, space=scenario.space.restricted({"mode": ("aggregated",)}))
+
+    @property
+    def silicon(self) -> Silicon:
+        return self.calibrated.silicon if self.calibrated else self.tables
+
+    @cached_property
+    def calibrated(self) -> Calibrated | None:
+        return self.calibrate(self.tables) if self.calibrate else None
+
+    @cached_property
+    def tables(self) -> Silicon:
+        """Step times as the database has them."""
+        scenario = self.scenario
+        longest = scenario.workload.max_request_tokens
+        return Silicon(scenario.model, scenario.system, longest_context=longest, stand_in=self.is_real)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether real engines are measured, which may be of releases without kernel times."""
+        return self.question.runner not in ("simulated", "estimated", "recorded")
+
+    @cached_property
+    def prior(self) -> Prior | Uninformed:
+        """A real engine may be searched without predictions, too; a simulated one cannot."""
+        if self.recorded:
+            return RecordedPrior(self.scenario, self.silicon, self.recorded)
+        if self.is_real and not has_kernel_data(self.scenario, self.silicon):
+            return Uninformed(self.scenario, seed=self.question.seed)
+        return Prior(self.scenario, self.silicon, source=SOURCES[self.question.runner])
+
+    @cached_property
+    def recorded(self) -> Sequence[Recording]:
+        """What was measured of the scenario and is in its space; nothing with another runner. Raises InputError."""
+        scenario = self.scenario
+        if not isinstance(scenario.space, EnumeratedSpace):
+            return ()
+        rows = recorded_rows(scenario.model.name, scenario.system.name, scenario.workload)
+        return [row for row in rows if scenario.space.lists(row.config)]
+
+    @cached_property
+    def runner(self) -> Runner:
+        return RUNNERS[self.question.runner](self)
+
+    @property
+    def study_name(self) -> str:
+        """The experiment's name and a hash of what it asks: another question is another study."""
+        return f"{self.question.name}-{_digest(json.dumps(self.asked, sort_keys=True).encode())}"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
+        whose tables and simulator answer.
+        """
+        asked = self.question.model_dump(
+            mode="json", exclude={"budget": True, "retune": True, "serve": {"logs"}}, warnings=False
+        )
+        if asked["serve"] is None:
+            del asked["serve"]
+        # As JSON has it, whose keys are text: a study keeps it so, and what it asks is compared with this.
+        asked |= {"own": json.loads(json.dumps(own))} if (own := self.question.own_facts) else {}
+        asked["servetune"] = version("servetune")
+        if self.recorded:
+            asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
+        trace = self.scenario.workload.trace
+        if trace is not None:
+            columns = (trace.arrival, trace.input_tokens, trace.output_tokens)
+            asked["trace"] = _digest(b"".join(column.tobytes() for column in columns))
+        return asked
+
+    def default_trial(self, engine: Engine) -> Trial:
+        """The best of an engine's untuned configurations, at the highest load that keeps the SLA.
+
+        Raises InputError where nothing of it can be served.
+        """
+        scenario = self.scenario
+        sizes = default_configs(scenario.model, engine, scenario.gpus)
+        trials = [trial for size in sizes if (trial := self._first_served(size))]
+        best = best_trial(scenario, trials)
+        if best is None:
+            raise InputError(f"{engine} cannot serve {scenario.model.name} here untuned")
+        return best
+
+    def _first_served(self, configs: Iterator[ServingConfig]) -> Trial | None:
+        for config in configs:
+            with suppress(InfeasibleError, RunFailedError):
+                return measure_capacity(config, self.prior, self.runner, number=0)
+        return None
+
+    def changed(self, settings: Sequence[str]) -> ServingConfig:
+        """The first engine's untuned configuration with settings such as `layout.tensor=4` changed.
+
+        What is not set follows: as many replicas as the GPUs hold, and experts split or whole where they cannot be
+        as before. Raises InputError for a setting that is unknown or breaks a law of its own.
+        """
+        untuned = self._untuned(self.scenario.space.engines[0])
+        config = parse_settings(settings, untuned)
+        chosen = {setting.partition("=")[0] for setting in settings}
+        layout = config.layout
+        if "layout.replicas" not in chosen:
+            left = self.scenario.gpus - (config.gpus - layout.gpus)
+            layout = replace(layout, replicas=max(left // layout.gpus_per_worker, 1))
+        experts = [layout.expert]
+        if "layout.expert" not in chosen:
+            experts += [1, layout.tensor * layout.attention_dp]
+        configs = [replace(config, layout=replace(layout, expert=expert)) for expert in experts]
+        return next(filter(self._can_serve, configs), configs[0])
+
+    def _untuned(self, engine: Engine) -> ServingConfig:
+        """The best untuned configuration or, where finding it means real GPUs, the first that is legal."""
+        if not self.question.is_served:
+            config = self.default_trial(engine).config
+            assert config is not None
+            return config
+        sizes = default_configs(self.scenario.model, engine, self.scenario.gpus)
+        configs = [config for size in sizes for config in size]
+        return next(filter(self._can_serve, configs), configs[0])
+
+    def _can_serve(self, config: ServingConfig) -> bool:
+        with suppress(InfeasibleError, RunFailedError):
+            self.scenario.check(config)
+            if self.question.is_served:
+                return True
+            with self.runner.serve(config):
+                return True
+        return False
+
+    def measure(self, config: ServingConfig, load: float | None) -> Measurement:
+        """One configuration at a load, or at the highest load that keeps the SLA.
+
+        Raises InfeasibleError or RunFailedError.
+        """
+        if load is None:
+            return measure_capacity(config, self.prior, self.runner, number=0).measurement
+        self.scenario.check(config)
+        with self.runner.serve(config) as measure:
+            return measure(self.scenario.workload.at(load))
+
+
+def _served(question: Experiment, scenario: Scenario) -> Runner:
+    from runners.served.installed import OwnParser
+    from runners.served.nvml import driver
+    from runners.served.served import Served
+
+    serve = question.serve or Serve()
+    gpus = driver() if serve.device == "gpu" else None
+    devices = gpus.devices if gpus else ()
+    installation = serve.installation(question.path.parent, devices=devices)
+    return Served(
+        scenario.model,
+        installation,
+        logs=Path(serve.logs) / question.name,
+        limits=serve.limits,
+        promised=tuple(promise.limit for promise in scenario.sla.promises),
+        own_parsers={python: OwnParser(Path(python)) for python in installation.interpreters},
+    )
+
+
+PREDICTING = ("simulated", "estimated")
+"""Runners that answer from tables: asking them again costs seconds, not GPUs."""
+
+
+SOURCES: Mapping[str, Source] = {
+    "simulated": "simulated",
+    "estimated": "estimated",
+    "recorded": "recorded",
+    "served": "measured",
+}
+
+RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
+    "simulated": lambda session: Simulated(session.silicon),
+    "estimated": lambda session: Estimated(session.silicon),
+    "recorded": lambda session: Recorded(session.recorded),
+    "served": lambda session: _served(session.question, session.scenario),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where a search keeps its study and its MLflow runs (nowhere when `track` is False)."""
+
+    studies: Path
+    study: str
+    track: bool = True
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a search came to, by how many new trials.
+
+    `broken` names the failure of the environment that ended it. `problem` says what of it is not in MLflow, and why.
+    """
+
+    answer: Answer
+    interrupted: bool
+    tried: int
+    broken: str
+    problem: str | None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def tune(
+    session: Session,
+    where: Where,
+    *,
+    trials: int | None,
+    console: Console,
+    bars: Console | None = None,
+    told: Callable[[Trial], None] = lambda _trial: None,
+) -> Outcome:
+    """Searches with a progress bar, shows the answer, and writes what is left to MLflow.
+
+    `bars` is where progress is shown, if not on `console`; every new trial is `told` as it ends.
+    """
+    bars = bars or console
+    show_question(console, session.scenario)
+    if session.recorded:
+        show_recorded(console, session.scenario, session.recorded)
+    with (
+        open_study(where.studies, where.study, question=session.asked) as study,
+        _mlflow(session, where, bars) as tracker,
+    ):
+        keep_experiment(study, session.question)
+        ranking = _rank(session, bars)
+        sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
+        study.sampler = sampler
+        with searching_bar(bars) as bar:
+            budget = budget_of(session.question, trials)
+            search = Search(
+                prior=session.prior,
+                runner=session.runner,
+                study=study,
+                sampler=sampler,
+                tracker=tracker or Untracked(),
+                budget=budget,
+                progress=Told(bar, session.scenario, budget),
+                finished=told,
+            )
+            search.run()
+            answer = _answer(session, search.trials(), ranking)
+            keep_summary(study, answer, list(_curve(session, answer.best)), interrupted=search.interrupted)
+        if tracker:
+            best = answer.best
+            tracker.interrupted = search.interrupted
+            files = {}
+            if best is not None and best.config is not None:
+                files["commands.txt"] = how_to_start(session.scenario.model, best.config, session.scenario.installation)
+            tracker.summarize(best.number if best else None, to_markdown(answer), files)
+        show_answer(console, answer)
+        if session.recorded:
+            show_replayed(console, answer, replayed(session.scenario, session.recorded, answer.trials, answer.best))
+    return Outcome(
+        answer=answer,
+        interrupted=search.interrupted,
+        tried=search.tried,
+        broken=search.broken,
+        problem=tracker.problem if tracker else None,
+    )
+
+
+def _rank(session: Session, console: Console) -> Ranking:
+    with console.status("Reading kernel times and ranking every combination"):
+        return session.prior.rank()
+
+
+def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answer:
+    best = best_trial(session.scenario, trials)
+    baseline = None
+    # Untuned configurations were recorded at low loads only, if at all: comparing with those would flatter the answer.
+    if best is not None and best.config is not None and not session.recorded:
+        with suppress(InputError):
+            baseline = _baseline(session, best.config.engine, trials)
+    return Answer(
+        scenario=session.scenario,
+        trials=trials,
+        ranking=ranking,
+        baseline=baseline,
+        frontier=[] if session.question.is_served else list(_frontier(session, ranking)),
+    )
+
+
+def _baseline(session: Session, engine: Engine, trials: Sequence[Trial]) -> Trial | None:
+    """The untuned engine: measured for it, or where that means real GPUs only if the search tried it."""
+    if not session.question.is_served:
+        return session.default_trial(engine)
+    sizes = default_configs(session.scenario.model, engine, session.scenario.gpus)
+    untuned = {config for size in sizes for config in size}
+    return best_trial(session.scenario, [trial for trial in trials if trial.config in untuned])
+
+
+def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfig, Measurement]]:
+    """The predicted frontier, each point run once."""
+    workload = session.scenario.workload
+    for config, point in session.prior.frontier(ranking, most=FRONTIER_POINTS):
+        load = point.load(workload)
+        with suppress(InfeasibleError, RunFailedError), session.runner.serve(config) as measure:
+            yield config, measure(workload.at(load))
+
+
+def _curve(session: Session, best: Trial | None) -> Iterator[Measurement]:
+    """The best configuration at loads far from its capacity: predicted ones only, which cost no GPU time."""
+    if best is None or best.config is None or session.question.runner not in PREDICTING:
+        return
+    loads = session.prior.load_range(best.config)
+    wanted = {loads.snap(best.measurement.load * share) for share in CURVE}
+    with suppress(InfeasibleError, RunFailedError), session.runner.serve(best.config) as measure:
+        for load in sorted(wanted - {level.load for level in best.levels}):
+            yield measure(session.scenario.workload.at(load))
+
+
+def budget_of(question: Experiment, trials: int | None) -> Budget:
+    """The experiment's budget, in seconds and dollars, for `trials` trials where a number is given."""
+    asked = question.budget
+    return Budget(
+        trials=trials or asked.trials,
+        wall_clock_s=_limit(asked.wall_clock_min) * 60,
+        gpu_seconds=_limit(asked.gpu_hours) * 3600,
+        usd=_limit(asked.usd),
+        monthly_tokens=asked.monthly_tokens,
+    )
+
+
+def _limit(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+@contextmanager
+def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[MlflowTracker | None]":
+    if not where.track:
+        yield None
+        return
+    from tuner.tracking.mlflow_tracker import MlflowTracker
+
+    path = session.question.path
+    with searching_bar(console) as bar:
+        task = bar.add_task("Writing to MLflow", total=None, visible=False, best="", left="")
+        with MlflowTracker(
+            session.scenario,
+            study=where.study,
+            tracking_uri=where.tracking_uri,
+            experiment_text=session.question.text,
+            experiment_path=path,
+            on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        ) as tracker:
+            yield tracker

@@ -1,0 +1,189 @@
+"""Replay: the questions that recorded rows can answer, and how good a decision is, held against the best measured."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median
+
+from runners.recorded.recorded import Recording, Recordings, closed_loop_rate, newest, recordings, served
+from search_spaces.config import ServingConfig
+from tuner.scenario.sla import Promise, Sla
+
+BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
+
+TTFT_LIMITS = (0.3, 1.0, 3.0)
+TPOT_LIMITS = (0.005, 0.01, 0.02, 0.04)
+"""Seconds, of the mean: from a voice assistant's to a batch job's. Fixed before anything was scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Mean TTFT and TPOT in seconds; the rate of a closed loop follows from them as it does for a measurement."""
+
+    ttft: float
+    tpot: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that mean TTFT and mean TPOT may be, in seconds. Rows hold means only, so no percentile is promised."""
+
+    ttft: float
+    tpot: float
+
+    def kept_by(self, point: Prediction | Recording, *, headroom: float = 0.0) -> bool:
+        """Whether both stay below, and would if they were higher by the share `headroom`."""
+        higher = 1 + headroom
+        return point.ttft * higher <= self.ttft and point.tpot * higher <= self.tpot
+
+    @property
+    def sla(self) -> Sla:
+        return Sla(
+            promises=(
+                Promise(metric="ttft", statistic="mean", limit_s=self.ttft),
+                Promise(metric="tpot", statistic="mean", limit_s=self.tpot),
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"TTFT {self.ttft * 1000:g} ms, TPOT {self.tpot * 1000:g} ms"
+
+
+GRID = tuple(Limits(ttft=ttft, tpot=tpot) for ttft in TTFT_LIMITS for tpot in TPOT_LIMITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One recorded scenario: what was measured, and the limits of GRID that at least one of its rows keeps.
+
+    `rows` hold each configuration at each load once: the newest measurement of it.
+    """
+
+    model: str
+    system: str
+    input_tokens: int
+    output_tokens: int
+    rows: tuple[Recording, ...]
+    limits: tuple[Limits, ...]
+
+    @property
+    def scenario(self) -> tuple[str, str, int, int]:
+        return self.model, self.system, self.input_tokens, self.output_tokens
+
+    @property
+    def name(self) -> str:
+        """`deepseek-r1-b200-1024-1024`."""
+        return case_name(self.scenario)
+
+    @cached_property
+    def configs(self) -> Mapping[ServingConfig, tuple[Recording, ...]]:
+        """Rows by what of their configuration was chosen (`served`), each from the lowest concurrency up."""
+        groups: dict[ServingConfig, list[Recording]] = defaultdict(list)
+        for row in sorted(self.rows, key=lambda row: row.concurrency):
+            groups[served(row.config)].append(row)
+        return {config: tuple(rows) for config, rows in groups.items()}
+
+
+def case_name(scenario: tuple[str, str, int, int]) -> str:
+    return "-".join(map(str, scenario))
+
+
+def cases(found: Recordings | None = None, *, systems: Sequence[str] = BLACKWELL) -> Sequence[Case]:
+    """Every recorded scenario on these systems that has at least eight measured configurations, by name."""
+    scenarios = (found or recordings()).scenarios()
+    return [case(key, rows) for key, rows in scenarios.items() if key[1] in systems]
+
+
+def case(scenario: tuple[str, str, int, int], rows: Iterable[Recording]) -> Case:
+    """A scenario's rows as a case."""
+    model, system, inputs, outputs = scenario
+    kept = newest(rows)
+    limits = tuple(limits for limits in GRID if any(map(limits.kept_by, kept)))
+    return Case(model=model, system=system, input_tokens=inputs, output_tokens=outputs, rows=kept, limits=limits)
+
+
+def rate_per_gpu(row: Recording, point: Prediction | Recording) -> float:
+    """Output tokens/s/GPU of a row's closed loop with these latencies: its own, or predicted ones."""
+    rate = closed_loop_rate(point.ttft, point.tpot, row.workload.output_tokens.mean)
+    return row.concurrency * rate / row.config.gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was picked among measured rows, None where nothing was predicted to keep the limits, and the best there is.
+
+    `broken` where the pick was measured to miss the limits.
+    """
+
+    picked: Recording | None
+    best: Recording
+    limits: Limits
+
+    @property
+    def broken(self) -> bool:
+        return self.picked is not None and not self.limits.kept_by(self.picked)
+
+    @property
+    def excess(self) -> float:
+        """By which share the pick was measured over the limit that it misses most; 0 where it breaks none."""
+        if self.picked is None:
+            return 0.0
+        return max(self.picked.ttft / self.limits.ttft, self.picked.tpot / self.limits.tpot, 1.0) - 1
+
+    @property
+    def share(self) -> float:
+        """Of the best measured tokens/s/GPU that keep the limits; 0 for a pick that breaks them, and for none."""
+        if self.picked is None or self.broken:
+            return 0.0
+        return rate_per_gpu(self.picked, self.picked) / rate_per_gpu(self.best, self.best)
+
+
+def best_row(rows: Iterable[Recording], limits: Limits) -> Recording | None:
+    """The row with the most measured tokens/s/GPU of those that keep the limits."""
+    return max(filter(limits.kept_by, rows), key=lambda row: rate_per_gpu(row, row), default=None)
+
+
+def decide(
+    rows: Sequence[Recording], predictions: Sequence[Prediction | None], limits: Limits, *, headroom: float = 0.0
+) -> Decision | None:
+    """Picks the row with the most predicted tokens/s/GPU of those predicted to keep the limits, with some headroom.
+
+    `predictions` are the rows', in their order; a row with None is one that the predictor abstains from: it is not
+    picked, but may be the best. None where no row was measured to keep the limits: then there was nothing to find.
+    """
+    best = best_row(rows, limits)
+    if best is None:
+        return None
+    known = [(row, point) for row, point in zip(rows, predictions, strict=True) if point is not None]
+    hopeful = [(row, point) for row, point in known if limits.kept_by(point, headroom=headroom)]
+    picked = max(hopeful, key=lambda pair: rate_per_gpu(*pair), default=None)
+    return Decision(picked=picked[0] if picked else None, best=best, limits=limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Decisions summed up: how many, and which share of them broke the limits, found nothing, or reached of the best.
+
+    `share` counts a pick that breaks the limits, and none at all, as 0; `excess` is the median over broken ones.
+    """
+
+    decisions: int
+    broken: float
+    none: float
+    share: float
+    excess: float
+
+
+def quality(decisions: Iterable[Decision]) -> Quality | None:
+    """None where there are no decisions."""
+    made = list(decisions)
+    if not made:
+        return None
+    return Quality(
+        decisions=len(made),
+        broken=fmean(decision.broken for decision in made),
+        none=fmean(decision.picked is None for decision in made),
+        share=fmean(decision.share for decision in made),
+        excess=median([decision.excess for decision in made if decision.broken] or [0.0]),
+    )

@@ -1,0 +1,1 @@
+"""What is asked: experiment files, the scenario, its SLA and its cost."""

@@ -1,0 +1,48 @@
+"""Cost: dollars per million tokens, from the GPUs held and the energy they draw."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from runners.measurement import Measurement
+from search_spaces.hardware.system import Price
+
+Objective = Literal["usd_per_million_output_tokens", "usd_per_million_total_tokens"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What serving at one load costs and yields. All GPUs held are charged, idle or not.
+
+    `total` counts input and output tokens. The tokens/s/MW are output tokens over the all-in power of the GPUs held.
+    """
+
+    usd_per_million_output_tokens: float
+    usd_per_million_total_tokens: float
+    output_tokens_per_s_per_gpu: float
+    total_tokens_per_s_per_gpu: float
+    tokens_per_s_per_user: float
+    tokens_per_s_per_mw: float
+
+    def objective(self, objective: Objective) -> float:
+        """Dollars."""
+        value: float = getattr(self, objective)
+        return value
+
+
+def dollars_per_million(tokens_per_s: float, gpus: int, price: Price) -> float:
+    """GPUs x $/GPU-second / (tokens/s) x 1e6; energy included where the price charges it apart."""
+    return gpus * price.usd_per_gpu_second / tokens_per_s * 1e6
+
+
+def cost(measurement: Measurement, price: Price) -> Cost:
+    """The cost of what was measured."""
+    gpus = measurement.gpus
+    return Cost(
+        usd_per_million_output_tokens=dollars_per_million(measurement.output_rate, gpus, price),
+        usd_per_million_total_tokens=dollars_per_million(measurement.total_rate, gpus, price),
+        output_tokens_per_s_per_gpu=measurement.output_rate / gpus,
+        total_tokens_per_s_per_gpu=measurement.total_rate / gpus,
+        tokens_per_s_per_user=measurement.interactivity,
+        tokens_per_s_per_mw=measurement.output_rate / (gpus * price.all_in_watts_per_gpu / 1e6),
+    )

@@ -1,0 +1,1 @@
+"""How the answer is looked for."""

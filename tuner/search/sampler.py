@@ -1,0 +1,256 @@
+"""Samplers: how the search proposes the next configuration to an Optuna study."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import TrialState
+
+from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.space import PREFILL, Params, SearchSpace
+from tuner.scenario.sla import BACKLOG
+from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
+from tuner.search.surrogate import COST, KEPT_SLACK, Belief, Option, expected_gain, place_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+RECORD = "servetune"
+"""User attribute of an Optuna trial that holds the whole Trial. An interrupted trial has none."""
+
+LEADERS = 3
+"""Best trials whose neighbours are weighed as well."""
+
+CLIMB = 10
+"""Most steps from the most promising option to a neighbour that promises more, at each proposal."""
+
+Key = frozenset[tuple[str, Any]]
+
+
+class BeliefSampler(BaseSampler):
+    """Proposes what promises most to be cheaper and to keep the SLA, after each measurement anew.
+
+    Believes in the ranking's predictions, where there are some, as far as the measurements bear them out (see
+    `Belief`); weighs one-step neighbours of the best trials too, and never proposes the same twice. Its state is the
+    study itself, so an interrupted search goes on where it stopped. Raises InputError for a ranking of another
+    question.
+    """
+
+    def __init__(self, prior: Prior | Uninformed, ranking: Ranking, *, seed: int) -> None:
+        self._prior = prior
+        self._ranking = ranking
+        self._promises = (*(promise.key for promise in prior.scenario.sla.promises), BACKLOG)
+        self._fallback = RandomSampler(seed=seed)
+        for candidate in ranking.candidates:
+            _check(candidate.params, prior.scenario.space)
+        self._forget()
+
+    def infer_relative_search_space(self, study: "Study", trial: "FrozenTrial") -> dict[str, BaseDistribution]:
+        dimensions = self._prior.scenario.space.dimensions
+        return {name: CategoricalDistribution(values) for name, values in dimensions.items()}
+
+    def sample_relative(
+        self, study: "Study", trial: "FrozenTrial", search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposal = self.propose(study.get_trials(deepcopy=False))
+        return dict(proposal) if proposal else {}
+
+    def sample_independent(
+        self,
+        study: "Study",
+        trial: "FrozenTrial",
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._fallback.sample_independent(study, trial, param_name, param_distribution)
+
+    def propose(self, trials: Sequence["FrozenTrial"]) -> Params | None:
+        """The most promising untried parameters, or None when all were tried."""
+        self._learn(trials)
+        return self._proposal
+
+    def expected_saving(self, trials: Sequence["FrozenTrial"]) -> float:
+        """Dollars per million tokens by which the next proposal is expected to undercut the best trial.
+
+        Infinite where nothing has kept the SLA yet, and where nothing is predicted nor learned.
+        """
+        params = self.propose(trials)
+        index = self._places.get(_key(params)) if params is not None else None
+        if index is None:
+            return 0.0
+        best = self._best
+        if best is None or not best.value or missed_by(best) or self._belief.ignorant:
+            return math.inf
+        outlook = self._belief.outlook()
+        at = slice(index, index + 1)
+        gain = expected_gain(-outlook.cost[at], outlook.sd[at], -math.log(best.value))[0] * outlook.kept[index]
+        return float(best.value * gain / (1 + gain))
+
+    # What the trials teach
+
+    def _forget(self) -> None:
+        ranked = {_key(candidate.params): candidate for candidate in reversed(self._ranking.candidates)}
+        options = [self._option(candidate) for candidate in reversed(ranked.values())]
+        self._belief = Belief(options, self._promises)
+        self._places: dict[Key, int] = {_key(option.params): index for index, option in enumerate(options)}
+        self._refused: set[Key] = set()
+        self._expanded: set[int] = set()
+        self._seen: list[FrozenTrial] = []
+        self._tried: set[Key] = set()
+        self._best: FrozenTrial | None = None
+        self._proposal = self._most_promising()
+
+    def _learn(self, trials: Sequence["FrozenTrial"]) -> None:
+        """Observes what ended since the last time, in order; all from the first where the study is another.
+
+        What is weighed next depends on what was weighed before, so every turn is gone through, told or not.
+        """
+        ended = [trial for trial in trials if RECORD in trial.user_attrs]
+        if [trial.number for trial in ended[: len(self._seen)]] != [trial.number for trial in self._seen]:
+            self._forget()
+        for trial in ended[len(self._seen) :]:
+            self._seen.append(trial)
+            self._tried.add(_key(trial.params))
+            self._observe(trial)
+            self._best = best_of(self._seen)
+            self._proposal = self._most_promising()
+
+    def _observe(self, trial: "FrozenTrial") -> None:
+        if trial.state != TrialState.COMPLETE:
+            return
+        self._add([trial.params])
+        index = self._places.get(_key(trial.params))
+        if index is not None:
+            self._belief.observe(index, self._measured(trial, self._belief.options[index]))
+        for leader in _leaders(self._seen):
+            self._add(self._one_step(leader.params))
+
+    def _measured(self, trial: "FrozenTrial", option: Option) -> dict[str, float]:
+        """Logs of the cost and of latency / limit by promise.
+
+        A trial looks for the load that keeps the SLA. Where it found one, latencies lie just below their limits and
+        the cost tells; a promise that was said to be kept then stays as it was said. Where it found none, the excess
+        tells, and the cost is that of a load that does not count.
+        """
+        excess = trial.constraints
+        found = {name: math.log1p(excess[name]) for name in self._promises if excess.get(name, 0.0) > 0}
+        if not found and trial.value:
+            found[COST] = math.log(trial.value)
+        for name in self._promises:
+            found.setdefault(name, min(option.ratios.get(name, 0.0), -KEPT_SLACK))
+        return found
+
+    # What there is to choose from
+
+    def _most_promising(self) -> Params | None:
+        untried = [index for key, index in self._places.items() if key not in self._tried]
+        if not untried:
+            return next(self._others(), None)
+        if self._belief.ignorant:
+            return self._belief.options[untried[0]].params
+        index = self._argmax()
+        for _ in range(CLIMB):
+            if index in self._expanded:
+                break
+            self._expanded.add(index)
+            self._add(self._one_step(self._belief.options[index].params))
+            index = self._argmax()
+        return self._belief.options[index].params
+
+    def _argmax(self) -> int:
+        """The untried option that is worth most."""
+        best = self._best
+        kept = math.log(best.value) if best is not None and best.value and not missed_by(best) else None
+        worth = self._belief.worth(kept)
+        worth[[self._places[key] for key in self._tried if key in self._places]] = -1.0
+        return int(worth.argmax())
+
+    def _add(self, choices: Iterable[Mapping[str, Any]]) -> None:
+        options: dict[Key, Option] = {}
+        for params in choices:
+            key = _key(params)
+            if key in self._places or key in self._refused or key in options:
+                continue
+            candidate = self._predicted(dict(params))
+            if candidate is None:
+                self._refused.add(key)
+            else:
+                options[key] = self._option(candidate)
+        self._places |= {key: index for index, key in enumerate(options, start=len(self._belief.options))}
+        if options:
+            self._belief.extend(list(options.values()))
+
+    def _one_step(self, params: Mapping[str, Any]) -> Iterator[Params]:
+        """One step away in one dimension."""
+        for name, values in self._prior.scenario.space.dimensions.items():
+            if name in params:
+                at = values.index(params[name])
+                for value in _beside(values, at):
+                    yield self._prior.scenario.space.drawn({**params, name: value})
+
+    def _others(self) -> Iterator[Params]:
+        """Every other legal choice of batch limits and prefill workers, those of the best combinations first."""
+        dimensions = self._prior.scenario.space.dimensions
+        for candidate in self._ranking.candidates:
+            names = [name for name in candidate.params if name.startswith((BATCHING, PREFILL))]
+            for values in itertools.product(*(dimensions[name] for name in names)):
+                params = candidate.params | dict(zip(names, values, strict=True))
+                if _key(params) not in self._tried and self._predicted(params) is not None:
+                    yield params
+
+    def _predicted(self, params: Params) -> Candidate | None:
+        try:
+            return self._prior.predict(params)
+        except (InfeasibleError, KeyError):  # KeyError: the step to disaggregated leaves the prefill pool open
+            return None
+
+    def _option(self, candidate: Candidate) -> Option:
+        """A candidate at the load that its batch limits can hold."""
+        config = self._prior.scenario.space.config(candidate.params)
+        place = place_of(config, config.batching.max_sequences * config.layout.schedulers)
+        if candidate.objective is None:
+            return Option(params=candidate.params, place=place)
+        ratios = dict.fromkeys(self._promises, -KEPT_SLACK)
+        if candidate.binding:
+            ratios[candidate.binding] = math.log1p(candidate.excess)
+        return Option(params=candidate.params, place=place, cost=math.log(candidate.objective), ratios=ratios)
+
+
+def best_of(trials: Iterable["FrozenTrial"]) -> "FrozenTrial | None":
+    """The cheapest trial that keeps every constraint or, if none does, the one that misses them least."""
+    return next(iter(_leaders(trials)), None)
+
+
+def _leaders(trials: Iterable["FrozenTrial"]) -> list["FrozenTrial"]:
+    """The best few trials, the best first."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return sorted(complete, key=lambda trial: (missed_by(trial), trial.value))[:LEADERS]
+
+
+def missed_by(trial: "FrozenTrial") -> float:
+    """The largest excess over a promise; 0 when all are kept."""
+    return max([0.0, *trial.constraints.values()])
+
+
+def _check(params: Params, space: SearchSpace) -> None:
+    """Raises InputError where parameters are not of this space: their ranking answers another question."""
+    for name, value in params.items():
+        valid = space.dimensions.get(name, ())
+        if value not in valid:
+            choices = ", ".join(map(str, valid)) or "none: there is no such dimension"
+            raise InputError(f"a prior of another question: it ranks {name}={value}; valid here: {choices}")
+
+
+def _beside(values: tuple[Any, ...], at: int) -> tuple[Any, ...]:
+    """The neighbours of a number in its ordered list; every other choice of a name."""
+    if isinstance(values[at], int):
+        return values[max(at - 1, 0) : at] + values[at + 1 : at + 2]
+    return values[:at] + values[at + 1 :]
+
+
+def _key(params: Mapping[str, Any]) -> Key:
+    return frozenset(params.items())

@@ -1,0 +1,74 @@
+"""Figures: what was found of a configuration as plain data, under the same keys wherever JSON is written."""
+
+from dataclasses import asdict
+from typing import Any
+
+from runners.measurement import METRICS, PERCENTILES, Measurement
+from search_spaces.config import ServingConfig, flatten
+from tuner.evidence.confidence import INTERVAL, Judged
+from tuner.scenario.cost import cost
+from tuner.scenario.scenario import Scenario
+from tuner.study.answer import Answer
+
+
+def config_figures(config: ServingConfig) -> dict[str, Any]:
+    """Every setting by its name, and all of them in short."""
+    return {"in_short": str(config), **flatten(config)}
+
+
+def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
+    """One load: what it was, whether the SLA is kept, its cost, and its latencies in milliseconds."""
+    latencies = {
+        f"{metric}_ms": {
+            "mean": level.latency(metric).mean * 1000,
+            **{f"p{p:g}": level.latency(metric).at(p) * 1000 for p in PERCENTILES},
+        }
+        for metric in METRICS
+    }
+    return {
+        "load": level.load,
+        "load_unit": scenario.workload.load_unit,
+        "gpus": level.gpus,
+        "requests": level.requests,
+        "failed_requests": level.failed_requests,
+        "duration_s": level.duration_s,
+        "sla_kept": scenario.sla.kept_by(level),
+        "promises": [
+            {
+                "promise": promise.key,
+                "limit_ms": promise.limit_s * 1000,
+                "observed_ms": promise.observed(level) * 1000,
+                "kept": promise.excess(level) <= 0,
+            }
+            for promise in scenario.sla.promises
+        ],
+        "source": level.source,
+        **asdict(cost(level, scenario.price)),
+        **latencies,
+    }
+
+
+def certainty_figures(judged: Judged) -> dict[str, Any]:
+    """How sure a configuration is: P(SLA kept), and the interval of its cost; of a prediction, by its known errors."""
+    return {
+        "repeats": judged.repeats,
+        "probability_sla_kept": judged.kept,
+        "usd_per_million": judged.cost,
+        "usd_per_million_interval": {"probability": INTERVAL, "low": judged.low, "high": judged.high},
+    }
+
+
+def candidate_figures(answer: Answer) -> list[dict[str, Any]]:
+    """Every measured configuration, best first."""
+    tied = {judged.trial.number for judged in answer.ties}
+    return [
+        {
+            "trial": judged.trial.number,
+            "config": str(judged.trial.config),
+            "load": judged.trial.measurement.load,
+            "sla_kept": answer.scenario.sla.kept_by(judged.trial.measurement),
+            **certainty_figures(judged),
+            "ties_with_winner": judged.trial.number in tied,
+        }
+        for judged in answer.judged
+    ]

@@ -1,0 +1,1 @@
+"""A study as it is stored, read back and judged."""

@@ -1,0 +1,1 @@
+"""Trials as MLflow runs."""
