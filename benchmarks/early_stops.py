@@ -42,7 +42,7 @@ def simulate(
 ) -> str:
     rng = np.random.default_rng(1)
     limit = Limit(metric="ttft", percentile=percentile, limit_s=true * room)
-    kept = false_kept = false_missed = sent = 0
+    kept = false_met = false_missed = sent = 0
     for _ in range(RUNS):
         seconds = kind(rng, requests)
         stopping = Stopping([limit], planned=requests, steady=True)
@@ -50,12 +50,12 @@ def simulate(
         answered, decision = next((end for end in enumerate(decisions, start=1) if end[1]), (requests, None))
         whole = int((seconds > limit.limit_s).sum()) <= limit.allowed(requests)
         kept += whole
-        false_kept += decision == "promises kept" and not whole
-        false_missed += decision == "promise missed" and whole
+        false_met += decision == "SLOs kept" and not whole
+        false_missed += decision == "SLO missed" and whole
         sent += answered
     name = kind.__name__
     return (
-        f"{name:15s} {percentile:3.0f} {requests:8d} {room:5.2f} {kept / RUNS:10.1%} {false_kept / RUNS:10.1%}"
+        f"{name:15s} {percentile:3.0f} {requests:8d} {room:5.2f} {kept / RUNS:10.1%} {false_met / RUNS:10.1%}"
         f" {false_missed / RUNS:12.1%} {sent / RUNS / requests:9.0%}"
     )
 

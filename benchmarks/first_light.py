@@ -1,9 +1,9 @@
-"""The first question, side by side with AIConfigurator's own search: time to an answer, and whose answer is cheaper.
+"""The first experiment, side by side with AIConfigurator's own search: time to an answer, and whose answer is cheaper.
 
 python benchmarks/first_light.py [--quick]
 
 Time: `servetune tune gpt-oss-120b-b200-chat` in an empty folder, MLflow store included, against
-`aiconfigurator cli default` on the same question, both as whole processes from a cold start.
+`aiconfigurator cli default` on the same experiment, both as whole processes from a cold start.
 
 Quality: AIConfigurator's own steady-state estimate judges both answers. servetune searches on that estimate (the
 `estimated` runner) with the same price; the peer's pick is what its own report states. --quick leaves out DeepSeek-R1
@@ -36,9 +36,9 @@ from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Sla, read_promise
+from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Prior
-from tuner.search.sampler import BeliefSampler
+from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search
 from tuner.study.answer import Answer
 from tuner.study.journal import open_study
@@ -50,7 +50,7 @@ BATCHED_TOKENS = (1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Experiment:
     title: str
     model: str
     system: str
@@ -62,7 +62,7 @@ class Question:
     tpot_ms: float
 
 
-GPT_OSS = Question(
+GPT_OSS = Experiment(
     title="gpt-oss-120b, 8 x B200, 1024/1024, TTFT 1 s, TPOT 20 ms",
     model="gpt-oss-120b",
     system="b200",
@@ -73,7 +73,7 @@ GPT_OSS = Question(
     ttft_ms=1000,
     tpot_ms=20,
 )
-DEEPSEEK = Question(
+DEEPSEEK = Experiment(
     title="DeepSeek-R1, 72 x GB200, 8192/1024, TTFT 5 s, TPOT 25 ms",
     model="deepseek-r1",
     system="gb200-nvl72",
@@ -96,56 +96,56 @@ def timed(argv: list[str], folder: Path) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def peer(question: Question, folder: Path) -> tuple[float, float, float]:
+def peer(experiment: Experiment, folder: Path) -> tuple[float, float, float]:
     """AIConfigurator's best output tokens/s/GPU, and its wall and CPU seconds."""
     argv = [
         str(BIN / "aiconfigurator"),
-        *("cli", "default", "--model-path", find_model(question.model).silicon_name),
-        *("--system", question.peer_system, "--total-gpus", str(question.gpus), "--backend", "trtllm"),
-        *("--isl", str(question.input_tokens), "--osl", str(question.output_tokens)),
-        *("--ttft", str(question.ttft_ms), "--tpot", str(question.tpot_ms), "--save-dir", str(folder)),
+        *("cli", "default", "--model-path", find_model(experiment.model).silicon_name),
+        *("--system", experiment.peer_system, "--total-gpus", str(experiment.gpus), "--backend", "trtllm"),
+        *("--isl", str(experiment.input_tokens), "--osl", str(experiment.output_tokens)),
+        *("--ttft", str(experiment.ttft_ms), "--tpot", str(experiment.tpot_ms), "--save-dir", str(folder)),
     ]
     wall, cpu = timed(argv, folder)
     rates = [
         float(row["tokens/s/gpu"])
         for table in folder.rglob("best_config_topn.csv")
         for row in csv.DictReader(table.open())
-        if float(row["ttft"]) <= question.ttft_ms and float(row["tpot"]) <= question.tpot_ms
+        if float(row["ttft"]) <= experiment.ttft_ms and float(row["tpot"]) <= experiment.tpot_ms
     ]
     return max(rates), wall, cpu
 
 
-def ours(question: Question, *, free: bool, trials: int) -> tuple[Answer, float]:
+def ours(experiment: Experiment, *, free: bool, trials: int) -> tuple[Answer, float]:
     """The answer on the peer's estimate. Not `free`: the peer's own precision choice, no speculation."""
-    model, system = find_model(question.model), find_system(question.system)
-    space = full_space(model, system, (find_engine("trtllm"),), question.gpus)
+    model, system = find_model(experiment.model), find_system(experiment.system)
+    space = full_space(model, system, (find_engine("trtllm"),), experiment.gpus)
     space = replace(space, dimensions={**space.dimensions, "batching.max_batched_tokens": BATCHED_TOKENS}).restricted(
         {"mode": ("aggregated",), **({} if free else {"speculation": ("none",)})}
     )
     scenario = Scenario(
-        name=question.model,
+        name=experiment.model,
         model=model,
         system=system,
-        gpus=question.gpus,
+        gpus=experiment.gpus,
         workload=Workload(
-            input_tokens=Lengths(low=question.input_tokens, high=question.input_tokens),
-            output_tokens=Lengths(low=question.output_tokens, high=question.output_tokens),
+            input_tokens=Lengths(low=experiment.input_tokens, high=experiment.input_tokens),
+            output_tokens=Lengths(low=experiment.output_tokens, high=experiment.output_tokens),
         ),
         sla=Sla(
-            promises=(
-                read_promise("ttft_ms_mean", question.ttft_ms),
-                read_promise("tpot_ms_mean", question.tpot_ms),
+            slos=(
+                read_slo("ttft_ms_mean", experiment.ttft_ms),
+                read_slo("tpot_ms_mean", experiment.tpot_ms),
             )
         ),
         price=list_price(system, "hyperscaler"),
         objective="usd_per_million_output_tokens",
         space=space,
     )
-    silicon = Silicon(model, system, longest_context=question.input_tokens + question.output_tokens)
+    silicon = Silicon(model, system, longest_context=experiment.input_tokens + experiment.output_tokens)
     prior = Prior(scenario, silicon)
     began = time.perf_counter()
     ranking = prior.rank()
-    sampler = BeliefSampler(prior, ranking, seed=0)
+    sampler = Surrogatesampler(prior, ranking, seed=0)
     with tempfile.TemporaryDirectory() as folder, open_study(Path(folder), "benchmark", sampler) as study:
         search = Search(
             prior=prior,
@@ -173,22 +173,22 @@ def compare_time(console: Console) -> None:
     console.print(table)
 
 
-def compare_answers(console: Console, question: Question, trials: int) -> None:
+def compare_answers(console: Console, experiment: Experiment, trials: int) -> None:
     table = Table(
         *("", "output tokens/s/GPU", "$/M output", "against peer", "configuration"),
-        title="Judged by AIConfigurator's estimate: " + question.title,
+        title="Judged by AIConfigurator's estimate: " + experiment.title,
         box=SIMPLE_HEAD,
     )
-    price = list_price(find_system(question.system), "hyperscaler")
+    price = list_price(find_system(experiment.system), "hyperscaler")
     with tempfile.TemporaryDirectory() as folder:
-        rate, _, _ = peer(question, Path(folder))
+        rate, _, _ = peer(experiment, Path(folder))
     peer_cost = dollars_per_million(rate, 1, price)
     table.add_row("aiconfigurator cli default", f"{rate:,.0f}", f"${peer_cost:.4f}", "", "")
     for name, free in (("servetune, no speculation", False), ("servetune, speculation free", True)):
-        answer, _ = ours(question, free=free, trials=trials)
+        answer, _ = ours(experiment, free=free, trials=trials)
         best = answer.best
         assert best is not None
-        assert answer.keeps_sla
+        assert answer.meets_sla
         cost = answer.cost(best)
         table.add_row(
             name,
@@ -207,8 +207,8 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=140, highlight=False)
     compare_time(console)
-    for question in (GPT_OSS,) if options.quick else (GPT_OSS, DEEPSEEK):
-        compare_answers(console, question, options.trials)
+    for experiment in (GPT_OSS,) if options.quick else (GPT_OSS, DEEPSEEK):
+        compare_answers(console, experiment, options.trials)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 python benchmarks/regret.py [--recorded | --simulated] [--seeds 20] [--plot regret.html]
 
 Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.evidence.replay`. A measurement is one
-published row (configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of those measured
-so far that keep the SLA; its share is held against the best of all rows, and an answer that breaks the SLA, or none,
-scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows, and shows the
+published row (configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of
+those measured so far that meet the SLA; its share is held against the best of all rows, and an answer that breaks the
+SLA, or none, scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows, and shows the
 errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model, on rows of
 other models, Hopper and Blackwell; the same won each time. Scores of variants on Blackwell had been seen before, so
 this is no blind test: docs/search.md says what was held out.
@@ -55,10 +55,10 @@ from search_spaces.space import full_space
 from tuner.evidence.replay import BLACKWELL, Case, Limits, Prediction, cases, rate_per_gpu
 from tuner.evidence.validate import compare
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Sla, read_promise
+from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Candidate, Prior, Uninformed
-from tuner.search.sampler import RECORD, BeliefSampler
-from tuner.search.surrogate import SIMULATOR_BIAS, Array, Belief, CostOf, Option, Place, Places, kernel_of, place_of
+from tuner.search.sampler import RECORD, Surrogatesampler
+from tuner.search.surrogate import SIMULATOR_BIAS, Array, CostOf, Option, Place, Places, Surrogate, kernel_of, place_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -117,11 +117,11 @@ class Measured:
 
     def shares(self) -> list[float]:
         """Share of the best after 1, 2, ... MOST measurements."""
-        kept = [rate_per_gpu(row, row) for row in self.rows if self.limits.kept_by(row)]
+        kept = [rate_per_gpu(row, row) for row in self.rows if self.limits.met_by(row)]
         found, shares = 0.0, []
         for index in self.measured[:MOST]:
             row = self.rows[index]
-            found = max(found, rate_per_gpu(row, row) if self.limits.kept_by(row) else 0.0)
+            found = max(found, rate_per_gpu(row, row) if self.limits.met_by(row) else 0.0)
             shares.append(found / max(kept))
         return shares + [shares[-1]] * (MOST - len(shares))
 
@@ -134,7 +134,7 @@ def at_random(table: Measured, seed: int) -> None:
 
 
 def static(table: Measured, _seed: int) -> None:
-    """AIConfigurator's ranking: those predicted to keep the SLA by throughput, then by how little they miss it."""
+    """AIConfigurator's ranking: those predicted to meet the SLA by throughput, then by how little they miss it."""
 
     def rank(index: int) -> tuple[float, float]:
         point = table.predicted[index].get("AIConfigurator")
@@ -148,18 +148,18 @@ def static(table: Measured, _seed: int) -> None:
 
 
 def believed(table: Measured, _seed: int) -> None:
-    """`Belief` over the simulator's predictions; a row that is not predicted borrows those of the nearest."""
-    belief = Belief(options(table), ("ttft", "tpot"), cost_of=cost_of(table))
+    """`Surrogate` over the simulator's predictions; a row that is not predicted borrows those of the nearest."""
+    surrogate = Surrogate(options(table), ("ttft", "tpot"), cost_of=cost_of(table))
     best: float | None = None
     while len(table.measured) < min(MOST, len(table.rows)):
-        worth = belief.worth(best)
-        worth[table.measured] = -1.0
-        index = int(worth.argmax())
+        acquisition = surrogate.acquisition(best)
+        acquisition[table.measured] = -1.0
+        index = int(acquisition.argmax())
         row = table.measure(index)
-        belief.observe(
+        surrogate.observe(
             index, {name: math.log(getattr(row, name) / getattr(table.limits, name)) for name in ("ttft", "tpot")}
         )
-        if table.limits.kept_by(row):
+        if table.limits.met_by(row):
             cost = -math.log(rate_per_gpu(row, row))
             best = cost if best is None else min(best, cost)
 
@@ -249,7 +249,7 @@ def methods() -> Mapping[str, Callable[[Measured, int], None]]:
 
 
 def errors(systems: Sequence[str], console: Console) -> None:
-    """Logarithms of measured / simulated of each covered row: what the belief's bias and scales are held against."""
+    """Logarithms of measured / simulated of each covered row: what the surrogate's bias and scales are held against."""
     rows = [row for case in cases(systems=systems) for row in case.rows]
     known = predictions(rows)
     covered = [(row, known[row.provenance]["simulator"]) for row in rows if "simulator" in known[row.provenance]]
@@ -270,7 +270,7 @@ def recorded(systems: Sequence[str], seeds: int, console: Console) -> dict[str, 
     found = cases(systems=systems)
     known = predictions([row for case in found for row in case.rows])
     asked = [(case, limits) for case in found for limits in case.limits]
-    title = f"Share of the best measured tokens/s/GPU: {len(found)} scenarios, {len(asked)} questions"
+    title = f"Share of the best measured tokens/s/GPU: {len(found)} scenarios, {len(asked)} experiments"
     table = Table("", *(f"{k}" for k in range(1, MOST + 1)), "no answer after 5", title=title, box=SIMPLE_HEAD)
     means: dict[str, list[float]] = {}
     by_case: dict[str, list[float]] = {}
@@ -334,7 +334,7 @@ class Real(Prior):
     world = World(0, 0.0)
 
     def _best_point(self, config: ServingConfig) -> SteadyPoint:
-        """The highest load that keeps the SLA, to a 64th; the lowest where none does."""
+        """The highest load that meets the SLA, to a 64th; the lowest where none does."""
         steady = SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload)
         best: SteadyPoint | None = None
         for sequences in (*(n for n in SEQUENCES if n < steady.most_sequences), steady.most_sequences):
@@ -365,18 +365,18 @@ class Real(Prior):
 Truth = Mapping[frozenset[tuple[str, Any]], Candidate]
 
 
-def question() -> Scenario:
+def experiment() -> Scenario:
     model, system = find_model("gpt-oss-120b"), find_system("b200")
     space = full_space(model, system, (find_engine("trtllm"),), 8).restricted({"mode": ("aggregated",)})
     lengths = Lengths(low=1024, high=1024)
-    promises = (read_promise("ttft_ms_mean", 300), read_promise("tpot_ms_mean", 10))
+    slos = (read_slo("ttft_ms_mean", 300), read_slo("tpot_ms_mean", 10))
     return Scenario(
         name="regret",
         model=model,
         system=system,
         gpus=8,
         workload=Workload(input_tokens=lengths, output_tokens=lengths),
-        sla=Sla(promises=promises),
+        sla=Sla(slos=slos),
         price=list_price(system, "hyperscaler"),
         objective="usd_per_million_output_tokens",
         space=space,
@@ -413,8 +413,8 @@ def ratios(scenario: Scenario, real: Truth, sampler: optuna.samplers.BaseSampler
             trial.set_user_attr(RECORD, "infeasible")
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             continue
-        for promise in scenario.sla.promises:
-            trial.set_constraint(promise.key, candidate.excess if candidate.binding == promise.key else 0.0)
+        for slo in scenario.sla.slos:
+            trial.set_constraint(slo.key, candidate.excess if candidate.binding == slo.key else 0.0)
         trial.set_user_attr(RECORD, "measured")
         assert candidate.objective is not None
         study.tell(trial, candidate.objective)
@@ -433,7 +433,7 @@ def reached(found: Sequence[float], ratio: float) -> float:
 
 
 def simulated(seeds: int, most: int, console: Console) -> None:
-    scenario = question()
+    scenario = experiment()
     prior = Prior(scenario, Silicon(scenario.model, scenario.system, longest_context=2048))
     ranking = prior.rank()
     same = truth(prior, World(0, 0.0))
@@ -456,17 +456,17 @@ def simulated(seeds: int, most: int, console: Console) -> None:
         table.add_row(name, *shown, f"{inside:.0%}", f"{spent / sum(map(len, runs)):.3f}")
 
     worlds = [truth(prior, World(seed + 1, 1.0)) for seed in range(seeds)]
-    row("servetune, predictions off", lambda seed: (worlds[seed], BeliefSampler(prior, ranking, seed=seed)))
-    row("servetune, predictions right", lambda seed: (same, BeliefSampler(prior, ranking, seed=seed)))
+    row("servetune, predictions off", lambda seed: (worlds[seed], Surrogatesampler(prior, ranking, seed=seed)))
+    row("servetune, predictions right", lambda seed: (same, Surrogatesampler(prior, ranking, seed=seed)))
     row("servetune, no predictions", lambda seed: (same, uninformed(scenario, seed)))
     row("Optuna TPE, no predictions", lambda seed: (same, optuna.samplers.TPESampler(seed=seed)))
     row("random", lambda seed: (same, optuna.samplers.RandomSampler(seed=seed)))
     console.print(table)
 
 
-def uninformed(scenario: Scenario, seed: int) -> BeliefSampler:
+def uninformed(scenario: Scenario, seed: int) -> Surrogatesampler:
     prior = Uninformed(scenario, seed=seed)
-    return BeliefSampler(prior, prior.rank(), seed=seed)
+    return Surrogatesampler(prior, prior.rank(), seed=seed)
 
 
 def best_of(real: Truth) -> float:

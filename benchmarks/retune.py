@@ -26,7 +26,7 @@ from tuner.app import Session
 from tuner.retune.champion import Champion, candidate
 from tuner.retune.retune import Retuned, retune, sides
 from tuner.scenario.experiment import Experiment, list_experiments, read_experiment
-from tuner.search.sampler import BeliefSampler
+from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.search.trial import Trial
 from tuner.tracking.record import Untracked
@@ -73,19 +73,19 @@ def shipped(names: list[str], *, quick: bool) -> None:
     for name, path in list_experiments().items():
         if names and name not in names:
             continue
-        question = read_experiment(path)
-        champion = tuned(Session(question=question))
-        for engine in (text.partition("@")[0] for text in question.engines):
+        experiment = read_experiment(path)
+        champion = tuned(Session(experiment=experiment))
+        for engine in (text.partition("@")[0] for text in experiment.engines):
             old, new = engines()[engine].versions
             to = Engine(name=engines()[engine].name, version=new)
             try:
-                one_release(question, champion, to, older=old, quick=quick)
+                one_release(experiment, champion, to, older=old, quick=quick)
             except InputError as error:
-                print(f"{question.name:42} {engine} {old} -> {new}: {error}", flush=True)
+                print(f"{experiment.name:42} {engine} {old} -> {new}: {error}", flush=True)
 
 
 def tuned(session: Session) -> Champion:
-    trials = search(session, session.question.budget.trials)
+    trials = search(session, session.experiment.budget.trials)
     best = best_trial(session.scenario, trials)
     assert best is not None
     return candidate(session, best, study="tuned-00000000", text="", others=trials)
@@ -93,7 +93,7 @@ def tuned(session: Session) -> Champion:
 
 def search(session: Session, trials: int) -> list[Trial]:
     """From scratch."""
-    sampler = BeliefSampler(session.prior, session.prior.rank(), seed=session.question.seed)
+    sampler = Surrogatesampler(session.prior, session.prior.rank(), seed=session.experiment.seed)
     found = Search(
         prior=session.prior,
         runner=session.runner,
@@ -107,34 +107,34 @@ def search(session: Session, trials: int) -> list[Trial]:
     return found.trials()
 
 
-def one_release(question: Experiment, champion: Champion, to: Engine, *, older: str, quick: bool) -> None:
+def one_release(experiment: Experiment, champion: Champion, to: Engine, *, older: str, quick: bool) -> None:
     began, worked = time.perf_counter(), time.process_time()
-    found = retune(champion, sides(question, champion, to), (), study=optuna.create_study(study_name="retuned"))
+    found = retune(champion, sides(experiment, champion, to), (), study=optuna.create_study(study_name="retuned"))
     seconds, cpu = time.perf_counter() - began, time.process_time() - worked
     cost = served_cost(found)
-    shown, mark = ("", "") if quick else from_scratch(found, on(question, to), cost)
+    shown, mark = ("", "") if quick else from_scratch(found, on(experiment, to), cost)
     release = f"{to.name} {older} -> {to.version}"
     print(
-        f"{question.name:42} {release:22} {seconds:5.1f}  {cpu:5.1f}  {found.verdict.outcome:14}  ${cost:.5f}  "
+        f"{experiment.name:42} {release:22} {seconds:5.1f}  {cpu:5.1f}  {found.verdict.outcome:14}  ${cost:.5f}  "
         f"{shown:>8}{mark}",
         flush=True,
     )
 
 
-def from_scratch(found: Retuned, question: Experiment, cost: float) -> tuple[str, str]:
+def from_scratch(found: Retuned, experiment: Experiment, cost: float) -> tuple[str, str]:
     """What a search with three times the trials would serve, and a mark where that is cheaper."""
-    scratch = best_trial(found.scenario, search(Session(question=question), 3 * found.plan.trials))
+    scratch = best_trial(found.scenario, search(Session(experiment=experiment), 3 * found.plan.trials))
     assert scratch is not None
-    if not found.scenario.sla.kept_by(scratch.measurement):
+    if not found.scenario.sla.met_by(scratch.measurement):
         return "none", ""
     other = objective(found.scenario, scratch)
     return f"${other:.5f}", "" if cost <= other * 1.0000001 else "  DEARER"
 
 
-def on(question: Experiment, to: Engine) -> Experiment:
-    """The whole question, with one engine on its new release."""
-    names = [f"{to.name}@{to.version}" if text.partition("@")[0] == to.name else text for text in question.engines]
-    return question.model_copy(update={"engines": names})
+def on(experiment: Experiment, to: Engine) -> Experiment:
+    """The whole experiment, with one engine on its new release."""
+    names = [f"{to.name}@{to.version}" if text.partition("@")[0] == to.name else text for text in experiment.engines]
+    return experiment.model_copy(update={"engines": names})
 
 
 def served_cost(found: Retuned) -> float:
@@ -171,23 +171,23 @@ def shifted_releases() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "small.yaml")
         path.write_text(SMALL, encoding="utf-8")
-        question = read_experiment(path)
+        experiment = read_experiment(path)
         for name, shifts in CASES.items():
-            found, outcome, best = shifted_case(question, shifts)
+            found, outcome, best = shifted_case(experiment, shifts)
             cost = served_cost(found)
             mark = "" if found.verdict.outcome == outcome and cost <= best * 1.0000001 else "  DIFFERS"
             print(f"{name:40} {found.verdict.outcome:16}  {outcome:16}  ${cost:.5f}  ${best:.5f}{mark}", flush=True)
 
 
-def shifted_case(question: Experiment, shifts: Shifts) -> tuple[Retuned, str, float]:
+def shifted_case(experiment: Experiment, shifts: Shifts) -> tuple[Retuned, str, float]:
     """The retune, and what an exhaustive search says: its verdict, and the cost of what it would serve."""
     old, new = engines()["trtllm"].versions
 
     def make(asked: Experiment) -> Session:
-        return ShiftedSession(question=asked, shifts=shifts, base=old)
+        return ShiftedSession(experiment=asked, shifts=shifts, base=old)
 
-    champion = tuned(make(question))
-    both = sides(question, champion, Engine(name="trtllm", version=new), make)
+    champion = tuned(make(experiment))
+    both = sides(experiment, champion, Engine(name="trtllm", version=new), make)
     found = retune(champion, both, (), study=optuna.create_study(study_name="retuned"))
     everything = exhaustive(both.new)
     own = [trial for trial in everything if as_old(trial, champion)]
@@ -211,7 +211,7 @@ def decided(session: Session, before: Trial, own: list[Trial], best: Trial, mini
     """By the definition of the outcomes, from exact costs and latencies."""
     scenario = session.scenario
     today, cheapest = objective(scenario, before), objective(scenario, best)
-    kept = own and scenario.sla.kept_by(own[0].measurement)
+    kept = own and scenario.sla.met_by(own[0].measurement)
     mine = objective(scenario, own[0]) if kept else float("inf")
     upgraded = mine < today * (1 - minimum)
     if cheapest < (mine if upgraded else today) * (1 - minimum):
@@ -225,8 +225,8 @@ def decided(session: Session, before: Trial, own: list[Trial], best: Trial, mini
 
 def is_slower(session: Session, before: Trial, after: Trial) -> bool:
     """Whether a promised latency grew by more than a tenth, each at its capacity."""
-    promises = session.scenario.sla.promises
-    return any(one.observed(after.measurement) > 1.1 * one.observed(before.measurement) for one in promises)
+    slos = session.scenario.sla.slos
+    return any(one.observed(after.measurement) > 1.1 * one.observed(before.measurement) for one in slos)
 
 
 def exhaustive(session: Session) -> list[Trial]:

@@ -23,7 +23,7 @@ from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.trial import Trial
 from tuner.tracking.mlflow_tracker import MlflowTracker
 from tuner.tracking.record import Tracker, Untracked
@@ -43,9 +43,9 @@ def scenario() -> Scenario:
         gpus=8,
         workload=Workload(input_tokens=lengths, output_tokens=lengths),
         sla=Sla(
-            promises=(
-                Promise(metric="ttft", statistic="p99", limit_s=1.0),
-                Promise(metric="tpot", statistic="p99", limit_s=0.02),
+            slos=(
+                Slo(metric="ttft", statistic="p99", limit_s=1.0),
+                Slo(metric="tpot", statistic="p99", limit_s=0.02),
             )
         ),
         price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="made up"),

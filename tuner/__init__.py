@@ -1,4 +1,4 @@
-"""Which to serve: finds the cheapest configuration that keeps the promise.
+"""Which to serve: finds the cheapest configuration that meets the SLO.
 
 From Python: `tuner.tune("gpt-oss-120b-b200-chat").best`, `tuner.read_experiment(...)`, `tuner.open_finished(...)`; see
 docs/python.md.

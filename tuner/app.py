@@ -28,12 +28,12 @@ from tuner.scenario.recorded import RecordedPrior, recorded_rows, replayed
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings
 from tuner.search.ranking import Prior, Ranking, Uninformed, has_kernel_data
-from tuner.search.sampler import BeliefSampler
+from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search, best_trial, measure_capacity
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.show.progress import Told, searching_bar
-from tuner.show.terminal import show_answer, show_question, show_recorded, show_replayed
+from tuner.show.terminal import show_answer, show_experiment, show_recorded, show_replayed
 from tuner.show.words import how_to_start
 from tuner.study.answer import Answer
 from tuner.study.attributes import keep_experiment, keep_summary
@@ -55,18 +55,20 @@ class Session:
     `calibrate` corrects the step times that predictions are made of by what was measured.
     """
 
-    question: Experiment
+    experiment: Experiment
     calibrate: Callable[[Silicon], Calibrated] | None = field(default=None, compare=False)
 
     @cached_property
     def scenario(self) -> Scenario:
         """Without what the runner cannot evaluate. Raises InputError."""
-        scenario = self.question.scenario()
-        if self.question.runner != "estimated":
+        scenario = self.experiment.scenario()
+        if self.experiment.runner != "estimated":
             return scenario
         modes = scenario.space.dimensions["mode"]
         if "aggregated" not in modes:
-            raise InputError(f"{self.question.path}: runner: estimated takes mode aggregated only, but got {modes[0]}")
+            raise InputError(
+                f"{self.experiment.path}: runner: estimated takes mode aggregated only, but got {modes[0]}"
+            )
         return replace(scenario, space=scenario.space.restricted({"mode": ("aggregated",)}))
 
     @property
@@ -87,7 +89,7 @@ class Session:
     @property
     def is_real(self) -> bool:
         """Whether real engines are measured, which may be of releases without kernel times."""
-        return self.question.runner not in ("simulated", "estimated", "recorded")
+        return self.experiment.runner not in ("simulated", "estimated", "recorded")
 
     @cached_property
     def prior(self) -> Prior | Uninformed:
@@ -95,8 +97,8 @@ class Session:
         if self.recorded:
             return RecordedPrior(self.scenario, self.silicon, self.recorded)
         if self.is_real and not has_kernel_data(self.scenario, self.silicon):
-            return Uninformed(self.scenario, seed=self.question.seed)
-        return Prior(self.scenario, self.silicon, source=SOURCES[self.question.runner])
+            return Uninformed(self.scenario, seed=self.experiment.seed)
+        return Prior(self.scenario, self.silicon, source=SOURCES[self.experiment.runner])
 
     @cached_property
     def recorded(self) -> Sequence[Recording]:
@@ -109,25 +111,25 @@ class Session:
 
     @cached_property
     def runner(self) -> Runner:
-        return RUNNERS[self.question.runner](self)
+        return RUNNERS[self.experiment.runner](self)
 
     @property
     def study_name(self) -> str:
-        """The experiment's name and a hash of what it asks: another question is another study."""
-        return f"{self.question.name}-{_digest(json.dumps(self.asked, sort_keys=True).encode())}"
+        """The experiment's name and a hash of what it asks: another experiment is another study."""
+        return f"{self.experiment.name}-{_digest(json.dumps(self.asked, sort_keys=True).encode())}"
 
     @property
     def asked(self) -> dict[str, Any]:
         """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
         whose tables and simulator answer.
         """
-        asked = self.question.model_dump(
+        asked = self.experiment.model_dump(
             mode="json", exclude={"budget": True, "retune": True, "serve": {"logs"}}, warnings=False
         )
         if asked["serve"] is None:
             del asked["serve"]
         # As JSON has it, whose keys are text: a study keeps it so, and what it asks is compared with this.
-        asked |= {"own": json.loads(json.dumps(own))} if (own := self.question.own_facts) else {}
+        asked |= {"own": json.loads(json.dumps(own))} if (own := self.experiment.own_facts) else {}
         asked["servetune"] = version("servetune")
         if self.recorded:
             asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
@@ -138,7 +140,7 @@ class Session:
         return asked
 
     def default_trial(self, engine: Engine) -> Trial:
-        """The best of an engine's untuned configurations, at the highest load that keeps the SLA.
+        """The best of an engine's untuned configurations, at the highest load that meets the SLA.
 
         Raises InputError where nothing of it can be served.
         """
@@ -177,7 +179,7 @@ class Session:
 
     def _untuned(self, engine: Engine) -> ServingConfig:
         """The best untuned configuration or, where finding it means real GPUs, the first that is legal."""
-        if not self.question.is_served:
+        if not self.experiment.is_served:
             config = self.default_trial(engine).config
             assert config is not None
             return config
@@ -188,14 +190,14 @@ class Session:
     def _can_serve(self, config: ServingConfig) -> bool:
         with suppress(InfeasibleError, RunFailedError):
             self.scenario.check(config)
-            if self.question.is_served:
+            if self.experiment.is_served:
                 return True
             with self.runner.serve(config):
                 return True
         return False
 
     def measure(self, config: ServingConfig, load: float | None) -> Measurement:
-        """One configuration at a load, or at the highest load that keeps the SLA.
+        """One configuration at a load, or at the highest load that meets the SLA.
 
         Raises InfeasibleError or RunFailedError.
         """
@@ -206,21 +208,21 @@ class Session:
             return measure(self.scenario.workload.at(load))
 
 
-def _served(question: Experiment, scenario: Scenario) -> Runner:
+def _served(experiment: Experiment, scenario: Scenario) -> Runner:
     from runners.served.installed import OwnParser
     from runners.served.nvml import driver
     from runners.served.served import Served
 
-    serve = question.serve or Serve()
+    serve = experiment.serve or Serve()
     gpus = driver() if serve.device == "gpu" else None
     devices = gpus.devices if gpus else ()
-    installation = serve.installation(question.path.parent, devices=devices)
+    installation = serve.installation(experiment.path.parent, devices=devices)
     return Served(
         scenario.model,
         installation,
-        logs=Path(serve.logs) / question.name,
+        logs=Path(serve.logs) / experiment.name,
         limits=serve.limits,
-        promised=tuple(promise.limit for promise in scenario.sla.promises),
+        promised=tuple(slo.limit for slo in scenario.sla.slos),
         own_parsers={python: OwnParser(Path(python)) for python in installation.interpreters},
     )
 
@@ -240,7 +242,7 @@ RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "simulated": lambda session: Simulated(session.silicon),
     "estimated": lambda session: Estimated(session.silicon),
     "recorded": lambda session: Recorded(session.recorded),
-    "served": lambda session: _served(session.question, session.scenario),
+    "served": lambda session: _served(session.experiment, session.scenario),
 }
 
 
@@ -286,19 +288,19 @@ def tune(
     `bars` is where progress is shown, if not on `console`; every new trial is `told` as it ends.
     """
     bars = bars or console
-    show_question(console, session.scenario)
+    show_experiment(console, session.scenario)
     if session.recorded:
         show_recorded(console, session.scenario, session.recorded)
     with (
-        open_study(where.studies, where.study, question=session.asked) as study,
+        open_study(where.studies, where.study, experiment=session.asked) as study,
         _mlflow(session, where, bars) as tracker,
     ):
-        keep_experiment(study, session.question)
+        keep_experiment(study, session.experiment)
         ranking = _rank(session, bars)
-        sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
+        sampler = Surrogatesampler(session.prior, ranking, seed=session.experiment.seed)
         study.sampler = sampler
         with searching_bar(bars) as bar:
-            budget = budget_of(session.question, trials)
+            budget = budget_of(session.experiment, trials)
             search = Search(
                 prior=session.prior,
                 runner=session.runner,
@@ -348,13 +350,13 @@ def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answ
         trials=trials,
         ranking=ranking,
         baseline=baseline,
-        frontier=[] if session.question.is_served else list(_frontier(session, ranking)),
+        frontier=[] if session.experiment.is_served else list(_frontier(session, ranking)),
     )
 
 
 def _baseline(session: Session, engine: Engine, trials: Sequence[Trial]) -> Trial | None:
     """The untuned engine: measured for it, or where that means real GPUs only if the search tried it."""
-    if not session.question.is_served:
+    if not session.experiment.is_served:
         return session.default_trial(engine)
     sizes = default_configs(session.scenario.model, engine, session.scenario.gpus)
     untuned = {config for size in sizes for config in size}
@@ -372,7 +374,7 @@ def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfi
 
 def _curve(session: Session, best: Trial | None) -> Iterator[Measurement]:
     """The best configuration at loads far from its capacity: predicted ones only, which cost no GPU time."""
-    if best is None or best.config is None or session.question.runner not in PREDICTING:
+    if best is None or best.config is None or session.experiment.runner not in PREDICTING:
         return
     loads = session.prior.load_range(best.config)
     wanted = {loads.snap(best.measurement.load * share) for share in CURVE}
@@ -381,9 +383,9 @@ def _curve(session: Session, best: Trial | None) -> Iterator[Measurement]:
             yield measure(session.scenario.workload.at(load))
 
 
-def budget_of(question: Experiment, trials: int | None) -> Budget:
+def budget_of(experiment: Experiment, trials: int | None) -> Budget:
     """The experiment's budget, in seconds and dollars, for `trials` trials where a number is given."""
-    asked = question.budget
+    asked = experiment.budget
     return Budget(
         trials=trials or asked.trials,
         wall_clock_s=_limit(asked.wall_clock_min) * 60,
@@ -404,14 +406,14 @@ def _mlflow(session: Session, where: Where, console: Console) -> "Iterator[Mlflo
         return
     from tuner.tracking.mlflow_tracker import MlflowTracker
 
-    path = session.question.path
+    path = session.experiment.path
     with searching_bar(console) as bar:
         task = bar.add_task("Writing to MLflow", total=None, visible=False, best="", left="")
         with MlflowTracker(
             session.scenario,
             study=where.study,
             tracking_uri=where.tracking_uri,
-            experiment_text=session.question.text,
+            experiment_text=session.experiment.text,
             experiment_path=path,
             on_drain=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         ) as tracker:

@@ -188,19 +188,19 @@ class Doctor:
             return Check(name="MLflow store", state="broken", found=str(error), needed=True)
         return Check(name="MLflow store", state="ok", found=shown(uri), needed=True)
 
-    def possible(self, question: Experiment) -> Possible:
+    def possible(self, experiment: Experiment) -> Possible:
         """What answers an experiment here. Raises InputError for one that cannot be read."""
-        unserved = self._why_not_served(question)
-        unrecorded = _why_not_recorded(question)
-        unsimulated = _why_not_simulated(question)
+        unserved = self._why_not_served(experiment)
+        unrecorded = _why_not_recorded(experiment)
+        unsimulated = _why_not_simulated(experiment)
         reasons: dict[Answer, str] = {"served": unserved, "recorded": unrecorded, "simulated": unsimulated}
         answers = tuple(answer for answer, reason in reasons.items() if not reason)
         missing = "; ".join(f"not {answer}: {reason}" for answer, reason in reasons.items() if reason)
-        return Possible(experiment=question.name, answers=answers or ("nothing",), reason=missing)
+        return Possible(experiment=experiment.name, answers=answers or ("nothing",), reason=missing)
 
-    def _why_not_served(self, question: Experiment) -> str:
-        scenario = question.scenario()
-        serve = question.serve
+    def _why_not_served(self, experiment: Experiment) -> str:
+        scenario = experiment.scenario()
+        serve = experiment.serve
         if serve is None or serve.device == "gpu":
             kind = scenario.system.gpu.name
             here = [gpu for gpu in self.gpus if kind in gpu.name.lower().replace("-", " ").split()]
@@ -208,11 +208,11 @@ class Doctor:
                 other = f", but {len(self.gpus)} of another kind" if self.gpus and not here else ""
                 return f"it takes {plural(scenario.gpus, f'{kind} GPU')}, and {len(here)} are here{other}"
         wanted = {engine.name for engine in scenario.space.engines}
-        return "" if wanted & self._installed_for(question) else f"{' or '.join(sorted(wanted))} is not installed"
+        return "" if wanted & self._installed_for(experiment) else f"{' or '.join(sorted(wanted))} is not installed"
 
-    def _installed_for(self, question: Experiment) -> set[str]:
+    def _installed_for(self, experiment: Experiment) -> set[str]:
         """Engines in the environment that the experiment names, or in any that was looked at."""
-        own = question.serve.installation(question.path.parent, devices=()).interpreters if question.serve else ()
+        own = experiment.serve.installation(experiment.path.parent, devices=()).interpreters if experiment.serve else ()
         if not own:
             return {name for found in self.engines.values() if not isinstance(found, InputError) for name in found}
         found: set[str] = set()
@@ -222,10 +222,10 @@ class Doctor:
         return found
 
 
-def _why_not_recorded(question: Experiment) -> str:
+def _why_not_recorded(experiment: Experiment) -> str:
     from runners.recorded.recorded import recordings
 
-    scenario, workload = question.scenario(), question.scenario().workload
+    scenario, workload = experiment.scenario(), experiment.scenario().workload
     if workload.trace is not None:
         return "no trace was recorded"
     asked = (scenario.model.name, scenario.system.name)
@@ -238,10 +238,10 @@ def _why_not_recorded(question: Experiment) -> str:
     return ""
 
 
-def _why_not_simulated(question: Experiment) -> str:
+def _why_not_simulated(experiment: Experiment) -> str:
     from runners.simulated.silicon import kernel_releases
 
-    scenario = question.scenario()
+    scenario = experiment.scenario()
     known = set(kernel_releases(scenario.system))
     if known & set(scenario.space.engines):
         return ""

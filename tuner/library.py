@@ -2,24 +2,24 @@
 
 from pathlib import Path
 
-from tuner.scenario import experiment
-from tuner.scenario.experiment import Experiment
+from tuner.scenario.experiment import Experiment, find_experiment
+from tuner.scenario.experiment import read_experiment as read_file
 from tuner.study import finished_study
 from tuner.study.finished_study import Finished
 
 STUDIES = Path("studies")
 
-Question = str | Path | Experiment
+Asked = str | Path | Experiment
 """An experiment's name, its file, or the experiment itself."""
 
 
 def read_experiment(name_or_path: str | Path) -> Experiment:
     """An experiment by its name or its file. Raises InputError with everything that is wrong with it."""
-    return experiment.read_experiment(experiment.find_experiment(str(name_or_path)))
+    return read_file(find_experiment(str(name_or_path)))
 
 
 def tune(
-    question: Question,
+    experiment: Asked,
     *,
     trials: int | None = None,
     studies: str | Path = STUDIES,
@@ -36,8 +36,8 @@ def tune(
     from tuner.app import Session, Where
     from tuner.app import tune as run
 
-    asked = question if isinstance(question, Experiment) else read_experiment(question)
-    session = Session(question=asked)
+    asked = experiment if isinstance(experiment, Experiment) else read_experiment(experiment)
+    session = Session(experiment=asked)
     where = Where(studies=Path(studies), study=study or session.study_name, track=track)
     run(session, where, trials=trials, console=Console(quiet=True))
     return open_finished(where.study, studies=studies)

@@ -68,7 +68,7 @@ def measured_levels(finished: Finished) -> Measured:
     if not levels and finished.predicted:
         raise InputError(
             f"{finished.path}: holds predictions, not measurements: there is nothing to calibrate with. Its runner is "
-            f"{finished.question.runner}; runners that measure or replay: served, recorded"
+            f"{finished.experiment.runner}; runners that measure or replay: served, recorded"
         )
     if not levels:
         raise InputError(f"{finished.path}: none of its trials was measured: there is nothing to calibrate with")

@@ -16,7 +16,7 @@ FIRST_LOOK = 50
 LOOK_GROWTH = 1.25
 """The interval is looked at after 50 requests, then each time a quarter more have been answered."""
 
-Decision = Literal["promises kept", "promise missed"]
+Decision = Literal["SLOs kept", "SLO missed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class _Tally:
             return False
         return self.exceeding + max(planned - answered, 0) <= self.limit.allowed(planned)
 
-    def side(self, kept_risk: float, missed_risk: float) -> Decision | None:
+    def side(self, met_risk: float, missed_risk: float) -> Decision | None:
         if self.limit.percentile is None or len(self.seconds) < FIRST_LOOK:
             return None
         alike = dependence(self.seconds)
@@ -65,10 +65,10 @@ class _Tally:
         if count < FIRST_LOOK:
             return None
         share = 1 - self.limit.percentile / 100
-        if at_most(math.ceil(exceeding), count, share) <= kept_risk:
-            return "promises kept"
+        if at_most(math.ceil(exceeding), count, share) <= met_risk:
+            return "SLOs kept"
         if 1 - at_most(math.floor(exceeding) - 1, count, share) <= missed_risk:
-            return "promise missed"
+            return "SLO missed"
         return None
 
 
@@ -105,9 +105,9 @@ class Stopping:
                 tally.take(seconds)
         may_keep = self._may_keep and keeps_up
         if any(tally.cannot_keep(self.planned) for tally in self._tallies):
-            return "promise missed"
+            return "SLO missed"
         if may_keep and all(tally.cannot_miss(self._answered, self.planned) for tally in self._tallies):
-            return "promises kept"
+            return "SLOs kept"
         if self._steady and self._answered >= self._next_look:
             self._next_look *= LOOK_GROWTH
             return self._by_interval(may_keep=may_keep)
@@ -116,9 +116,9 @@ class Stopping:
     def _by_interval(self, *, may_keep: bool) -> Decision | None:
         """Kept must hold for every limit, missed for any: its risk is shared among them."""
         sides = {tally.side(self._risk, self._risk / len(self._tallies)) for tally in self._tallies}
-        if "promise missed" in sides:
-            return "promise missed"
-        return "promises kept" if may_keep and sides == {"promises kept"} else None
+        if "SLO missed" in sides:
+            return "SLO missed"
+        return "SLOs kept" if may_keep and sides == {"SLOs kept"} else None
 
 
 def dependence(seconds: Sequence[float]) -> float:

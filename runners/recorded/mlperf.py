@@ -71,7 +71,7 @@ class Submission:
     """One submitted result.
 
     `request_rate` and `output_rate` are completed requests/s and tokens/s. `ttft` and `tpot` are None where all
-    requests come at once; what is not published of them is infinite, so that no promise on it counts as kept. Limits
+    requests come at once; what is not published of them is infinite, so that no SLO on it counts as kept. Limits
     are the round's own, of the 99th percentile, in seconds. `config` is what was tuned, None with the reason in
     `unconfigured`. `suspect` and `changed` are those of a Recording.
     """
@@ -96,8 +96,8 @@ class Submission:
     changed: tuple[str, ...] = ()
 
     @property
-    def question(self) -> tuple[str, str, Mode]:
-        """What was asked: model, system and scenario. Rounds differ in software, not in the question."""
+    def experiment(self) -> tuple[str, str, Mode]:
+        """What was asked: model, system and scenario. Rounds differ in software, not in the experiment."""
         return self.model, self.system, self.mode
 
     @property
@@ -127,16 +127,16 @@ class Submissions:
     def suspects(self) -> Mapping[str, int]:
         return Counter(row.suspect for row in self.rows if row.suspect)
 
-    def questions(self) -> Mapping[tuple[str, str, Mode], tuple[Submission, ...]]:
+    def experiments(self) -> Mapping[tuple[str, str, Mode], tuple[Submission, ...]]:
         """Clean rows by what was asked."""
         groups: dict[tuple[str, str, Mode], list[Submission]] = defaultdict(list)
         for row in self.clean:
-            groups[row.question].append(row)
+            groups[row.experiment].append(row)
         return {key: tuple(rows) for key, rows in sorted(groups.items())}
 
 
 def unsearchable(rows: Sequence[Submission]) -> str:
-    """Why the submissions of one question cannot be searched."""
+    """Why the submissions of one experiment cannot be searched."""
     known = {row.config for row in rows if row.config is not None}
     missing = Counter(row.unconfigured for row in rows if row.config is None)
     reasons = [f"{reason} ({count} of {len(rows)})" for reason, count in missing.most_common()]

@@ -58,7 +58,7 @@ class Proxy:
 
 
 def _prefilled(asked: dict[str, Any]) -> dict[str, Any]:
-    """The same question, for the prompt and one token of the answer."""
+    """The same experiment, for the prompt and one token of the answer."""
     one = {key: value for key, value in asked.items() if key not in ("stream_options", "max_completion_tokens")}
     return one | ONE_TOKEN | {"kv_transfer_params": HANDOVER}
 

@@ -90,7 +90,7 @@ def counted_gpus(gpus: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One kind of worker, with the questions that every engine's renderer asks of it."""
+    """One kind of worker, with the experiments that every engine's renderer asks of it."""
 
     model: Model
     config: ServingConfig

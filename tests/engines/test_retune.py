@@ -26,7 +26,7 @@ def servetune(tmp_path):
 
 
 @pytest.fixture
-def question(tiny, vllm_python, older_vllm_python, engine_settings, tmp_path):
+def experiment(tiny, vllm_python, older_vllm_python, engine_settings, tmp_path):
     """An experiment with one configuration, whose two releases are installed in two environments."""
     asked = {
         "model": str(tiny / "model.yaml"),
@@ -64,12 +64,12 @@ def question(tiny, vllm_python, older_vllm_python, engine_settings, tmp_path):
     return path
 
 
-def test_a_champion_is_held_against_the_next_release_of_vllm(servetune, question, tmp_path):
-    assert servetune("tune", str(question)).exit_code == 0
+def test_a_champion_is_held_against_the_next_release_of_vllm(servetune, experiment, tmp_path):
+    assert servetune("tune", str(experiment)).exit_code == 0
     promoted = servetune("champion", "promote", "tiny", "--why", "in production")
     assert promoted.exit_code == 0, promoted.output
     output = tmp_path / "retunes"
-    result = servetune("retune", str(question), "--to", NEW, "--no-index", "--output", str(output))
+    result = servetune("retune", str(experiment), "--to", NEW, "--no-index", "--output", str(output))
     summary = (output / f"tiny-vllm-{NEW}.md").read_text()
     (record,) = _runs(tmp_path, "tags.`servetune.retune` LIKE '%'")
     outcome = record.data.tags["servetune.retune"]

@@ -17,7 +17,7 @@ DRAFTS = 3
 
 def experiment(tiny, vllm_python, engine_settings, tmp_path):
     draft = {"method": "draft_model", "model": str(tiny / "checkpoint"), "num_speculative_tokens": DRAFTS}
-    question = {
+    experiment = {
         "model": str(tiny / "model.yaml"),
         "system": str(tiny / "system.yaml"),
         "gpus": 1,
@@ -57,7 +57,7 @@ def experiment(tiny, vllm_python, engine_settings, tmp_path):
     }
     path = tmp_path / "tiny.yaml"
     with path.open("w") as file:
-        YAML().dump(question, file)
+        YAML().dump(experiment, file)
     return path
 
 
@@ -68,7 +68,7 @@ def test_a_study_of_real_flags_finds_what_serves_and_names_what_does_not(tiny, v
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     # Every combination was tried: two batch limits with three variants, of which vLLM on a CPU refuses one.
-    assert re.search(r"kept the SLA +4\b", result.output)
+    assert re.search(r"met the SLA +4\b", result.output)
     assert re.search(r"failed: invalid combination +2\b", result.output)
     assert len(list((tmp_path / "logs" / "tiny").iterdir())) == 6
     _check_runs(store)

@@ -6,7 +6,7 @@ from tuner.app import Session, budget_of
 from tuner.scenario.experiment import read_experiment
 from tuner.search.ranking import Prior
 
-QUESTION = """\
+EXPERIMENT = """\
 model: gpt-oss-120b
 system: b200
 gpus: 8
@@ -21,8 +21,8 @@ objective: usd_per_million_output_tokens
 @pytest.fixture
 def asked(tmp_path):
     def read(more: str = ""):
-        path = tmp_path / "question.yaml"
-        path.write_text(QUESTION + more)
+        path = tmp_path / "experiment.yaml"
+        path.write_text(EXPERIMENT + more)
         return read_experiment(path)
 
     return read
@@ -40,4 +40,4 @@ def test_what_a_budget_does_not_limit_is_without_limit(asked):
 
 
 def test_a_simulated_search_starts_from_predictions(asked):
-    assert isinstance(Session(question=asked()).prior, Prior)
+    assert isinstance(Session(experiment=asked()).prior, Prior)

@@ -14,7 +14,7 @@ from tests.tuner.scenario.test_own_facts import MODEL, SYSTEM
 from tuner.cli import app
 
 FAKE = Path(__file__).parents[1] / "runners" / "served" / "fake_server.py"
-QUESTION = """\
+EXPERIMENT = """\
 model: model.yaml
 system: system.yaml
 gpus: 1
@@ -49,9 +49,9 @@ def tune(tmp_path):
     (tmp_path / "system.yaml").write_text(SYSTEM)
 
     def run(how, *, python=python, budget="{trials: 8}"):
-        text = QUESTION.format(python=python, how=how, logs=tmp_path / "logs", budget=budget)
-        (tmp_path / "question.yaml").write_text(text)
-        arguments = ["tune", str(tmp_path / "question.yaml"), "--studies", str(tmp_path / "studies"), "--no-track"]
+        text = EXPERIMENT.format(python=python, how=how, logs=tmp_path / "logs", budget=budget)
+        (tmp_path / "experiment.yaml").write_text(text)
+        arguments = ["tune", str(tmp_path / "experiment.yaml"), "--studies", str(tmp_path / "studies"), "--no-track"]
         return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", **os.environ})
 
     return run
@@ -60,26 +60,28 @@ def tune(tmp_path):
 def test_what_serves_is_found_and_what_does_not_is_named(tune, tmp_path):
     result = tune("combination")
     assert result.exit_code == 0, result.output
-    assert re.search(r"kept the SLA +2\b", result.output)
+    assert re.search(r"met the SLA +2\b", result.output)
     assert re.search(r"failed: invalid combination +2\b", result.output)
     assert "variant 'sound'" in result.output
-    assert len(list((tmp_path / "logs" / "question").iterdir())) == 4
+    assert len(list((tmp_path / "logs" / "experiment").iterdir())) == 4
 
 
 def test_a_budget_in_dollars_counts_every_second_of_every_server(tune, tmp_path):
     # A dollar for each second: the first trial, its start included, spends more than that.
     result = tune("combination", budget="{trials: 8, usd: 0.01}")
-    assert len(list((tmp_path / "logs" / "question").iterdir())) == 1, result.output
+    assert len(list((tmp_path / "logs" / "experiment").iterdir())) == 1, result.output
 
 
 def test_one_configuration_is_measured_for_real(tune, tmp_path):
     tune("combination", budget="{trials: 1}")
-    question = str(tmp_path / "question.yaml")
+    experiment = str(tmp_path / "experiment.yaml")
     settings = ["--set", "batching.max_sequences=8", "--set", "batching.max_batched_tokens=2048"]
-    sound = CliRunner().invoke(app, ["measure", question, *settings, "--set", "variant=sound", "--load", "4", "--json"])
+    sound = CliRunner().invoke(
+        app, ["measure", experiment, *settings, "--set", "variant=sound", "--load", "4", "--json"]
+    )
     assert sound.exit_code == 0, sound.output
     assert json.loads(sound.stdout)["source"] == "measured"
-    broken = CliRunner().invoke(app, ["measure", question, *settings, "--set", "variant=broken", "--load", "4"])
+    broken = CliRunner().invoke(app, ["measure", experiment, *settings, "--set", "variant=broken", "--load", "4"])
     assert broken.exit_code == 1
     assert "invalid combination: exit 1 while starting" in broken.stderr
 
@@ -95,4 +97,4 @@ def test_an_engine_that_is_not_installed_ends_the_study_after_three_trials(tune,
     result = tune("flag", python=tmp_path / "nowhere" / "python")
     assert result.exit_code != 0
     assert "engine not installed" in result.output
-    assert len(list((tmp_path / "logs" / "question").iterdir())) == 3
+    assert len(list((tmp_path / "logs" / "experiment").iterdir())) == 3

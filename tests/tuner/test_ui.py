@@ -86,7 +86,7 @@ def test_a_study_opens_at_its_charts_and_leads_to_its_runs_and_their_comparison(
         page.goto(address)
         cheapest.click()
         page.get_by_text("layout.tensor").first.wait_for()
-        assert page.get_by_text("sla_kept").first.is_visible()
+        assert page.get_by_text("sla_met").first.is_visible()
         page.wait_for_timeout(1000)
         picture(page, "mlflow-trial")
 
@@ -144,7 +144,7 @@ def test_a_study_that_mlflow_does_not_have_is_named(uri):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_its_server_when_it_is_ended(tmp_path, number):
     command = [sys.executable, "-c", "from tuner.cli import main; main()"]
-    question = """\
+    experiment = """\
 model: llama-3.1-8b
 system: b200
 gpus: 1
@@ -155,7 +155,7 @@ price: {usd_per_gpu_hour: 3.6}
 objective: usd_per_million_output_tokens
 budget: {trials: 1}
 """
-    (tmp_path / "small.yaml").write_text(question)
+    (tmp_path / "small.yaml").write_text(experiment)
     subprocess.run([*command, "tune", "small.yaml", "--no-track"], cwd=tmp_path, check=True, capture_output=True)
     ui = subprocess.Popen(
         [*command, "ui", "small", "--optuna"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ

@@ -24,11 +24,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Finds the cheapest way to serve a language model that keeps its latency promise.
+    help="""Finds the cheapest way to serve a language model that keeps its latency SLO.
 
 Start here:
 
-- `servetune list experiments` shows the questions that ship with it
+- `servetune list experiments` shows the experiments that ship with it
 
 - `servetune tune gpt-oss-120b-b200-chat` answers one of them in seconds, on simulated hardware
 
@@ -42,7 +42,7 @@ Start here:
 
 `--json` makes any command print JSON for scripts; `servetune --install-completion` teaches your shell the names.
 
-Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration keeps the SLA, 130 interrupted.
+Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration meets the SLA, 130 interrupted.
 """,
 )
 

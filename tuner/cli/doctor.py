@@ -48,9 +48,9 @@ def doctor(
         studies=studies,
         tracking_uri=tracking_uri,
     )
-    questions = [read_experiment(find_experiment(name)) for name in experiments or list_experiments()]
+    asked = [read_experiment(find_experiment(name)) for name in experiments or list_experiments()]
     checks = patient.checks()
-    possible = [patient.possible(question) for question in questions]
+    possible = [patient.possible(experiment) for experiment in asked]
     failed = any(check.fails for check in checks)
     if as_json:
         said = {"works": not failed, "checks": list(map(asdict, checks)), "experiments": list(map(asdict, possible))}

@@ -26,7 +26,7 @@ def list_known(
 
         servetune list experiments
 
-        servetune list recordings --write my-questions
+        servetune list recordings --write my-experiments
 
         servetune list systems --json | jq '.[] | {name, gpus}'
     """
@@ -42,6 +42,6 @@ def list_known(
     else:
         out.print(CATALOGUES[what]())
     if write is not None:
-        from tuner.scenario.recorded import write_questions
+        from tuner.scenario.recorded import write_experiments
 
-        out.print(f"{write_questions(write)} experiments written to {write}", markup=False)
+        out.print(f"{write_experiments(write)} experiments written to {write}", markup=False)

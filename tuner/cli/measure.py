@@ -49,7 +49,7 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         typer.Option(
             min=0.001,
             max=1_000_000,
-            help="Load (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
+            help="Load (requests in flight, requests/s or pace); by default the highest that meets the SLA.",
         ),
     ] = None,
     gpus: Annotated[
@@ -80,7 +80,7 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         servetune measure my-experiment.yaml --set batching.max_sequences=256 --load 16
 
     At a given --load all requests are sent; the search for the highest load needs at most 7 loads, each ended once
-    its promises are surely kept or missed. Ctrl-C shows the best of the loads so far.
+    its SLOs are surely met or missed. Ctrl-C shows the best of the loads so far.
 
         servetune measure gpt-oss-120b-b200-chat --url http://127.0.0.1:8000 --load 16
 
@@ -120,11 +120,11 @@ def _measure_there(
     """Loads what is up."""
     from runners.runner import RunFailedError
     from tuner.search.deployment_load import measure_deployment
-    from tuner.show.terminal import show_level, show_question
+    from tuner.show.terminal import show_experiment, show_level
 
     where = ", ".join(deployment.urls)
     out, spoken = console(), console(errors=as_json, quiet=quiet)
-    show_question(spoken, scenario)
+    show_experiment(spoken, scenario)
     levels: list[Measurement] = []
 
     def told(report: "LoadReport") -> None:
@@ -151,7 +151,7 @@ def _measure_there(
     if interrupted:
         typer.echo(f"Interrupted: shown is the best of the loads so far, {len(levels)}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not scenario.sla.kept_by(level):
+    if not scenario.sla.met_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
@@ -162,13 +162,13 @@ def _measure_here(experiment: str, settings: list[str], load: float | None, *, a
     from tuner.app import Session
     from tuner.scenario.experiment import find_experiment, read_experiment
     from tuner.show.figures import config_figures
-    from tuner.show.terminal import show_measurement, show_question
+    from tuner.show.terminal import show_experiment, show_measurement
 
-    session = Session(question=read_experiment(find_experiment(experiment), runner="served"))
+    session = Session(experiment=read_experiment(find_experiment(experiment), runner="served"))
     scenario = session.scenario
     config = session.changed(settings)
     spoken = console(errors=as_json, quiet=quiet)
-    show_question(spoken, scenario)
+    show_experiment(spoken, scenario)
     try:
         with spoken.status(f"Starting and loading {config}"):
             level = session.measure(config, load)
@@ -181,7 +181,7 @@ def _measure_here(experiment: str, settings: list[str], load: float | None, *, a
         _print_json(scenario, level, {"config": config_figures(config)})
     else:
         show_measurement(console(), scenario, config, level)
-    if not scenario.sla.kept_by(level):
+    if not scenario.sla.met_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
@@ -192,8 +192,8 @@ def _print_json(scenario: "Scenario", level: "Measurement", about: dict[str, obj
 
 
 def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement":
-    """The highest load that keeps the SLA, or the one that misses it least."""
-    kept = [level for level in levels if scenario.sla.kept_by(level)]
+    """The highest load that meets the SLA, or the one that misses it least."""
+    kept = [level for level in levels if scenario.sla.met_by(level)]
     if kept:
         return max(kept, key=lambda level: level.load)
     return min(levels, key=lambda level: max(scenario.sla.excess(level).values()))
@@ -204,7 +204,7 @@ def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
     from tuner.show.words import milliseconds, plural, rate
 
     level = report.measurement
-    kept = "kept" if scenario.sla.kept_by(level) else "missed"
+    kept = "kept" if scenario.sla.met_by(level) else "missed"
     parts = [
         f"load {level.load:,.4g} {scenario.workload.load_unit}: SLA {kept}",
         f"{plural(level.requests, 'request')} ({report.ended})",

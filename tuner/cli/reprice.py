@@ -1,4 +1,4 @@
-"""servetune reprice: finished studies under another price or promise."""
+"""servetune reprice: finished studies under another price or SLO."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,19 +26,19 @@ def reprice(
     date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The price list in force on this day.")] = None,
     sla: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=MS", help="A promise in place of the study's, or KEY=none; may be given many times."),
+        typer.Option(metavar="KEY=MS", help="An SLO in place of the study's, or KEY=none; may be given many times."),
     ] = None,
     studies: Studies = STUDIES,
     as_json: Json = False,
 ) -> None:
-    """Score finished studies again for another price or promise, from the loads that were measured.
+    """Score finished studies again for another price or SLO, from the loads that were measured.
 
     Nothing is run. Where what was measured does not suffice, that is said, with what is missing.
 
         servetune reprice --price neocloud --date 2026-07-31
         servetune reprice gpt-oss-120b-b200-chat --sla ttft_ms_p99=1500 --sla tpot_ms_p99=15
 
-    Exit codes: 0 scored, 2 unusable input, 3 no measured load of some study keeps the SLA.
+    Exit codes: 0 scored, 2 unusable input, 3 no measured load of some study meets the SLA.
     """
     from search_spaces.errors import InputError
     from tuner.show.reprice_view import document, show_repriced, table

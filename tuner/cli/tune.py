@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from search_spaces.config import ServingConfig
     from tuner.app import Outcome, Session
     from tuner.measured import Measured, Told
-    from tuner.scenario.experiment import Experiment as Question
+    from tuner.scenario.experiment import Experiment as Asked
     from tuner.scenario.scenario import Scenario
     from tuner.search.trial import Trial
 
@@ -56,14 +56,14 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Search for the cheapest configuration that keeps the SLA.
+    """Search for the cheapest configuration that meets the SLA.
 
     Every finished trial is kept in the study file at once: Ctrl-C loses nothing, and the same command goes on where
     it stopped. Change the experiment file and a new study begins.
 
         servetune tune gpt-oss-120b-b200-chat --trials 100
 
-        servetune tune my-question.yaml --study friday --verbose
+        servetune tune my-experiment.yaml --study friday --verbose
 
         servetune tune recorded/deepseek-r1-b200-1024-1024 --json | jq .winner.usd_per_million_output_tokens
     """
@@ -75,7 +75,7 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     from tuner.show.progress import trial_line
     from tuner.show.terminal import show_next, show_verdict
 
-    session = Session(question=read_experiment(find_experiment(experiment), runner=runner))
+    session = Session(experiment=read_experiment(find_experiment(experiment), runner=runner))
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
     out, bars = console(), console(errors=as_json, quiet=quiet)
 
@@ -92,17 +92,17 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     else:
         if quiet:
             show_verdict(out, outcome.answer)
-        show_next(out, outcome, question=experiment, where=where, trials=trials, runner=runner, brief=quiet)
+        show_next(out, outcome, experiment=experiment, where=where, trials=trials, runner=runner, brief=quiet)
     _end(outcome)
 
 
 def _end(outcome: "Outcome") -> None:
-    """Raises Exit unless the search ran to its end and found what keeps the SLA."""
+    """Raises Exit unless the search ran to its end and found what meets the SLA."""
     if outcome.broken:
         raise typer.Exit(EXIT_FAILED)
     if outcome.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
-    if not outcome.answer.keeps_sla:
+    if not outcome.answer.meets_sla:
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
@@ -114,7 +114,7 @@ def simulate(
         typer.Option(
             min=0.001,
             max=1_000_000,
-            help="Load (requests in flight, requests/s or pace); by default the highest that keeps the SLA.",
+            help="Load (requests in flight, requests/s or pace); by default the highest that meets the SLA.",
         ),
     ] = None,
     calibrate: Annotated[
@@ -137,25 +137,25 @@ def simulate(
 
         servetune simulate gpt-oss-120b-b200-chat --load 64 --json | jq .ttft_ms.p99
 
-        servetune simulate my-question.yaml --calibrate my-measured-study --set layout.tensor=8
+        servetune simulate my-experiment.yaml --calibrate my-measured-study --set layout.tensor=8
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
     from tuner.measured import Measured, measured_levels, show_told
     from tuner.scenario.experiment import find_experiment, read_experiment
-    from tuner.show.terminal import show_measurement, show_question
+    from tuner.show.terminal import show_experiment, show_measurement
     from tuner.study.finished_study import open_finished
 
-    question = read_experiment(find_experiment(experiment))
+    asked = read_experiment(find_experiment(experiment))
     measured: Measured | None = None
     if calibrate is not None:
         measured = measured_levels(open_finished(studies, calibrate))
-    if question.runner == "recorded" or measured is not None:
-        question = read_experiment(find_experiment(experiment), runner="simulated")
-    session = _session(question, measured)
+    if asked.runner == "recorded" or measured is not None:
+        asked = read_experiment(find_experiment(experiment), runner="simulated")
+    session = _session(asked, measured)
     scenario = session.scenario
     spoken = console(errors=as_json, quiet=quiet)
-    show_question(spoken, scenario)
+    show_experiment(spoken, scenario)
     with spoken.status("Reading kernel times and simulating"):
         config = session.changed(settings or [])
         try:
@@ -170,17 +170,17 @@ def simulate(
         show_measurement(out, scenario, config, level)
         if told is not None:
             show_told(out, told)
-    if not scenario.sla.kept_by(level):
+    if not scenario.sla.met_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
-def _session(question: "Question", measured: "Measured | None") -> "Session":
+def _session(asked: "Asked", measured: "Measured | None") -> "Session":
     from tuner.app import Session
     from tuner.measured import calibrated_by
 
     if measured is None:
-        return Session(question=question)
-    return Session(question=question, calibrate=lambda silicon: calibrated_by(measured, silicon))
+        return Session(experiment=asked)
+    return Session(experiment=asked, calibrate=lambda silicon: calibrated_by(measured, silicon))
 
 
 def _told(

@@ -137,10 +137,10 @@ def _check_engine(target: Target, engine: EngineName) -> None:
 def plan_of(
     finished: Finished, *, checkpoint: str | None = None, draft: str | None = None, secret: str = TOKEN_SECRET
 ) -> Plan:
-    """The winner, to be started. Raises InputError where no trial was measured, or none keeps the SLA."""
+    """The winner, to be started. Raises InputError where no trial was measured, or none meets the SLA."""
     config = finished.winning_config
-    if not finished.keeps_sla:
-        raise InputError(f"{finished.path}: none of its configurations keeps the SLA, so there is none to deploy")
+    if not finished.meets_sla:
+        raise InputError(f"{finished.path}: none of its configurations meets the SLA, so there is none to deploy")
     try:
         plan = plan_as_measured(finished.scenario, config, title=finished.name)
     except InfeasibleError as error:
@@ -198,7 +198,7 @@ def deployment(finished: Finished, plan: Plan, target: Target) -> Files:
     files = rendered(plan, target)
     workload = finished.scenario.workload
     files["bench.sh"] = bench_script(plan, workload, load=finished.winner.measurement.load)
-    experiment = finished.question.name
+    experiment = finished.experiment.name
     if workload.trace is None and finished.text:
         experiment = "experiment.yaml"
         files[experiment] = finished.text
@@ -287,7 +287,7 @@ Start:
 {target.start(plan)}
 ```
 
-Measure it with `bash bench.sh {url}`, and verify that it keeps the promise with
+Measure it with `bash bench.sh {url}`, and verify that it meets the SLO with
 
 ```sh
 servetune measure {shlex.quote(experiment)} --url {url} --gpus {plan.config.gpus}

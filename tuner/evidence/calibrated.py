@@ -362,8 +362,8 @@ class Page:
         )
         fixed = (
             "Priors, scatter and limits are round numbers (runners/simulated/calibration.py), the same for all "
-            "domains; they and the set of corrections were chosen by people who had seen errors on these rows. Uncalibrated are the same "
-            "rows with the step times as they come from the database."
+            "domains; they and the set of corrections were chosen by people who had seen errors on these rows. "
+            "Uncalibrated are the same rows with the step times as they come from the database."
         )
         return how, fixed
 

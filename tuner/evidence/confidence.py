@@ -1,4 +1,4 @@
-"""Confidence: how likely a measured configuration keeps the SLA, what it costs within what bounds, and who ties."""
+"""Confidence: how likely a measured configuration meets the SLA, what it costs within what bounds, and who ties."""
 
 import math
 from collections import defaultdict
@@ -13,7 +13,7 @@ from search_spaces.default import default_configs
 from search_spaces.errors import InputError
 from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise
+from tuner.scenario.sla import Slo
 from tuner.search.trial import Trial
 
 RATE_NOISE = 0.007
@@ -34,7 +34,7 @@ class Judged:
 
     `trial` is the repeat nearest to their mean. `cost` is the geometric mean of the objective, `low` and `high` bound
     what it costs with the probability INTERVAL: by the noise of runs, or by a prediction's known error. `kept` is P(SLA
-    kept): that every promise's long-run value lies below its limit. `noise` is the standard deviation of the logarithm
+    kept): that every SLO's long-run value lies below its limit. `noise` is the standard deviation of the logarithm
     of `cost` among equals: predictions repeat exactly. `changed` counts settings other than the engine's nearest
     default.
     """
@@ -65,7 +65,7 @@ def judge(scenario: Scenario, trials: Sequence[Trial]) -> list[Judged]:
 def ranked(scenario: Scenario, trials: Sequence[Trial]) -> list[Judged]:
     """Judged configurations, best first.
 
-    Those that keep the SLA (with the confidence asked for, else as measured) come first, by cost; one that ties with
+    Those that meet the SLA (with the confidence asked for, else as measured) come first, by cost; one that ties with
     the cheapest stands before it where it changes fewer settings. The others follow by how little they miss.
     """
 
@@ -81,18 +81,18 @@ def ranked(scenario: Scenario, trials: Sequence[Trial]) -> list[Judged]:
     return order
 
 
-def probability_kept(promises: Sequence[Promise], repeats: Sequence[Measurement]) -> float:
-    """That each promise's long-run value lies below its limit, as the mean of the repeats and their noise say.
+def probability_met(slos: Sequence[Slo], repeats: Sequence[Measurement]) -> float:
+    """That each SLO's long-run value lies below its limit, as the mean of the repeats and their noise say.
 
-    Logarithms are taken as normal and promises as independent.
+    Logarithms are taken as normal and SLOs as independent.
     """
     chance = 1.0
-    for promise in promises:
+    for slo in slos:
         if not all(level.kept_up for level in repeats):
             return 0.0
-        spread = promise.spread(repeats[0].source)
-        observed = fmean(_log(promise.observed(level)) for level in repeats)
-        room = math.log(promise.limit_s) - observed - spread.median
+        spread = slo.spread(repeats[0].source)
+        observed = fmean(_log(slo.observed(level)) for level in repeats)
+        room = math.log(slo.limit_s) - observed - spread.median
         chance *= NormalDist().cdf(room / (spread.sd / math.sqrt(_independent(repeats))))
     return chance
 
@@ -132,14 +132,14 @@ def _judged(scenario: Scenario, config: ServingConfig, group: Sequence[Trial]) -
         cost=math.exp(middle),
         low=math.exp(middle - off.median - REACH * off.sd),
         high=math.exp(middle - off.median + REACH * off.sd),
-        kept=probability_kept(scenario.sla.promises, levels),
+        kept=probability_met(scenario.sla.slos, levels),
         noise=noise,
         changed=settings_changed(scenario, config),
     )
 
 
 def _missed(scenario: Scenario, judged: Judged) -> float:
-    """0 where the SLA is kept; else by how much it is missed."""
+    """0 where the SLA is met; else by how much it is missed."""
     excess = max(0.0, *scenario.sla.excess(judged.trial.measurement).values())
     wanted = scenario.sla.confidence
     if wanted is None:

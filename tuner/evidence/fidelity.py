@@ -133,7 +133,7 @@ class Fidelity:
             for name in RUNNERS
             if (found := quality(cautious(self.compared, name, confidence, only=_predicted_by_all)))
         ]
-        title = "The same with a confidence for each promise, by the errors on other models' rows"
+        title = "The same with a confidence for each SLO, by the errors on other models' rows"
         return Table(title=title, heads=["confidence", "", *QUALITY], rows=rows)
 
     def _distributions(self) -> Table:
@@ -251,9 +251,9 @@ def _spread(groups: Mapping[str, Sequence[Compared]], runner: str) -> Iterator[s
 
 
 def _mlperf(found: Submissions) -> Table:
-    """The best result of each question; nothing predicts them, since the inputs' lengths are not published."""
+    """The best result of each experiment; nothing predicts them, since the inputs' lengths are not published."""
     rows = []
-    for (model, system, mode), group in found.questions().items():
+    for (model, system, mode), group in found.experiments().items():
         best = max(group, key=lambda row: row.output_rate / row.gpus)
         rows.append(
             [
@@ -268,7 +268,7 @@ def _mlperf(found: Submissions) -> Table:
         )
     heads = ["model", "system", "scenario", "results", "best tokens/s/GPU", "$/M output", "TTFT p99 (limit)"]
     heads += ["TPOT p99 (limit)", "GPU-hours", "why it cannot be searched"]
-    return Table(title="MLPerf Inference v5.1 and v6.0, the best result of each question", heads=heads, rows=rows)
+    return Table(title="MLPerf Inference v5.1 and v6.0, the best result of each experiment", heads=heads, rows=rows)
 
 
 def _mlperf_cells(best: Submission) -> list[str]:

@@ -1,4 +1,4 @@
-"""Replay: the questions that recorded rows can answer, and how good a decision is, held against the best measured."""
+"""Replay: the experiments that recorded rows can answer, and how good a decision is, held against the best measured."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from statistics import fmean, median
 
 from runners.recorded.recorded import Recording, Recordings, closed_loop_rate, newest, recordings, served
 from search_spaces.config import ServingConfig
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 
 BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
 
@@ -32,7 +32,7 @@ class Limits:
     ttft: float
     tpot: float
 
-    def kept_by(self, point: Prediction | Recording, *, headroom: float = 0.0) -> bool:
+    def met_by(self, point: Prediction | Recording, *, headroom: float = 0.0) -> bool:
         """Whether both stay below, and would if they were higher by the share `headroom`."""
         higher = 1 + headroom
         return point.ttft * higher <= self.ttft and point.tpot * higher <= self.tpot
@@ -40,9 +40,9 @@ class Limits:
     @property
     def sla(self) -> Sla:
         return Sla(
-            promises=(
-                Promise(metric="ttft", statistic="mean", limit_s=self.ttft),
-                Promise(metric="tpot", statistic="mean", limit_s=self.tpot),
+            slos=(
+                Slo(metric="ttft", statistic="mean", limit_s=self.ttft),
+                Slo(metric="tpot", statistic="mean", limit_s=self.tpot),
             )
         )
 
@@ -99,7 +99,7 @@ def case(scenario: tuple[str, str, int, int], rows: Iterable[Recording]) -> Case
     """A scenario's rows as a case."""
     model, system, inputs, outputs = scenario
     kept = newest(rows)
-    limits = tuple(limits for limits in GRID if any(map(limits.kept_by, kept)))
+    limits = tuple(limits for limits in GRID if any(map(limits.met_by, kept)))
     return Case(model=model, system=system, input_tokens=inputs, output_tokens=outputs, rows=kept, limits=limits)
 
 
@@ -111,7 +111,7 @@ def rate_per_gpu(row: Recording, point: Prediction | Recording) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What was picked among measured rows, None where nothing was predicted to keep the limits, and the best there is.
+    """What was picked among measured rows, None where nothing was predicted to meet the limits, and the best there is.
 
     `broken` where the pick was measured to miss the limits.
     """
@@ -122,7 +122,7 @@ class Decision:
 
     @property
     def broken(self) -> bool:
-        return self.picked is not None and not self.limits.kept_by(self.picked)
+        return self.picked is not None and not self.limits.met_by(self.picked)
 
     @property
     def excess(self) -> float:
@@ -133,30 +133,30 @@ class Decision:
 
     @property
     def share(self) -> float:
-        """Of the best measured tokens/s/GPU that keep the limits; 0 for a pick that breaks them, and for none."""
+        """Of the best measured tokens/s/GPU that meet the limits; 0 for a pick that breaks them, and for none."""
         if self.picked is None or self.broken:
             return 0.0
         return rate_per_gpu(self.picked, self.picked) / rate_per_gpu(self.best, self.best)
 
 
 def best_row(rows: Iterable[Recording], limits: Limits) -> Recording | None:
-    """The row with the most measured tokens/s/GPU of those that keep the limits."""
-    return max(filter(limits.kept_by, rows), key=lambda row: rate_per_gpu(row, row), default=None)
+    """The row with the most measured tokens/s/GPU of those that meet the limits."""
+    return max(filter(limits.met_by, rows), key=lambda row: rate_per_gpu(row, row), default=None)
 
 
 def decide(
     rows: Sequence[Recording], predictions: Sequence[Prediction | None], limits: Limits, *, headroom: float = 0.0
 ) -> Decision | None:
-    """Picks the row with the most predicted tokens/s/GPU of those predicted to keep the limits, with some headroom.
+    """Picks the row with the most predicted tokens/s/GPU of those predicted to meet the limits, with some headroom.
 
     `predictions` are the rows', in their order; a row with None is one that the predictor abstains from: it is not
-    picked, but may be the best. None where no row was measured to keep the limits: then there was nothing to find.
+    picked, but may be the best. None where no row was measured to meet the limits: then there was nothing to find.
     """
     best = best_row(rows, limits)
     if best is None:
         return None
     known = [(row, point) for row, point in zip(rows, predictions, strict=True) if point is not None]
-    hopeful = [(row, point) for row, point in known if limits.kept_by(point, headroom=headroom)]
+    hopeful = [(row, point) for row, point in known if limits.met_by(point, headroom=headroom)]
     picked = max(hopeful, key=lambda pair: rate_per_gpu(*pair), default=None)
     return Decision(picked=picked[0] if picked else None, best=best, limits=limits)
 

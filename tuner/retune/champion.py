@@ -42,9 +42,9 @@ BEGUN, DONE = "begun", "done"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Champion:
-    """A configuration that was promoted, with the question that it answered and the trial that measured it.
+    """A configuration that was promoted, with the experiment that it answered and the trial that measured it.
 
-    `asked` is the question as the study kept it, `machine` what it was measured on, `others` the best trials of the
+    `asked` is the experiment as the study kept it, `machine` what it was measured on, `others` the best trials of the
     same study, as priors for another search. `level` is the load in production. `price` and `dimensions` are what was
     in force and could be chosen then; `removed` are settings of the champion that servetune no longer has.
     """
@@ -77,7 +77,7 @@ class Champion:
         return self.trial.measurement
 
     @property
-    def question(self) -> Experiment:
+    def asked_experiment(self) -> Experiment:
         """The experiment as it was when this was promoted. Raises InputError where this release cannot ask it."""
         return rebuilt_experiment(Path(self.home), self.asked, Path(self.home))
 
@@ -249,7 +249,7 @@ def candidate_of(finished: Finished, number: int | None = None) -> Champion:
     """
     trial = finished.winner if number is None else _numbered(finished, number)
     scenario = finished.scenario
-    if not scenario.sla.kept_by(trial.measurement):
+    if not scenario.sla.met_by(trial.measurement):
         raise InputError(f"{finished.name}: trial {trial.number} breaks the SLA ({scenario.sla}); it is no champion")
     return candidate(finished.session, trial, study=finished.name, text=finished.text, others=finished.trials)
 
@@ -263,7 +263,7 @@ def candidate(session: Session, trial: Trial, *, study: str, text: str, others: 
         asked=session.asked,
         machine=machine() if session.is_real else {},
         text=text,
-        home=str(session.question.path),
+        home=str(session.experiment.path),
         study=study,
         price=price_in_force(session),
         dimensions=session.scenario.space.dimensions,
@@ -307,7 +307,7 @@ def _files(candidate: Champion) -> dict[str, str]:
 
     Under `deploy/` lie the files of the engine's own deployment target, or why there are none.
     """
-    scenario = Session(question=candidate.question).scenario
+    scenario = Session(experiment=candidate.asked_experiment).scenario
     facts = {
         "study": candidate.study,
         "home": candidate.home,

@@ -14,14 +14,14 @@ from tuner.show.words import OBJECTIVES, dollars, in_words, milliseconds
 
 def champion_table(champion: Champion, history: Sequence[Audited]) -> Group:
     """The champion as a table, its history below."""
-    scenario = Session(question=champion.question).scenario
+    scenario = Session(experiment=champion.asked_experiment).scenario
     facts = Table.grid(padding=(0, 2))
     facts.add_row("experiment", champion.experiment)
     facts.add_row("champion", Text(in_words(champion.config)))
     facts.add_row(OBJECTIVES[scenario.objective], dollars(objective(scenario, champion.trial)))
-    for promise in scenario.sla.promises:
-        observed = milliseconds(promise.observed(champion.level))
-        facts.add_row(f"{promise.metric.upper()} {promise.statistic}", f"{observed} of {milliseconds(promise.limit_s)}")
+    for slo in scenario.sla.slos:
+        observed = milliseconds(slo.observed(champion.level))
+        facts.add_row(f"{slo.metric.upper()} {slo.statistic}", f"{observed} of {milliseconds(slo.limit_s)}")
     facts.add_row("measured", f"{champion.level.source}, at load {champion.level.load:,.6g}")
     for name, value in champion.machine.items():
         facts.add_row(name, value)

@@ -1,4 +1,4 @@
-"""What changed since a champion was promoted: the question, its price, the machine, the settings there are."""
+"""What changed since a champion was promoted: the experiment, its price, the machine, the settings there are."""
 
 import datetime as dt
 import json
@@ -25,7 +25,7 @@ class Change:
 
 
 def changes(champion: Champion, session: Session) -> list[Change]:
-    """The question as it is asked now against the one that the champion answered, price and machine included."""
+    """The experiment as it is asked now against the one that the champion answered, price and machine included."""
     before, after = _flat(champion.asked), _flat(session.asked)
     found = _differences(before, after)
     if session.is_real and champion.machine:
@@ -49,7 +49,7 @@ def space_changes(before: Mapping[str, Sequence[Value]], after: Mapping[str, Seq
 
 
 def _price(champion: Champion, session: Session) -> list[Change]:
-    """The price that was in force, where the table has another now and the question does not say so itself."""
+    """The price that was in force, where the table has another now and the experiment does not say so itself."""
     now = price_in_force(session)
     return _differences({name: champion.price.get(name, value) for name, value in now.items()}, now)
 

@@ -15,7 +15,7 @@ from tuner.show.figures import config_figures, level_figures
 
 def champion_document(champion: Champion, history: Sequence[Audited]) -> dict[str, Any]:
     """What serves, what it costs, and how it came there."""
-    scenario = Session(question=champion.question).scenario
+    scenario = Session(experiment=champion.asked_experiment).scenario
     return {
         "experiment": champion.experiment,
         "version": champion.version,
@@ -32,7 +32,7 @@ def due_document(due: Due) -> dict[str, Any]:
     """What a retune would begin with."""
     champion = due.champion
     return {
-        "experiment": due.question.name,
+        "experiment": due.experiment.name,
         "champion": {"version": champion.version, "config": config_figures(champion.config)},
         "installed": due.known.installed,
         "indexed": list(due.known.indexed),

@@ -11,14 +11,14 @@ from search_spaces.errors import InputError
 from tuner.scenario.experiment import Experiment, Serve
 
 
-def installation_of(question: Experiment) -> Installation:
-    return (question.serve or Serve()).installation(question.path.parent, devices=())
+def installation_of(experiment: Experiment) -> Installation:
+    return (experiment.serve or Serve()).installation(experiment.path.parent, devices=())
 
 
-def installed_releases(question: Experiment, engine: EngineName) -> tuple[str, ...]:
+def installed_releases(experiment: Experiment, engine: EngineName) -> tuple[str, ...]:
     """The releases of an engine in the environments that an experiment names; none of those that do not run."""
     found = []
-    for python in installation_of(question).interpreters:
+    for python in installation_of(experiment).interpreters:
         try:
             found.append(_public(installed_engines(Path(python)).get(engine, "")))
         except InputError:
@@ -26,35 +26,35 @@ def installed_releases(question: Experiment, engine: EngineName) -> tuple[str, .
     return tuple(dict.fromkeys(filter(None, found)))
 
 
-def check_both_installed(question: Experiment, before: Engine, after: Engine) -> None:
+def check_both_installed(experiment: Experiment, before: Engine, after: Engine) -> None:
     """Raises InputError, which says what is missing and where to name it, unless both releases are installed."""
-    if not question.is_served or before == after:
+    if not experiment.is_served or before == after:
         return
-    here = installation_of(question)
+    here = installation_of(experiment)
     if before.name == after.name and here.python_of(before) == here.python_of(after):
         raise InputError(
-            f"{question.path}: a retune serves {before} and {after} in turn, so both have to be installed, each in an "
-            f"environment of its own: serve: {{python: {{{_key(before)}: INTERPRETER, {_key(after)}: INTERPRETER}}}}"
+            f"{experiment.path}: a retune serves {before} and {after} in turn, so both have to be installed, each in "
+            f"an environment of its own: serve: {{python: {{{_key(before)}: INTERPRETER, {_key(after)}: INTERPRETER}}}}"
         )
     for engine in (before, after):
-        _check_installed(question, here, engine)
+        _check_installed(experiment, here, engine)
 
 
-def _check_installed(question: Experiment, here: Installation, engine: Engine) -> None:
+def _check_installed(experiment: Experiment, here: Installation, engine: Engine) -> None:
     python = here.python_of(engine)
     if python is None:
         named = ", ".join(here.pythons) or "none"
         raise InputError(
-            f"{question.path}: serve.python names no interpreter for {_key(engine)} (it has {named}): install {engine} "
-            "in an environment of its own, and add it there"
+            f"{experiment.path}: serve.python names no interpreter for {_key(engine)} (it has {named}): install "
+            f"{engine} in an environment of its own, and add it there"
         )
     try:
         found = installed_engines(Path(python)).get(engine.name)
     except InputError as error:
-        raise InputError(f"{question.path}: {engine} is not installed: {error}") from None
+        raise InputError(f"{experiment.path}: {engine} is not installed: {error}") from None
     if found is None or _public(found) != _public(engine.version):
         there = f"{engine.name} {found}" if found else f"no {engine.name}"
-        raise InputError(f"{question.path}: {engine} is not installed: serve.python has {there} at {python}")
+        raise InputError(f"{experiment.path}: {engine} is not installed: serve.python has {there} at {python}")
 
 
 def _key(engine: Engine) -> str:

@@ -58,9 +58,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """One experiment's champion, what changed since, and the release to judge (None: only the question changed)."""
+    """One experiment's champion, what changed since, and the release to judge (None: only the experiment changed)."""
 
-    question: Experiment
+    experiment: Experiment
     champion: Champion
     known: Releases
     to: Engine | None
@@ -73,7 +73,7 @@ class Due:
 
     @property
     def both(self) -> Sides:
-        return sides(self.question, self.champion, self.to)
+        return sides(self.experiment, self.champion, self.to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +98,19 @@ class Job:
 
     def due(self, name: str) -> Due:
         """Looks, and measures nothing. Raises InputError or StoreError."""
-        question = read_experiment(find_experiment(name))
-        champion = self.champions.current(question.name)
+        experiment = read_experiment(find_experiment(name))
+        champion = self.champions.current(experiment.name)
         engine = self.asked.engine or champion.config.engine.name
-        listed = [text.partition("@")[0] for text in question.engines]
+        listed = [text.partition("@")[0] for text in experiment.engines]
         if engine not in listed:
-            raise UnknownNameError(f"engine of {question.path}", engine, listed)
-        session = Session(question=_as_promoted(question, champion))
+            raise UnknownNameError(f"engine of {experiment.path}", engine, listed)
+        session = Session(experiment=_as_promoted(experiment, champion))
         index = self.asked.index if self.asked.check or session.is_real else None
-        elsewhere = installed_releases(question, engine) if question.is_served else ()
+        elsewhere = installed_releases(experiment, engine) if experiment.is_served else ()
         known = releases(engine, index, elsewhere=elsewhere)
         to, note = self._release(engine, champion, known, real=session.is_real)
         return Due(
-            question=question,
+            experiment=experiment,
             champion=champion,
             known=known,
             to=to,
@@ -129,7 +129,7 @@ class Job:
             line = (
                 f"Keep: nothing changed since version {due.champion.version} was promoted{due.note and '; '}{due.note}"
             )
-            return Ended(experiment=due.question.name, line=f"{line}.", code=EXIT_KEEP, outcome="keep")
+            return Ended(experiment=due.experiment.name, line=f"{line}.", code=EXIT_KEEP, outcome="keep")
         if (judged := self.judged(due)) is not None:
             return judged
         with self._lease(due) as lease:
@@ -137,13 +137,13 @@ class Job:
             return self._ended(due, found, lease)
 
     def judged(self, due: Due) -> Ended | None:
-        """The verdict of this very retune where it was judged before: champion, release and question are the same."""
-        kept = self.champions.judged(due.question.name, judgement_key(due))
+        """The verdict of this very retune where it was judged before: champion, release and experiment are the same."""
+        kept = self.champions.judged(due.experiment.name, judgement_key(due))
         if not kept or self.asked.force:
             return None
         judged = json.loads(kept)
         line = f"Not due (--force measures again), judged on {judged['at'][:10]}: {judged['line']}"
-        return Ended(experiment=due.question.name, line=line, code=judged["code"])
+        return Ended(experiment=due.experiment.name, line=line, code=judged["code"])
 
     def _release(
         self, engine: EngineName, champion: Champion, known: Releases, *, real: bool
@@ -167,7 +167,7 @@ class Job:
         def told(other: str) -> None:
             self.console.print(f"Waiting: {other}", markup=False)
 
-        tags = ModelTags(self.store, model_name(due.question.name))
+        tags = ModelTags(self.store, model_name(due.experiment.name))
         with Lease(tags=tags, wait_s=self.asked.wait_s, on_wait=told) as lease:
             yield lease
 
@@ -176,11 +176,11 @@ class Job:
         session = both.new
         name = session.study_name
         with (
-            self.console.status(f"Retuning {due.question.name}") as status,
-            open_study(self.asked.studies, name, question=session.asked) as study,
+            self.console.status(f"Retuning {due.experiment.name}") as status,
+            open_study(self.asked.studies, name, experiment=session.asked) as study,
             self._tracker(session, name) as tracker,
         ):
-            kept = {"path": str(due.question.path.absolute()), "text": as_yaml(session.asked), "budget": {}}
+            kept = {"path": str(due.experiment.path.absolute()), "text": as_yaml(session.asked), "budget": {}}
             if study.user_attrs.get(EXPERIMENT) is None:
                 study.set_user_attr(EXPERIMENT, kept)
             found = retune(
@@ -189,7 +189,7 @@ class Job:
                 due.changes,
                 study=study,
                 tracker=tracker,
-                told=lambda what: status.update(f"{due.question.name}: {what}"),
+                told=lambda what: status.update(f"{due.experiment.name}: {what}"),
             )
             keep_end(study, len(found.trials))
             return found
@@ -210,7 +210,7 @@ class Job:
             path.write_text(text, encoding="utf-8")
         outbox.keep(self.asked.output, to_record(found))
         ended = Ended(
-            experiment=due.question.name,
+            experiment=due.experiment.name,
             line=line,
             code=found.verdict.exit_code,
             outcome=found.verdict.outcome,
@@ -221,7 +221,7 @@ class Job:
         try:
             at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             judged = json.dumps({"at": at, "line": line, "code": ended.code})
-            self.champions.keep_judgement(due.question.name, judgement_key(due), judged)
+            self.champions.keep_judgement(due.experiment.name, judgement_key(due), judged)
             return replace(ended, line=line + self._promoted(found, lease, line))
         except StoreError as error:
             self.console.print(f"Nothing was promoted: {error}", markup=False)
@@ -279,14 +279,14 @@ def _tracking(session: Session, study: str, store: Store) -> "MlflowTracker":
         study=study,
         tracking_uri=store.uri,
         experiment_text=as_yaml(session.asked),
-        experiment_path=session.question.path,
+        experiment_path=session.experiment.path,
     )
 
 
-def _as_promoted(question: Experiment, champion: Champion) -> Experiment:
-    """The file's question on the champion's release, where that is all that differs."""
+def _as_promoted(experiment: Experiment, champion: Champion) -> Experiment:
+    """The file's experiment on the champion's release, where that is all that differs."""
     asked = champion.asked.get("engines")
-    return question.model_copy(update={"engines": asked}) if _same_engines(question.engines, asked) else question
+    return experiment.model_copy(update={"engines": asked}) if _same_engines(experiment.engines, asked) else experiment
 
 
 def _same_engines(now: list[str], asked: object) -> bool:
@@ -295,7 +295,7 @@ def _same_engines(now: list[str], asked: object) -> bool:
 
 
 def judgement_key(due: Due) -> str:
-    """What decides a retune: champion, release and question."""
+    """What decides a retune: champion, release and experiment."""
     both = due.both
     asked = json.dumps([due.champion.version, str(both.before), str(both.after), both.new.asked], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:12]
@@ -333,7 +333,7 @@ def check_table(due: Due) -> Table:
     """What a retune would begin with."""
     shown = Table.grid(padding=(0, 2))
     champion = due.champion
-    shown.add_row("experiment", due.question.name)
+    shown.add_row("experiment", due.experiment.name)
     shown.add_row("champion", Text(f"version {champion.version} on {champion.config.engine}: {champion.config}"))
     shown.add_row("installed", ", ".join(due.known.installed) or "none here")
     if due.known.indexed:

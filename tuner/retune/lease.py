@@ -66,7 +66,7 @@ class Lease:
     SKEW_S. Both may step back; they try again after a random pause.
 
     A holder that cannot renew is over after `seconds`, whether it knows or not: `held` is asked before what must not
-    be done twice. Between that question and the deed the guarantee ends, since MLflow has no compare-and-set.
+    be done twice. Between that experiment and the deed the guarantee ends, since MLflow has no compare-and-set.
 
     Raises TakenError where another holds it and `wait_s` is over.
     """

@@ -40,7 +40,7 @@ from tuner.scenario.experiment import Experiment, Retune
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import PRECISION
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
-from tuner.search.sampler import BeliefSampler
+from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
 from tuner.search.trial import Trial
 from tuner.show.words import dollars
@@ -74,7 +74,7 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """The same question on the release in production and on the one to judge.
+    """The same experiment on the release in production and on the one to judge.
 
     `moved` says whether the champion's own engine is the one that changed.
     """
@@ -170,29 +170,29 @@ class InterruptedRetuneError(Exception):
 
 
 def sides(
-    question: Experiment, champion: Champion, to: Engine | None, make: Callable[[Experiment], Session] | None = None
+    experiment: Experiment, champion: Champion, to: Engine | None, make: Callable[[Experiment], Session] | None = None
 ) -> Sides:
-    """Both sides of a retune to a release of any engine, or of none, where only the question changed.
+    """Both sides of a retune to a release of any engine, or of none, where only the experiment changed.
 
     Raises InputError where the champion's own release is gone, or a release of a real engine is not installed.
     """
-    session = make or (lambda asked: Session(question=asked))
+    session = make or (lambda asked: Session(experiment=asked))
     before = champion.config.engine
     after = to or before
-    check_both_installed(question, before, after)
-    old = session(_on(question, before))
+    check_both_installed(experiment, before, after)
+    old = session(_on(experiment, before))
     if not old.is_real and before.version not in engines()[before.name].versions:
         there = ", ".join(engines()[before.name].versions)
         raise InputError(
-            f"the champion of {question.name} runs on {before}, for which there are no kernel times any more (only for "
-            f"{there}): tune again and promote: servetune champion promote {question.name}"
+            f"the champion of {experiment.name} runs on {before}, for which there are no kernel times any more "
+            f"(only for {there}): tune again and promote: servetune champion promote {experiment.name}"
         )
-    new = session(_on(question, after)) if after != before else old
+    new = session(_on(experiment, after)) if after != before else old
     return Sides(old=old, new=new, before=before, after=after)
 
 
-def _on(question: Experiment, engine: Engine) -> Experiment:
-    return question.model_copy(update={"engines": [f"{engine.name}@{engine.version}"]})
+def _on(experiment: Experiment, engine: Engine) -> Experiment:
+    return experiment.model_copy(update={"engines": [f"{engine.name}@{engine.version}"]})
 
 
 def retune(
@@ -211,7 +211,7 @@ def retune(
     Ctrl-C.
     """
     began = clock()
-    plan = both.new.question.retune
+    plan = both.new.experiment.retune
     bench = _Bench(both, champion, plan, told)
     before = bench.champion_today()
     after, lost = bench.champion_on_new()
@@ -299,7 +299,7 @@ class _Bench:
         self.repeats += taken
         try:
             found = compare(
-                taken, first, second, minimum_effect=self.plan.minimum_effect, seed=self.both.new.question.seed
+                taken, first, second, minimum_effect=self.plan.minimum_effect, seed=self.both.new.experiment.seed
             )
         except TooFewError as error:
             return None, f"{first} against {second}: {error}"
@@ -314,7 +314,7 @@ class _Bench:
         held = after if reference == "new" and after else before
         own = {self.champion.config, replace(self.champion.config, engine=self.both.after)}
         others = [t for t in ranked_trials(scenario, trials) if t.config not in own]
-        best = next((t for t in others if scenario.sla.kept_by(t.measurement)), None)
+        best = next((t for t in others if scenario.sla.met_by(t.measurement)), None)
         if best is None or not self._may_matter(findings, objective(scenario, best), objective(scenario, held)):
             return findings, None
         try:
@@ -416,7 +416,7 @@ def search_release(
     settings += [f"setting {name} of the champion is gone" for name in champion.removed]
     settings += enqueue_priors(champion, session, both.after, study)
     ranking = informed(rank_release(champion, both, clock), champion, both)
-    sampler = BeliefSampler(session.prior, ranking, seed=session.question.seed)
+    sampler = Surrogatesampler(session.prior, ranking, seed=session.experiment.seed)
     study.sampler = sampler
     done = len(finished_trials(study))
     search = Search(
@@ -489,7 +489,7 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
         or not _is_slow(prior.silicon, _probes(champion, both.after), clock)
     ):
         return prior.rank()
-    other = Session(question=_on(session.question, older))
+    other = Session(experiment=_on(session.experiment, older))
     assert isinstance(other.prior, Prior)
     known = other.prior.rank()
     sample = list(_workers(session.scenario, known))[:SAMPLED]
@@ -497,7 +497,7 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
         return known
     best = [_priced(prior, candidate.params) for candidate in known.candidates[:PARTLY_RANKED]]
     found = sorted((candidate for candidate in best if candidate is not None), key=lambda candidate: candidate.rank)
-    return Ranking(candidates=(*found, *known.candidates[PARTLY_RANKED:]), fell_out=known.fell_out)
+    return Ranking(candidates=(*found, *known.candidates[PARTLY_RANKED:]), excluded=known.excluded)
 
 
 def informed(ranking: Ranking, champion: Champion, both: Sides) -> Ranking:

@@ -89,7 +89,7 @@ def _sign(value: float) -> str:
 def to_markdown(found: Retuned) -> str:
     """The verdict, what was measured, the evidence, what changed, and what to do."""
     lines = [f"# {found.champion.experiment}: {found.sides.name}", "", f"**{verdict_line(found)}**", ""]
-    header = ["", "release", OBJECTIVES[found.scenario.objective], *_promise_names(found), "configuration"]
+    header = ["", "release", OBJECTIVES[found.scenario.objective], *_slo_names(found), "configuration"]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in _rows(found)]
     for title, items in _sections(found):
@@ -98,7 +98,7 @@ def to_markdown(found: Retuned) -> str:
     assert winner.config is not None
     lines += ["", "## What to serve", "", f"{in_words(winner.config)}.", ""]
     lines += ["```", how_to_start(found.scenario.model, winner.config), "```", ""]
-    if found.sides.new.question.runner in ("simulated", "estimated"):
+    if found.sides.new.experiment.runner in ("simulated", "estimated"):
         lines += ["Predictions, not measurements: both releases were simulated.", ""]
     return "\n".join(lines)
 
@@ -113,12 +113,12 @@ def _rows(found: Retuned) -> Iterator[list[str]]:
 
 def _row(found: Retuned, who: str, release: str, trial: Trial) -> list[str]:
     scenario = found.scenario
-    promised = [milliseconds(promise.observed(trial.measurement)) for promise in scenario.sla.promises]
+    promised = [milliseconds(slo.observed(trial.measurement)) for slo in scenario.sla.slos]
     return [who, release, dollars(objective(scenario, trial)), *promised, str(trial.config)]
 
 
-def _promise_names(found: Retuned) -> list[str]:
-    return [f"{promise.metric.upper()} {promise.statistic}" for promise in found.scenario.sla.promises]
+def _slo_names(found: Retuned) -> list[str]:
+    return [f"{slo.metric.upper()} {slo.statistic}" for slo in found.scenario.sla.slos]
 
 
 def _sections(found: Retuned) -> Iterator[tuple[str, Sequence[str]]]:

@@ -27,7 +27,7 @@ EXIT_CODES: Mapping[Outcome, int] = {
 
 CONFIDENCE = 0.95
 ALARM_CONFIDENCE = 0.99
-"""For promises, of which there are several: together they may alarm falsely no more often than the cost alone."""
+"""For SLOs, of which there are several: together they may alarm falsely no more often than the cost alone."""
 
 RESAMPLES = 4000
 FEWEST_PAIRS = 2
@@ -42,7 +42,7 @@ NOISELESS = 1e-12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One load that was sent: dollars per million tokens, and for each promise observed / limit - 1."""
+    """One load that was sent: dollars per million tokens, and for each SLO observed / limit - 1."""
 
     cost: float
     excess: Mapping[str, float]
@@ -86,7 +86,7 @@ class Effect:
 class Comparison:
     """One arm held against another: the change in cost, and in each promised latency.
 
-    `missed` are the promises that the second arm surely breaks and the first does not; `slower` those latencies that
+    `missed` are the SLOs that the second arm surely breaks and the first does not; `slower` those latencies that
     surely grew by more than LATENCY_EFFECT. `cold` says what was left out as cold start, `drift` how far the sentinel
     moved where it moved. `before` and `after` are the mean costs.
     """
@@ -227,34 +227,34 @@ def _effect(logs: Sequence[float], confidence: float, seed: int) -> Effect:
     return Effect(estimate=estimate, low=low, high=high, pairs=len(logs))
 
 
-def _observed(repeat: Repeat, promise: str) -> float:
+def _observed(repeat: Repeat, slo: str) -> float:
     """Observed / limit."""
-    return float(np.mean([1 + window.excess[promise] for window in repeat.counted]))
+    return float(np.mean([1 + window.excess[slo] for window in repeat.counted]))
 
 
-def _promises(pairs: Sequence[tuple[Repeat, Repeat]]) -> list[str]:
+def _slos(pairs: Sequence[tuple[Repeat, Repeat]]) -> list[str]:
     return list(pairs[0][0].counted[0].excess)
 
 
 def _missed(pairs: Sequence[tuple[Repeat, Repeat]], seed: int) -> dict[str, Effect]:
-    """Promises that are surely missed after, and were not before."""
+    """SLOs that are surely missed after, and were not before."""
     missed = {}
-    for promise in _promises(pairs):
-        before = interval([_observed(a, promise) - 1 for a, _ in pairs], confidence=ALARM_CONFIDENCE, seed=seed)
-        after = interval([_observed(b, promise) - 1 for _, b in pairs], confidence=ALARM_CONFIDENCE, seed=seed)
+    for slo in _slos(pairs):
+        before = interval([_observed(a, slo) - 1 for a, _ in pairs], confidence=ALARM_CONFIDENCE, seed=seed)
+        after = interval([_observed(b, slo) - 1 for _, b in pairs], confidence=ALARM_CONFIDENCE, seed=seed)
         if after[1] > 0 >= before[1]:
-            missed[promise] = Effect(estimate=after[0], low=after[1], high=after[2], pairs=len(pairs))
+            missed[slo] = Effect(estimate=after[0], low=after[1], high=after[2], pairs=len(pairs))
     return missed
 
 
 def _slower(pairs: Sequence[tuple[Repeat, Repeat]], seed: int) -> dict[str, Effect]:
     slower = {}
-    for promise in _promises(pairs):
-        observed = [(_observed(a, promise), _observed(b, promise)) for a, b in pairs]
+    for slo in _slos(pairs):
+        observed = [(_observed(a, slo), _observed(b, slo)) for a, b in pairs]
         if all(min(pair) > 0 for pair in observed):
             effect = _effect([math.log(b / a) for a, b in observed], ALARM_CONFIDENCE, seed)
             if effect.low > LATENCY_EFFECT:
-                slower[promise] = effect
+                slower[slo] = effect
     return slower
 
 
@@ -274,7 +274,7 @@ class Findings:
     """What was learned of a release.
 
     `release` holds the champion on the new release against the champion on the old, None where the release was not
-    changed. `lost` says why the champion has no run there that counts, `broken` which promise it breaks where it serves
+    changed. `lost` says why the champion has no run there that counts, `broken` which SLO it breaks where it serves
     today. `challenger` holds the best other
     configuration of the new release against the champion where that is cheaper (`reference`); None where the search
     found none that could matter, and `challenger_lost` says why one has no run.
@@ -297,7 +297,7 @@ def judge(findings: Findings, minimum_effect: float) -> Verdict:
 
     switch: another configuration of the new release is cheaper than the champion at its best. upgrade: the champion
     is cheaper on the new release. keep: nothing that matters changed. Otherwise the champion got worse there:
-    keep_regressed where another configuration makes up for it or only a latency within its promise grew,
+    keep_regressed where another configuration makes up for it or only a latency within its SLO grew,
     do_not_upgrade where none does.
     """
     evidence = _evidence(findings, minimum_effect)
@@ -374,7 +374,7 @@ def _evidence(findings: Findings, minimum_effect: float) -> tuple[str, ...]:
     if findings.unsteady:
         lines.append(f"Not decided: {findings.unsteady}.")
     if findings.broken:
-        lines.append(f"The champion breaks its promise where it serves today: {findings.broken}.")
+        lines.append(f"The champion breaks its SLO where it serves today: {findings.broken}.")
     if findings.lost:
         lines.append(f"The champion does not serve on the new release: {findings.lost}.")
     if findings.release:

@@ -26,7 +26,7 @@ def show_retuned(console: Console, found: Retuned, output: Path, studies: Path) 
         f"- {measured} of {len(found.trials)} configurations measured on {found.sides.after}: study {found.study}",
         markup=False,
     )
-    if found.sides.new.question.runner in ("simulated", "estimated"):
+    if found.sides.new.experiment.runner in ("simulated", "estimated"):
         console.print("Predictions, not measurements: both releases were simulated.")
     after = found.sides.after
     stem = f"{found.champion.experiment}-{after.name}-{after.version}"
@@ -43,7 +43,7 @@ def show_retuned(console: Console, found: Retuned, output: Path, studies: Path) 
 def _sides(found: Retuned) -> Table:
     scenario = found.scenario
     table = Table(box=None, padding=(0, 2, 0, 0))
-    promised = [f"{promise.metric.upper()} {promise.statistic}" for promise in scenario.sla.promises]
+    promised = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
     for name in ("", "release", OBJECTIVES[scenario.objective], *promised, "load", "configuration"):
         table.add_column(name)
     rows = [("champion", found.sides.before, found.before), ("champion", found.sides.after, found.after)]
@@ -55,5 +55,5 @@ def _sides(found: Retuned) -> Table:
 
 def _figures(found: Retuned, trial: Trial) -> list[str]:
     level = trial.measurement
-    promised = [milliseconds(promise.observed(level)) for promise in found.scenario.sla.promises]
+    promised = [milliseconds(slo.observed(level)) for slo in found.scenario.sla.slos]
     return [dollars(objective(found.scenario, trial)), *promised, f"{level.load:,.6g}"]

@@ -36,9 +36,9 @@ from search_spaces.models.model import Draft, Model, find_model, models
 from search_spaces.space import SearchSpace, Value, full_space
 from tuner.scenario.cost import OBJECTIVES, Objective
 from tuner.scenario.own_facts import Entry, entry_of, is_file_name
-from tuner.scenario.recorded import FOLDER, question_text, recorded_cases, recorded_rows, recorded_space
+from tuner.scenario.recorded import FOLDER, experiment_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import PROMISES, Sla, read_promise
+from tuner.scenario.sla import SLOS, Sla, read_slo
 from tuner.scenario.strict_yaml import SHOWN, Problems, parse_yaml, shown
 
 RunnerName = Literal["simulated", "estimated", "recorded", "served"]
@@ -46,7 +46,7 @@ RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SUFFIX = ".yaml"
 CONFIDENCE = "confidence"
-SLA_KEYS = (*PROMISES, CONFIDENCE)
+SLA_KEYS = (*SLOS, CONFIDENCE)
 
 MOST_TOKENS = 10_000_000
 MOST_REQUESTS = 1_000_000
@@ -138,10 +138,10 @@ def _space_value(value: object) -> object:
 
 def _promised(sla: dict[str, float]) -> dict[str, float]:
     confidence = sla.get(CONFIDENCE, 0.5)
-    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for a promise that is likely broken
+    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for an SLO that is likely broken
         raise _broken(f"`0.5 <= {CONFIDENCE} < 1` must hold, but got {confidence:g}")
     if set(sla) == {CONFIDENCE}:
-        raise _broken(f"{CONFIDENCE} needs a promise beside it, such as ttft_ms_p99: 1000")
+        raise _broken(f"{CONFIDENCE} needs an SLO beside it, such as ttft_ms_p99: 1000")
     return sla
 
 
@@ -155,7 +155,7 @@ def _tokens_per_step(values: list[float]) -> list[float]:
 
 
 class _Part(BaseModel):
-    # A misspelt key that silently meant its default would make the answer to another question.
+    # A misspelt key that silently meant its default would make the answer to another experiment.
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[str] = ""
@@ -439,7 +439,7 @@ def _price_tag(value: object) -> str:
 
 
 class Experiment(_Part):
-    """A question in a file: which way of serving this model, with these promises, is cheapest."""
+    """An experiment in a file: which way of serving this model, with these SLOs, is cheapest."""
 
     model: Annotated[str, _known("model", models, or_file=True)] = Field(
         json_schema_extra=_names_or_file(models),
@@ -459,7 +459,7 @@ class Experiment(_Part):
         Discriminator(_workload_tag),
     ] = Field(description="what is asked of the server, a mapping")
     sla: Annotated[
-        dict[Annotated[str, _known("promise", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
+        dict[Annotated[str, _known("slo", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
         AfterValidator(_promised),
     ] = Field(
         min_length=1,
@@ -502,11 +502,11 @@ class Experiment(_Part):
 
     @property
     def text(self) -> str:
-        """The file, or the question that comes with a recorded scenario. Raises InputError."""
+        """The file, or the experiment that comes with a recorded scenario. Raises InputError."""
         return _read_text(self._path)
 
     def scenario(self) -> Scenario:
-        """The question asked. Raises InputError with every law that the file breaks, one in each line."""
+        """The experiment asked. Raises InputError with every law that the file breaks, one in each line."""
         model, system = self._model(), self._system()
         problems = Problems(self.path)
         problems.require(
@@ -533,7 +533,7 @@ class Experiment(_Part):
             gpus=self.gpus,
             workload=workload,
             sla=Sla(
-                promises=tuple(read_promise(key, limit) for key, limit in self.sla.items() if key != CONFIDENCE),
+                slos=tuple(read_slo(key, limit) for key, limit in self.sla.items() if key != CONFIDENCE),
                 confidence=self.sla.get(CONFIDENCE),
             ),
             price=price,
@@ -641,7 +641,7 @@ def _draft(model: Model, name: Method, tokens_per_step: list[float]) -> Draft:
 
 
 def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
-    """The question in a file, put to another runner where one is named.
+    """The experiment in a file, put to another runner where one is named.
 
     Raises InputError with everything in the file that is not as it must be, one problem in each line.
     """
@@ -688,9 +688,9 @@ def rebuilt_experiment(journal: Path, asked: Mapping[str, Any], path: Path) -> E
 
 
 def _read_text(path: Path) -> str:
-    """A file's text, or the question that comes with a recorded scenario."""
+    """A file's text, or the experiment that comes with a recorded scenario."""
     if path.parent == Path(FOLDER) and not path.exists() and path.stem in recorded_cases():
-        return question_text(recorded_cases()[path.stem])
+        return experiment_text(recorded_cases()[path.stem])
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -807,7 +807,7 @@ def list_experiments() -> dict[str, Path]:
 
 
 def find_experiment(name_or_path: str) -> Path:
-    """A file by its path, an experiment by its name, or a recorded scenario's question by `recorded/NAME`.
+    """A file by its path, an experiment by its name, or a recorded scenario's experiment by `recorded/NAME`.
 
     Raises InputError for what is none of them.
     """

@@ -1,4 +1,4 @@
-"""Recorded scenarios as questions: which rows answer an experiment, what may be searched in them, and what it took."""
+"""Recorded scenarios as experiments: which rows answer one, what may be searched in them, and what it took."""
 
 import math
 from collections import defaultdict
@@ -37,7 +37,7 @@ NEAREST = 3
 """Recorded scenarios that an error names."""
 
 FOLDER = "recorded"
-"""Questions that come with the recordings are named `recorded/NAME`."""
+"""Experiments that come with the recordings are named `recorded/NAME`."""
 
 USUAL_TTFT_MS = 2000
 USUAL_TPOT_MS = 30
@@ -50,7 +50,7 @@ def recorded_cases(found: Recordings | None = None) -> Mapping[str, Case]:
     return {known.name: known for known in made}
 
 
-def question_text(known: Case) -> str:
+def experiment_text(known: Case) -> str:
     """An experiment file that asks a recorded scenario for all that was measured of it."""
     lengths = known.rows[0].workload
     engines = sorted({row.config.engine.name for row in known.rows})
@@ -60,7 +60,7 @@ def question_text(known: Case) -> str:
     return "\n".join(
         [
             f"# Asks the measured runs of {known.model} on {known.system}: {measured}.",
-            "# Rows hold mean latencies only, so the promises are means. Prices are a choice: put in your own.",
+            "# Rows hold mean latencies only, so the SLOs are means. Prices are a choice: put in your own.",
             f"model: {known.model}",
             f"system: {known.system}",
             f"gpus: {max(row.config.gpus for row in known.rows)}",
@@ -78,8 +78,8 @@ def question_text(known: Case) -> str:
     )
 
 
-def write_questions(folder: Path) -> int:
-    """Writes the question of each recorded scenario; files that are there stay. Returns how many were written.
+def write_experiments(folder: Path) -> int:
+    """Writes the experiment of each recorded scenario; files that are there stay. Returns how many were written.
 
     Raises InputError for a folder that cannot be written to.
     """
@@ -89,14 +89,14 @@ def write_questions(folder: Path) -> int:
         for name, known in recorded_cases().items():
             path = folder / f"{name}.yaml"
             if not path.exists():
-                path.write_text(question_text(known), encoding="utf-8")
+                path.write_text(experiment_text(known), encoding="utf-8")
                 written += 1
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to: {error.strerror}") from None
     return written
 
 
-# Which rows answer a question
+# Which rows answer an experiment
 
 
 def recorded_rows(model: str, system: str, workload: Workload) -> tuple[Recording, ...]:
@@ -196,7 +196,7 @@ class RecordedPrior(Prior):
         space = self.scenario.space
         assert isinstance(space, EnumeratedSpace)
         candidates = [self.predict(space.params(config)) for config in space.configs.values()]
-        return Ranking(candidates=tuple(sorted(candidates, key=lambda candidate: candidate.rank)), fell_out={})
+        return Ranking(candidates=tuple(sorted(candidates, key=lambda candidate: candidate.rank)), excluded={})
 
     def predict(self, params: Params) -> Candidate:
         """The candidate that parameters stand for; its cost is None where there is no prediction."""
@@ -220,7 +220,7 @@ class RecordedPrior(Prior):
         return []
 
     def _best_point(self, config: ServingConfig) -> SteadyPoint:
-        """The highest recorded load predicted to keep the SLA, or the lowest where none does."""
+        """The highest recorded load predicted to meet the SLA, or the lowest where none does."""
         points = [self._point(row) for row in self._rows[served(config)]]
         kept = [point for point in points if self._keeps(point)]
         return kept[-1] if kept else points[0]
@@ -238,7 +238,7 @@ class Replayed:
     """A search over recorded rows, against all that they hold.
 
     `seconds` and `gpu_seconds` are what the measured runs took (start-up of the engines, which is not recorded,
-    left out); `all_gpu_seconds` is what all rows took. `best` is the cheapest row that keeps the SLA, at `dollars`;
+    left out); `all_gpu_seconds` is what all rows took. `best` is the cheapest row that meets the SLA, at `dollars`;
     `found` is the answer's own row, `at_the_top` where its configuration was measured at no higher load.
     """
 
@@ -259,7 +259,7 @@ def replayed(scenario: Scenario, rows: Sequence[Recording], trials: Sequence[Tri
     levels = [level for trial in measured for level in trial.levels]
     found = row_of(chosen, rows) if chosen else None
     best = min(
-        (row for row in rows if scenario.sla.kept_by(as_measurement(row))),
+        (row for row in rows if scenario.sla.met_by(as_measurement(row))),
         key=lambda row: _dollars(scenario, row),
         default=None,
     )
@@ -293,5 +293,5 @@ def _dollars(scenario: Scenario, row: Recording) -> float:
 
 
 def judged_on_means(sla: Sla) -> tuple[str, ...]:
-    """The promises that recordings cannot tell, since they hold means only."""
-    return tuple(promise.key for promise in sla.promises if promise.statistic != "mean" or promise.metric == "itl")
+    """The SLOs that recordings cannot tell, since they hold means only."""
+    return tuple(slo.key for slo in sla.slos if slo.statistic != "mean" or slo.metric == "itl")

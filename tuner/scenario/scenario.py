@@ -1,4 +1,4 @@
-"""Scenario: the question a search answers."""
+"""Scenario: the experiment a search answers."""
 
 from dataclasses import dataclass
 

@@ -10,11 +10,11 @@ from runners.simulated.known_errors import SPREADS, Quantity, Spread
 from search_spaces.errors import InputError, UnknownNameError
 
 STATISTICS: tuple[str, ...] = ("mean", *(f"p{percentile:g}" for percentile in PERCENTILES))
-PROMISES: tuple[str, ...] = tuple(f"{metric}_ms_{statistic}" for metric in METRICS for statistic in STATISTICS)
+SLOS: tuple[str, ...] = tuple(f"{metric}_ms_{statistic}" for metric in METRICS for statistic in STATISTICS)
 """Every latency that can be promised, by its key in an experiment file."""
 
 BACKLOG = "backlog"
-"""The promise that is always made: requests are served as fast as they come."""
+"""The SLO that is always made: requests are served as fast as they come."""
 
 
 NOISE: dict[Metric, tuple[float, float]] = {
@@ -34,7 +34,7 @@ PREDICTED_AS: dict[Metric, Quantity] = {"ttft": "ttft", "tpot": "tpot", "itl": "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class Slo:
     """One statistic of one latency stays at or below `limit_s` seconds."""
 
     metric: Metric
@@ -78,42 +78,41 @@ class Promise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sla:
-    """Promises that must all be kept, each with this probability where a `confidence` is asked for."""
+    """SLOs that must all be kept, each with this probability where a `confidence` is asked for."""
 
-    promises: tuple[Promise, ...]
+    slos: tuple[Slo, ...]
     confidence: float | None = None
 
     def excess(self, measurement: Measurement) -> dict[str, float]:
-        """Relative excess by promise, feasible when <= 0. `backlog` is 1 where the server did not keep up.
+        """Relative excess by SLO, feasible when <= 0. `backlog` is 1 where the server did not keep up.
 
-        With a `confidence`, each promise must be that likely to be kept, as `margin` says.
+        With a `confidence`, each SLO must be that likely to be kept, as `margin` says.
         """
         excess = {
-            promise.key: (1 + promise.excess(measurement)) * self.margin(promise, measurement.source) - 1
-            for promise in self.promises
+            slo.key: (1 + slo.excess(measurement)) * self.margin(slo, measurement.source) - 1 for slo in self.slos
         }
         return excess | {BACKLOG: 0.0 if measurement.kept_up and not measurement.failed_requests else 1.0}
 
-    def margin(self, promise: Promise, source: Source) -> float:
+    def margin(self, slo: Slo, source: Source) -> float:
         """The factor on what was observed below which the truth lies with the `confidence`; 1 where none is asked."""
         if self.confidence is None:
             return 1.0
-        spread = promise.spread(source)
+        spread = slo.spread(source)
         return math.exp(spread.median + NormalDist().inv_cdf(self.confidence) * spread.sd)
 
-    def kept_by(self, measurement: Measurement) -> bool:
+    def met_by(self, measurement: Measurement) -> bool:
         return all(value <= 0 for value in self.excess(measurement).values())
 
     def __str__(self) -> str:
-        promises = ", ".join(str(promise) for promise in self.promises)
-        return promises if self.confidence is None else f"{promises}, each with a probability of {self.confidence:.0%}"
+        slos = ", ".join(str(slo) for slo in self.slos)
+        return slos if self.confidence is None else f"{slos}, each with a probability of {self.confidence:.0%}"
 
 
-def read_promise(key: str, milliseconds: float) -> Promise:
-    """`("ttft_ms_p99", 1000)` as a promise. Raises UnknownNameError or InputError."""
-    if key not in PROMISES:
-        raise UnknownNameError("promise", key, PROMISES)
+def read_slo(key: str, milliseconds: float) -> Slo:
+    """`("ttft_ms_p99", 1000)` as an SLO. Raises UnknownNameError or InputError."""
+    if key not in SLOS:
+        raise UnknownNameError("slo", key, SLOS)
     if not 0 < milliseconds < float("inf"):
         raise InputError(f"`{key} > 0` must hold, but got {milliseconds:g}")
     metric, _, statistic = key.split("_")
-    return Promise(metric=metric, statistic=statistic, limit_s=milliseconds / 1000)  # type: ignore[arg-type]
+    return Slo(metric=metric, statistic=statistic, limit_s=milliseconds / 1000)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The highest load that keeps the SLA, for one server that is up."""
+"""The highest load that meets the SLA, for one server that is up."""
 
 import math
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class LoadRange:
 class Capacity:
     """The levels measured, in order, and which of them counts (see `Trial`).
 
-    Not `exact` where the search ended before the highest load that keeps the SLA was found.
+    Not `exact` where the search ended before the highest load that meets the SLA was found.
     """
 
     levels: tuple[Measurement, ...]
@@ -62,9 +62,9 @@ def find_capacity(
 ) -> Capacity:
     """Bisects the load, on a logarithmic scale, from a guess outwards: at most MOST_LEVELS runs.
 
-    For one server, cost falls and latency rises with load, so the highest load that keeps the SLA is the cheapest.
+    For one server, cost falls and latency rises with load, so the highest load that meets the SLA is the cheapest.
     `hopeless` says of a level that its cost is too high. As throughput grows at most in proportion to the load, a
-    level that keeps the SLA shows how much there is to be had below the lowest load that misses it: where even that
+    level that meets the SLA shows how much there is to be had below the lowest load that misses it: where even that
     is hopeless, the capacity is not made exact.
     """
     levels: list[Measurement] = []
@@ -75,7 +75,7 @@ def find_capacity(
     while len(levels) < MOST_LEVELS:
         level = measure(workload.at(load))
         levels.append(level)
-        if sla.kept_by(level):
+        if sla.met_by(level):
             kept = load
         else:
             missed = load
@@ -102,7 +102,7 @@ def _scaled(level: Measurement, factor: float) -> Measurement:
 
 
 def _chosen(levels: list[Measurement], sla: Sla) -> int:
-    kept = [index for index, level in enumerate(levels) if sla.kept_by(level)]
+    kept = [index for index, level in enumerate(levels) if sla.met_by(level)]
     if kept:
         return max(kept, key=lambda index: levels[index].output_rate)
     return min(range(len(levels)), key=lambda index: max(sla.excess(levels[index]).values()))

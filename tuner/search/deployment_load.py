@@ -1,4 +1,4 @@
-"""Measures a deployment that is already running: one load, or the highest that keeps the SLA."""
+"""Measures a deployment that is already running: one load, or the highest that meets the SLA."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +62,7 @@ def model_name(urls: Sequence[str], asked: str | None, api_key_env: str | None) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """How hard (None: the highest load that keeps the SLA), by which sender, and for how long at most (seconds)."""
+    """How hard (None: the highest load that meets the SLA), by which sender, and for how long at most (seconds)."""
 
     load: float | None = None
     sender: Sender = "servetune"
@@ -108,7 +108,7 @@ def capacity(
     time_limit_s: float,
     told: Callable[[LoadReport], None] = lambda _report: None,
 ) -> Capacity:
-    """The highest load that keeps the SLA, in at most MOST_LEVELS runs, each ended once its promises are decided."""
+    """The highest load that meets the SLA, in at most MOST_LEVELS runs, each ended once its SLOs are decided."""
     rules = Rules(time_limit_s=time_limit_s, limits=limits(scenario.sla))
 
     def measure(loaded: LoadedWorkload) -> Measurement:
@@ -120,7 +120,7 @@ def capacity(
 
 
 def limits(sla: Sla) -> tuple[Limit, ...]:
-    return tuple(promise.limit for promise in sla.promises)
+    return tuple(slo.limit for slo in sla.slos)
 
 
 def load_range(deployment: Deployment, workload: Workload) -> LoadRange:

@@ -17,7 +17,7 @@ from search_spaces.errors import InfeasibleError
 from search_spaces.space import PREFILL, Params, Value, speculation_of
 from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise
+from tuner.scenario.sla import Slo
 from tuner.search.capacity import LoadRange
 
 BATCHING = "batching."
@@ -39,7 +39,7 @@ PREFILL_POOLS = 3
 class Candidate:
     """A configuration's parameters with its predicted objective ($) and excess over the SLA (0 when kept).
 
-    `binding` is the promise that it misses most, empty when all are kept. Where nothing can be predicted, `objective`
+    `binding` is the SLO that it misses most, empty when all are kept. Where nothing can be predicted, `objective`
     is None.
     """
 
@@ -50,23 +50,23 @@ class Candidate:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """SLA-keeping ones first, by cost; then the others, by how near they come."""
+        """SLA-meeting ones first, by cost; then the others, by how near they come."""
         return (self.excess, 0.0 if self.objective is None else self.objective)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Candidates, best first, and why the other combinations of the space fell out, counted by cause.
+    """Candidates, best first, and why the other combinations of the space were excluded, counted by cause.
 
     A combination is everything but the batch limits and, when disaggregated, the prefill workers.
     """
 
     candidates: tuple[Candidate, ...]
-    fell_out: Mapping[str, int]
+    excluded: Mapping[str, int]
 
     @property
     def combinations(self) -> int:
-        return len(self.candidates) + sum(self.fell_out.values())
+        return len(self.candidates) + sum(self.excluded.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +94,13 @@ class Prior:
     def rank(self) -> Ranking:
         """Every combination of the space, predicted."""
         candidates: list[Candidate] = []
-        fell_out: Counter[str] = Counter()
+        excluded: Counter[str] = Counter()
         for params in self._combinations():
             try:
                 candidates.append(self._best_batching(params))
             except InfeasibleError as error:
-                fell_out[error.cause] += 1
-        return Ranking(candidates=tuple(sorted(candidates, key=lambda c: c.rank)), fell_out=dict(fell_out))
+                excluded[error.cause] += 1
+        return Ranking(candidates=tuple(sorted(candidates, key=lambda c: c.rank)), excluded=dict(excluded))
 
     def predict(self, params: Params) -> Candidate:
         """The candidate that parameters stand for. Raises InfeasibleError."""
@@ -192,7 +192,7 @@ class Prior:
         )
 
     def _best_point(self, config: ServingConfig) -> SteadyPoint:
-        """The highest load predicted to keep the SLA, or the lowest load where none does."""
+        """The highest load predicted to meet the SLA, or the lowest load where none does."""
         steady = SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload)
         best: SteadyPoint | None = None
         for point in steady.levels():
@@ -217,10 +217,7 @@ class Prior:
 
     def _excess(self, point: SteadyPoint) -> dict[str, float]:
         sla = self.scenario.sla
-        return {
-            promise.key: _predicted(promise, point) * sla.margin(promise, self._source) / promise.limit_s - 1
-            for promise in sla.promises
-        }
+        return {slo.key: _predicted(slo, point) * sla.margin(slo, self._source) / slo.limit_s - 1 for slo in sla.slos}
 
     def _objective(self, config: ServingConfig, point: SteadyPoint) -> float:
         workload = self.scenario.workload
@@ -276,8 +273,8 @@ class Prior:
 
     def _keeps_ttft(self, pool: _PrefillPool) -> bool:
         sla = self.scenario.sla
-        promises = [promise for promise in sla.promises if promise.metric == "ttft"]
-        return all(pool.ttft * sla.margin(promise, self._source) <= promise.limit_s for promise in promises)
+        slos = [slo for slo in sla.slos if slo.metric == "ttft"]
+        return all(pool.ttft * sla.margin(slo, self._source) <= slo.limit_s for slo in slos)
 
     def _possible_pools(self, like: ServingConfig) -> Iterator[_PrefillPool]:
         dimensions = self.scenario.space.dimensions
@@ -313,17 +310,17 @@ class Uninformed:
     def rank(self) -> Ranking:
         """Legal configurations in random order, the one nearest to the engine's default first.
 
-        All of them, or those among MOST_DRAWN draws where there are more. What fell out is counted among these.
+        All of them, or those among MOST_DRAWN draws where there are more. What were excluded is counted among these.
         """
         candidates: list[Candidate] = []
-        fell_out: Counter[str] = Counter()
+        excluded: Counter[str] = Counter()
         for params in self._drawn():
             try:
                 candidates.append(self.predict(params))
             except InfeasibleError as error:
-                fell_out[error.cause] += 1
+                excluded[error.cause] += 1
         candidates.sort(key=self._is_no_start(candidates))
-        return Ranking(candidates=tuple(candidates), fell_out=dict(fell_out))
+        return Ranking(candidates=tuple(candidates), excluded=dict(excluded))
 
     def predict(self, params: Params) -> Candidate:
         """The candidate that parameters stand for. Raises InfeasibleError."""
@@ -384,6 +381,6 @@ def _at_least(values: Sequence[Value], wanted: float) -> Value:
     return next((value for value in values if int(value) >= wanted), values[-1])
 
 
-def _predicted(promise: Promise, point: SteadyPoint) -> float:
+def _predicted(slo: Slo, point: SteadyPoint) -> float:
     """The mean that stands for a promised statistic: the closed form knows no percentiles."""
-    return {"ttft": point.ttft, "tpot": point.tpot, "itl": point.tpot, "e2e": point.e2e}[promise.metric]
+    return {"ttft": point.ttft, "tpot": point.tpot, "itl": point.tpot, "e2e": point.e2e}[slo.metric]

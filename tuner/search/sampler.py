@@ -13,7 +13,7 @@ from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, SearchSpace
 from tuner.scenario.sla import BACKLOG
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
-from tuner.search.surrogate import COST, KEPT_SLACK, Belief, Option, expected_gain, place_of
+from tuner.search.surrogate import COST, MET_SLACK, Option, Surrogate, expected_gain, place_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -26,24 +26,24 @@ LEADERS = 3
 """Best trials whose neighbours are weighed as well."""
 
 CLIMB = 10
-"""Most steps from the most promising option to a neighbour that promises more, at each proposal."""
+"""Most steps from the most promising option to a neighbour that SLOs more, at each proposal."""
 
 Key = frozenset[tuple[str, Any]]
 
 
-class BeliefSampler(BaseSampler):
-    """Proposes what promises most to be cheaper and to keep the SLA, after each measurement anew.
+class Surrogatesampler(BaseSampler):
+    """Proposes what SLOs most to be cheaper and to meet the SLA, after each measurement anew.
 
     Believes in the ranking's predictions, where there are some, as far as the measurements bear them out (see
-    `Belief`); weighs one-step neighbours of the best trials too, and never proposes the same twice. Its state is the
+    `Surrogate`); weighs one-step neighbours of the best trials too, and never proposes the same twice. Its state is the
     study itself, so an interrupted search goes on where it stopped. Raises InputError for a ranking of another
-    question.
+    experiment.
     """
 
     def __init__(self, prior: Prior | Uninformed, ranking: Ranking, *, seed: int) -> None:
         self._prior = prior
         self._ranking = ranking
-        self._promises = (*(promise.key for promise in prior.scenario.sla.promises), BACKLOG)
+        self._slos = (*(slo.key for slo in prior.scenario.sla.slos), BACKLOG)
         self._fallback = RandomSampler(seed=seed)
         for candidate in ranking.candidates:
             _check(candidate.params, prior.scenario.space)
@@ -76,16 +76,16 @@ class BeliefSampler(BaseSampler):
     def expected_saving(self, trials: Sequence["FrozenTrial"]) -> float:
         """Dollars per million tokens by which the next proposal is expected to undercut the best trial.
 
-        Infinite where nothing has kept the SLA yet, and where nothing is predicted nor learned.
+        Infinite where nothing has met the SLA yet, and where nothing is predicted nor learned.
         """
         params = self.propose(trials)
         index = self._places.get(_key(params)) if params is not None else None
         if index is None:
             return 0.0
         best = self._best
-        if best is None or not best.value or missed_by(best) or self._belief.ignorant:
+        if best is None or not best.value or missed_by(best) or self._surrogate.ignorant:
             return math.inf
-        outlook = self._belief.outlook()
+        outlook = self._surrogate.outlook()
         at = slice(index, index + 1)
         gain = expected_gain(-outlook.cost[at], outlook.sd[at], -math.log(best.value))[0] * outlook.kept[index]
         return float(best.value * gain / (1 + gain))
@@ -95,14 +95,14 @@ class BeliefSampler(BaseSampler):
     def _forget(self) -> None:
         ranked = {_key(candidate.params): candidate for candidate in reversed(self._ranking.candidates)}
         options = [self._option(candidate) for candidate in reversed(ranked.values())]
-        self._belief = Belief(options, self._promises)
+        self._surrogate = Surrogate(options, self._slos)
         self._places: dict[Key, int] = {_key(option.params): index for index, option in enumerate(options)}
         self._refused: set[Key] = set()
         self._expanded: set[int] = set()
         self._seen: list[FrozenTrial] = []
         self._tried: set[Key] = set()
         self._best: FrozenTrial | None = None
-        self._proposal = self._most_promising()
+        self._proposal = self._best_proposal()
 
     def _learn(self, trials: Sequence["FrozenTrial"]) -> None:
         """Observes what ended since the last time, in order; all from the first where the study is another.
@@ -117,7 +117,7 @@ class BeliefSampler(BaseSampler):
             self._tried.add(_key(trial.params))
             self._observe(trial)
             self._best = best_of(self._seen)
-            self._proposal = self._most_promising()
+            self._proposal = self._best_proposal()
 
     def _observe(self, trial: "FrozenTrial") -> None:
         if trial.state != TrialState.COMPLETE:
@@ -125,49 +125,49 @@ class BeliefSampler(BaseSampler):
         self._add([trial.params])
         index = self._places.get(_key(trial.params))
         if index is not None:
-            self._belief.observe(index, self._measured(trial, self._belief.options[index]))
+            self._surrogate.observe(index, self._measured(trial, self._surrogate.options[index]))
         for leader in _leaders(self._seen):
             self._add(self._one_step(leader.params))
 
     def _measured(self, trial: "FrozenTrial", option: Option) -> dict[str, float]:
-        """Logs of the cost and of latency / limit by promise.
+        """Logs of the cost and of latency / limit by SLO.
 
-        A trial looks for the load that keeps the SLA. Where it found one, latencies lie just below their limits and
-        the cost tells; a promise that was said to be kept then stays as it was said. Where it found none, the excess
+        A trial looks for the load that meets the SLA. Where it found one, latencies lie just below their limits and
+        the cost tells; an SLO that was said to be kept then stays as it was said. Where it found none, the excess
         tells, and the cost is that of a load that does not count.
         """
         excess = trial.constraints
-        found = {name: math.log1p(excess[name]) for name in self._promises if excess.get(name, 0.0) > 0}
+        found = {name: math.log1p(excess[name]) for name in self._slos if excess.get(name, 0.0) > 0}
         if not found and trial.value:
             found[COST] = math.log(trial.value)
-        for name in self._promises:
-            found.setdefault(name, min(option.ratios.get(name, 0.0), -KEPT_SLACK))
+        for name in self._slos:
+            found.setdefault(name, min(option.ratios.get(name, 0.0), -MET_SLACK))
         return found
 
     # What there is to choose from
 
-    def _most_promising(self) -> Params | None:
+    def _best_proposal(self) -> Params | None:
         untried = [index for key, index in self._places.items() if key not in self._tried]
         if not untried:
             return next(self._others(), None)
-        if self._belief.ignorant:
-            return self._belief.options[untried[0]].params
+        if self._surrogate.ignorant:
+            return self._surrogate.options[untried[0]].params
         index = self._argmax()
         for _ in range(CLIMB):
             if index in self._expanded:
                 break
             self._expanded.add(index)
-            self._add(self._one_step(self._belief.options[index].params))
+            self._add(self._one_step(self._surrogate.options[index].params))
             index = self._argmax()
-        return self._belief.options[index].params
+        return self._surrogate.options[index].params
 
     def _argmax(self) -> int:
         """The untried option that is worth most."""
         best = self._best
         kept = math.log(best.value) if best is not None and best.value and not missed_by(best) else None
-        worth = self._belief.worth(kept)
-        worth[[self._places[key] for key in self._tried if key in self._places]] = -1.0
-        return int(worth.argmax())
+        acquisition = self._surrogate.acquisition(kept)
+        acquisition[[self._places[key] for key in self._tried if key in self._places]] = -1.0
+        return int(acquisition.argmax())
 
     def _add(self, choices: Iterable[Mapping[str, Any]]) -> None:
         options: dict[Key, Option] = {}
@@ -180,9 +180,9 @@ class BeliefSampler(BaseSampler):
                 self._refused.add(key)
             else:
                 options[key] = self._option(candidate)
-        self._places |= {key: index for index, key in enumerate(options, start=len(self._belief.options))}
+        self._places |= {key: index for index, key in enumerate(options, start=len(self._surrogate.options))}
         if options:
-            self._belief.extend(list(options.values()))
+            self._surrogate.extend(list(options.values()))
 
     def _one_step(self, params: Mapping[str, Any]) -> Iterator[Params]:
         """One step away in one dimension."""
@@ -214,7 +214,7 @@ class BeliefSampler(BaseSampler):
         place = place_of(config, config.batching.max_sequences * config.layout.schedulers)
         if candidate.objective is None:
             return Option(params=candidate.params, place=place)
-        ratios = dict.fromkeys(self._promises, -KEPT_SLACK)
+        ratios = dict.fromkeys(self._slos, -MET_SLACK)
         if candidate.binding:
             ratios[candidate.binding] = math.log1p(candidate.excess)
         return Option(params=candidate.params, place=place, cost=math.log(candidate.objective), ratios=ratios)
@@ -232,17 +232,17 @@ def _leaders(trials: Iterable["FrozenTrial"]) -> list["FrozenTrial"]:
 
 
 def missed_by(trial: "FrozenTrial") -> float:
-    """The largest excess over a promise; 0 when all are kept."""
+    """The largest excess over an SLO; 0 when all are kept."""
     return max([0.0, *trial.constraints.values()])
 
 
 def _check(params: Params, space: SearchSpace) -> None:
-    """Raises InputError where parameters are not of this space: their ranking answers another question."""
+    """Raises InputError where parameters are not of this space: their ranking answers another experiment."""
     for name, value in params.items():
         valid = space.dimensions.get(name, ())
         if value not in valid:
             choices = ", ".join(map(str, valid)) or "none: there is no such dimension"
-            raise InputError(f"a prior of another question: it ranks {name}={value}; valid here: {choices}")
+            raise InputError(f"a prior of another experiment: it ranks {name}={value}; valid here: {choices}")
 
 
 def _beside(values: tuple[Any, ...], at: int) -> tuple[Any, ...]:

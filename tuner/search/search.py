@@ -14,7 +14,7 @@ from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import find_capacity
 from tuner.search.ranking import Prior, Uninformed
-from tuner.search.sampler import RECORD, BeliefSampler
+from tuner.search.sampler import RECORD, Surrogatesampler
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
 from tuner.tracking.record import Tracker
 
@@ -59,7 +59,7 @@ class Search:
     prior: Prior | Uninformed
     runner: Runner
     study: "optuna.Study"
-    sampler: BeliefSampler
+    sampler: Surrogatesampler
     tracker: Tracker
     budget: Budget
     progress: Progress
@@ -128,9 +128,9 @@ class Search:
         return self.prior.scenario
 
     def _to_beat(self) -> float:
-        """The objective of the best trial that keeps the SLA."""
+        """The objective of the best trial that meets the SLA."""
         best = best_trial(self.scenario, self._finished)
-        if best is None or not self.scenario.sla.kept_by(best.measurement):
+        if best is None or not self.scenario.sla.met_by(best.measurement):
             return float("inf")
         return objective(self.scenario, best)
 
@@ -204,7 +204,7 @@ def measure_capacity(
     to_beat: float = float("inf"),
     guess: float | None = None,
 ) -> Trial:
-    """Serves one configuration at changing loads, to find the highest that keeps the SLA.
+    """Serves one configuration at changing loads, to find the highest that meets the SLA.
 
     Does not look for the exact capacity once it is clear that the objective cannot fall below `to_beat`. Begins at the
     load that the prior predicts, or at `guess`.
@@ -272,7 +272,7 @@ def objective(scenario: Scenario, trial: Trial) -> float:
 
 
 def ranked_trials(scenario: Scenario, trials: Sequence[Trial]) -> list[Trial]:
-    """Measured trials, best first: those that keep the SLA by cost, then the others by how little they miss it."""
+    """Measured trials, best first: those that meet the SLA by cost, then the others by how little they miss it."""
 
     def rank(trial: Trial) -> tuple[float, float]:
         missed = max(scenario.sla.excess(trial.measurement).values())
@@ -282,7 +282,7 @@ def ranked_trials(scenario: Scenario, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def best_trial(scenario: Scenario, trials: Sequence[Trial]) -> Trial | None:
-    """The cheapest trial that keeps the SLA or, if none does, the one that misses it least."""
+    """The cheapest trial that meets the SLA or, if none does, the one that misses it least."""
     return next(iter(ranked_trials(scenario, trials)), None)
 
 

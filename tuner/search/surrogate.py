@@ -1,4 +1,4 @@
-"""Belief: what each measurement teaches about the error of the predictions, a Gaussian process on log residuals."""
+"""Surrogate: what each measurement teaches about the error of the predictions, a Gaussian process on log residuals."""
 
 import math
 import zlib
@@ -34,14 +34,14 @@ NAMES: tuple[str, ...] = ("engine", "weights", "kv_cache", "mode", "speculation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A configuration under a load, as the belief sees it: NUMBERS and NAMES."""
+    """A configuration under a load, as the surrogate sees it: NUMBERS and NAMES."""
 
     numbers: tuple[float, ...]
     names: tuple[str, ...]
 
 
 def place_of(config: ServingConfig, load: float, *, release: str = "") -> Place:
-    """`load` is that of the whole deployment, in requests in flight; the belief looks at its share on each GPU.
+    """`load` is that of the whole deployment, in requests in flight; the surrogate looks at its share on each GPU.
 
     `release` is what ran, where it is not the release that the configuration names.
     """
@@ -304,7 +304,7 @@ LOOSENESS = 0.8
 FIT_STEPS = 12
 
 COST = "cost"
-"""The quantity that is minimised; the other quantities of a belief are promises, by their keys."""
+"""The quantity that is minimised; the other quantities of a surrogate are SLOs, by their keys."""
 
 TTFT = Kernel(overall=0.18, engine=0.33, precision=0.09, mode=0.10, release=0.19, slope=0.057, local=0.24, noise=0.114)
 TPOT = Kernel(
@@ -328,14 +328,14 @@ PRIOR_STRENGTH = 3.0
 """For how many observations the scale of the kernels counts, against the scale that is observed."""
 
 FIRST_CAUTION, CAUTION = 1.0, 0.45
-"""The power of P(SLA kept) by which an expected gain is weighed, beyond the one that it contains: until something was
-measured to keep the SLA, and then."""
+"""The power of P(SLA met) by which an expected gain is weighed, beyond the one that it contains: until something was
+measured to meet the SLA, and then."""
 
 THRIFT = 0.1
 """The power of a trial's GPU time by which its worth is divided."""
 
-KEPT_SLACK = 0.3
-"""Log of the room below a promise that is assumed of a configuration said to keep it at a load of its choice."""
+MET_SLACK = 0.3
+"""Log of the room below an SLO that is assumed of a configuration said to keep it at a load of its choice."""
 
 DRAWS = 256
 """Joint draws of what is promised, by which the gain is expected where the cost follows from them."""
@@ -353,7 +353,7 @@ class Option:
     """Something to try: its parameters and place, and what is predicted of it.
 
     `cost` is the logarithm of dollars, None where nothing is predicted; `ratios` are logarithms of latency / limit
-    by promise, absent where nothing is predicted. `gpu_time` is that of the trial, in any unit.
+    by SLO, absent where nothing is predicted. `gpu_time` is that of the trial, in any unit.
     """
 
     params: dict[str, str | int]
@@ -365,7 +365,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What is believed of each option: the log of its cost (mean and standard deviation), and P(SLA kept)."""
+    """What is believed of each option: the log of its cost (mean and standard deviation), and P(SLA met)."""
 
     cost: Array
     sd: Array
@@ -373,23 +373,23 @@ class Outlook:
 
 
 CostOf = Callable[[Mapping[str, Array]], Array]
-"""The logarithm of the cost (options, draws) as it follows from the logarithms of latency / limit, by promise."""
+"""The logarithm of the cost (options, draws) as it follows from the logarithms of latency / limit, by SLO."""
 
 
-class Belief:
+class Surrogate:
     """What is believed of a table of options, from predictions and from the measurements so far.
 
     Where loads are given, and not looked for, the cost follows from the latencies: `cost_of` says how, and the
-    promises are all that is learned.
+    SLOs are all that is learned.
     """
 
-    def __init__(self, options: Sequence[Option], promises: Iterable[str], *, cost_of: CostOf | None = None) -> None:
+    def __init__(self, options: Sequence[Option], slos: Iterable[str], *, cost_of: CostOf | None = None) -> None:
         self.options = list(options)
         self.informed = any(option.cost is not None for option in options)
-        self._promises = tuple(promises)
+        self._slos = tuple(slos)
         self._cost_of = cost_of
         self._next_fit = FIRST_FIT if self.informed else FIT_EACH
-        self._predicted = {name: self._predictions(name, self.options) for name in (COST, *self._promises)}
+        self._predicted = {name: self._predictions(name, self.options) for name in (COST, *self._slos)}
         places = Places.of([option.place for option in self.options])
         self._posteriors = {
             name: Posterior(kernel_of(name, informed=self.informed), places) for name in self._predicted
@@ -433,19 +433,19 @@ class Belief:
         mean, sd = self._believed(COST)
         return Outlook(cost=mean, sd=sd, kept=self._kept())
 
-    def worth(self, best: float | None) -> Array:
-        """How much each option promises as the next trial; `best` is the log of the lowest cost that kept the SLA.
+    def acquisition(self, best: float | None) -> Array:
+        """How much each option SLOs as the next trial; `best` is the log of the lowest cost that met the SLA.
 
-        Expected improvement of tokens for each dollar over the best, times P(SLA kept), which counts once more for
+        Expected improvement of tokens for each dollar over the best, times P(SLA met), which counts once more for
         caution, for each GPU-second to the power of THRIFT.
         """
         time = np.array([option.gpu_time for option in self.options])
         caution = FIRST_CAUTION if best is None else CAUTION
-        worth: Array = self._gain(best) * self._kept() ** caution / time**THRIFT
-        return worth
+        acquisition: Array = self._gain(best) * self._kept() ** caution / time**THRIFT
+        return acquisition
 
     def _gain(self, best: float | None) -> Array:
-        """E[gain where the SLA is kept]."""
+        """E[gain where the SLA is met]."""
         if self._cost_of is None:
             outlook = self.outlook()
             return expected_gain(-outlook.cost, outlook.sd, None if best is None else -best) * outlook.kept
@@ -460,15 +460,15 @@ class Belief:
         from scipy.special import ndtr
 
         kept = np.ones(len(self.options))
-        for name in self._promises:
+        for name in self._slos:
             mean, sd = self._believed(name)
             kept *= ndtr(-mean / sd)
         return kept
 
     def _drawn(self) -> dict[str, Array]:
-        """Logarithms of latency / limit by promise, (options, DRAWS): the same quantiles for each option."""
-        believed = {name: self._believed(name) for name in self._promises}
-        normals = quantiles(len(self._promises), DRAWS)
+        """Logarithms of latency / limit by SLO, (options, DRAWS): the same quantiles for each option."""
+        believed = {name: self._believed(name) for name in self._slos}
+        normals = quantiles(len(self._slos), DRAWS)
         return {
             name: mean[:, None] + sd[:, None] * column
             for (name, (mean, sd)), column in zip(believed.items(), normals, strict=True)

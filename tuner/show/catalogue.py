@@ -67,10 +67,16 @@ def engine_table() -> Table:
 def experiment_table() -> Table:
     table = _table("Experiments", "name", "model", "system", "GPUs", "engines", "SLA", "file")
     for name, path in list_experiments().items():
-        question = read_experiment(path)
-        sla = ", ".join(f"{key}: {limit:g}" for key, limit in question.sla.items())
+        experiment = read_experiment(path)
+        sla = ", ".join(f"{key}: {limit:g}" for key, limit in experiment.sla.items())
         table.add_row(
-            name, question.model, question.system, str(question.gpus), ", ".join(question.engines), sla, str(path)
+            name,
+            experiment.model,
+            experiment.system,
+            str(experiment.gpus),
+            ", ".join(experiment.engines),
+            sla,
+            str(path),
         )
     return table
 
@@ -107,7 +113,7 @@ def _mlperf_table() -> Table:
     title = "MLPerf Inference v5.1 and v6.0: results to compare with (`servetune validate`), too few to search"
     columns = ("model", "system", "scenario", "results", "best tokens/s/GPU", "why it cannot be searched")
     table = _table(title, *columns)
-    for (model, system, mode), rows in submissions().questions().items():
+    for (model, system, mode), rows in submissions().experiments().items():
         best = max(row.output_rate / row.gpus for row in rows)
         table.add_row(model, system, mode, str(len(rows)), rate(best), unsearchable(rows))
     return table
@@ -154,9 +160,20 @@ def _engines() -> Iterator[Fact]:
 
 def _experiments() -> Iterator[Fact]:
     for name, path in list_experiments().items():
-        question = read_experiment(path)
-        asked = {"model": question.model, "system": question.system, "gpus": question.gpus, "runner": question.runner}
-        yield {"name": name, **asked, "engines": list(question.engines), "sla": dict(question.sla), "file": str(path)}
+        experiment = read_experiment(path)
+        asked = {
+            "model": experiment.model,
+            "system": experiment.system,
+            "gpus": experiment.gpus,
+            "runner": experiment.runner,
+        }
+        yield {
+            "name": name,
+            **asked,
+            "engines": list(experiment.engines),
+            "sla": dict(experiment.sla),
+            "file": str(path),
+        }
 
 
 def _recordings() -> Iterator[Fact]:

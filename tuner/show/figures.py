@@ -17,7 +17,7 @@ def config_figures(config: ServingConfig) -> dict[str, Any]:
 
 
 def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
-    """One load: what it was, whether the SLA is kept, its cost, and its latencies in milliseconds."""
+    """One load: what it was, whether the SLA is met, its cost, and its latencies in milliseconds."""
     latencies = {
         f"{metric}_ms": {
             "mean": level.latency(metric).mean * 1000,
@@ -32,15 +32,15 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
         "requests": level.requests,
         "failed_requests": level.failed_requests,
         "duration_s": level.duration_s,
-        "sla_kept": scenario.sla.kept_by(level),
-        "promises": [
+        "sla_met": scenario.sla.met_by(level),
+        "slos": [
             {
-                "promise": promise.key,
-                "limit_ms": promise.limit_s * 1000,
-                "observed_ms": promise.observed(level) * 1000,
-                "kept": promise.excess(level) <= 0,
+                "slo": slo.key,
+                "limit_ms": slo.limit_s * 1000,
+                "observed_ms": slo.observed(level) * 1000,
+                "kept": slo.excess(level) <= 0,
             }
-            for promise in scenario.sla.promises
+            for slo in scenario.sla.slos
         ],
         "source": level.source,
         **asdict(cost(level, scenario.price)),
@@ -49,10 +49,10 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
 
 
 def certainty_figures(judged: Judged) -> dict[str, Any]:
-    """How sure a configuration is: P(SLA kept), and the interval of its cost; of a prediction, by its known errors."""
+    """How sure a configuration is: P(SLA met), and the interval of its cost; of a prediction, by its known errors."""
     return {
         "repeats": judged.repeats,
-        "probability_sla_kept": judged.kept,
+        "probability_sla_met": judged.kept,
         "usd_per_million": judged.cost,
         "usd_per_million_interval": {"probability": INTERVAL, "low": judged.low, "high": judged.high},
     }
@@ -66,7 +66,7 @@ def candidate_figures(answer: Answer) -> list[dict[str, Any]]:
             "trial": judged.trial.number,
             "config": str(judged.trial.config),
             "load": judged.trial.measurement.load,
-            "sla_kept": answer.scenario.sla.kept_by(judged.trial.measurement),
+            "sla_met": answer.scenario.sla.met_by(judged.trial.measurement),
             **certainty_figures(judged),
             "ties_with_winner": judged.trial.number in tied,
         }

@@ -5,34 +5,34 @@ from tuner.study.answer import Answer
 
 
 def to_markdown(answer: Answer) -> str:
-    """Question, verdict and figures."""
+    """Experiment, verdict and figures."""
     scenario = answer.scenario
-    question = (
-        f"**Question.** The cheapest way to serve {scenario.model.name} on {scenario.gpus} GPUs of "
+    experiment = (
+        f"**Experiment.** The cheapest way to serve {scenario.model.name} on {scenario.gpus} GPUs of "
         f"{scenario.system.title}, keeping {scenario.sla}."
     )
-    lines = [question, ""]
+    lines = [experiment, ""]
     best = answer.best
     if best is None or best.config is None:
         return "\n".join([*lines, "**Verdict.** No configuration could be served."])
     figure = dollars(answer.cost(best).objective(scenario.objective))
-    kept = "keeps the SLA" if answer.keeps_sla else "comes nearest, but no configuration keeps the SLA"
+    kept = "meets the SLA" if answer.meets_sla else "comes nearest, but no configuration meets the SLA"
     verdict = (
         f"**Verdict.** {figure} ({OBJECTIVES[scenario.objective]}), trial {best.number}, {kept}: "
         f"{in_words(best.config)}."
     )
-    lines += [verdict, "", "| promise | limit | value |", "|---|---|---|"]
+    lines += [verdict, "", "| SLO | limit | value |", "|---|---|---|"]
     lines += [
-        f"| {promise.metric.upper()} {promise.statistic} | {milliseconds(promise.limit_s)} | "
-        f"{milliseconds(promise.observed(best.measurement))} |"
-        for promise in scenario.sla.promises
+        f"| {slo.metric.upper()} {slo.statistic} | {milliseconds(slo.limit_s)} | "
+        f"{milliseconds(slo.observed(best.measurement))} |"
+        for slo in scenario.sla.slos
     ]
     if best.measurement.source == "recorded":
-        lines += ["", "Replayed from published runs, which hold means only: every promise is judged on the mean."]
+        lines += ["", "Replayed from published runs, which hold means only: every SLO is judged on the mean."]
     judged = answer.judged[0]
     interval = f"{dollars(judged.low)} to {dollars(judged.high)}"
     by = f"from {plural(judged.repeats, 'run')}" if judged.noise else "by the prediction's known error"
-    lines += ["", f"P(SLA kept) {judged.kept:.1%}; {interval} with 90 %, {by}."]
+    lines += ["", f"P(SLA met) {judged.kept:.1%}; {interval} with 90 %, {by}."]
     if answer.saving is not None and answer.saving > 0:
         lines += ["", f"{answer.saving:.0%} cheaper than the engine's default configuration."]
     return "\n".join(lines)

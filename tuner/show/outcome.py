@@ -26,11 +26,11 @@ def _unmeasured(session: Session, outcome: Outcome, where: Where) -> dict[str, A
     answer = outcome.answer
     return {
         "study": where.study,
-        "experiment": session.question.name,
-        "verdict": {"in_words": "No configuration could be served.", "keeps_sla": False},
+        "experiment": session.experiment.name,
+        "verdict": {"in_words": "No configuration could be served.", "meets_sla": False},
         "winner": None,
         "ended": dict(answer.ended()),
-        "fell_out": dict(answer.fell_out()),
+        "excluded": dict(answer.excluded()),
     }
 
 

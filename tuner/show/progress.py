@@ -51,7 +51,7 @@ class Told:
         shown = ""
         if best is not None:
             figure = dollars(objective(self._scenario, best))
-            kept = "best" if self._scenario.sla.kept_by(best.measurement) else "nearest, SLA missed"
+            kept = "best" if self._scenario.sla.met_by(best.measurement) else "nearest, SLA missed"
             shown = f"{kept} {figure} {best.config}"
         seconds = seconds_left(self._budget, had=self._had, done=done, elapsed=self._clock() - self._began)
         left = f"about {duration(seconds)} left" if seconds else ""
@@ -78,17 +78,17 @@ def duration(seconds: float) -> str:
 
 
 def trial_line(scenario: Scenario, trial: Trial) -> str:
-    """A finished trial in a line: number, ending or cause, cost, promise that it misses, configuration."""
+    """A finished trial in a line: number, ending or cause, cost, SLO that it misses, configuration."""
     config = f": {trial.config}" if trial.config else ""
     if trial.ending != "measured":
         return f"trial {trial.number} {trial.ending}, {trial.cause}: {trial.detail}{config}"
     figure = f"{'' if trial.exact else '<= '}{dollars(objective(scenario, trial))}"
-    return f"trial {trial.number} measured {figure}, {_promise(scenario, trial)}{config}"
+    return f"trial {trial.number} measured {figure}, {_slo(scenario, trial)}{config}"
 
 
-def _promise(scenario: Scenario, trial: Trial) -> str:
+def _slo(scenario: Scenario, trial: Trial) -> str:
     excess = scenario.sla.excess(trial.measurement)
     worst = max(excess, key=lambda key: excess[key])
     if excess[worst] <= 0:
-        return "keeps the SLA"
+        return "meets the SLA"
     return "does not keep up with its load" if worst == BACKLOG else f"misses {worst} by {excess[worst]:.0%}"

@@ -23,18 +23,18 @@ def show_repriced(console: Console, repriced: Repriced) -> None:
     console.print(f"${price.usd_per_gpu_hour:g} a GPU-hour, {price.source}", markup=False)
     console.print(verdict(repriced), markup=False, soft_wrap=True)
     console.print(_trials(repriced))
-    for line in open_questions(repriced):
+    for line in open_experiments(repriced):
         console.print(f"- {line}", markup=False, soft_wrap=True)
-    for promise in scenario.sla.promises:
-        if percentile_is_mean(repriced, promise):
-            console.print(f"- {promise.key} was not recorded: the mean stands for it", markup=False)
+    for slo in scenario.sla.slos:
+        if percentile_is_mean(repriced, slo):
+            console.print(f"- {slo.key} was not recorded: the mean stands for it", markup=False)
 
 
 def verdict(repriced: Repriced) -> str:
     """One sentence."""
     best = repriced.best
     if best is None:
-        return "No load that was measured keeps the SLA."
+        return "No load that was measured meets the SLA."
     scenario = repriced.scenario
     was = repriced.finished.best
     assert best.trial.config is not None
@@ -56,12 +56,12 @@ def document(repriced: Repriced) -> dict[str, Any]:
         "price": {"usd_per_gpu_hour": price.usd_per_gpu_hour, "source": price.source},
         "objective": scenario.objective,
         "suffices": repriced.suffices,
-        "open_questions": open_questions(repriced),
+        "open_experiments": open_experiments(repriced),
         "trials": [
             {
                 "trial": one.trial.number,
                 "config": config_figures(one.trial.config) if one.trial.config else None,
-                "sla_kept": one.level is not None,
+                "sla_met": one.level is not None,
                 "usd_per_million": one.cost,
                 "usd_per_million_at_least": one.least,
                 "exact": one.exact,
@@ -73,7 +73,7 @@ def document(repriced: Repriced) -> dict[str, Any]:
     }
 
 
-def open_questions(repriced: Repriced) -> list[str]:
+def open_experiments(repriced: Repriced) -> list[str]:
     """What the measurements do not say."""
     if repriced.suffices:
         return ["What was measured suffices: no other trial can be cheaper. Configurations that were not tried may be."]
@@ -110,12 +110,12 @@ def table(found: Sequence[Repriced]) -> Table:
 def _trials(repriced: Repriced) -> Table:
     shown = Table(box=None, padding=(0, 2, 0, 0))
     scenario = repriced.scenario
-    promised = [f"{promise.metric.upper()} {promise.statistic}" for promise in scenario.sla.promises]
+    promised = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
     for name in ("trial", OBJECTIVES[scenario.objective], *promised, "load", "configuration"):
         shown.add_column(name)
     for one in repriced.rescored[:SHOWN]:
         if one.level is not None:
-            observed = [milliseconds(promise.observed(one.level)) for promise in scenario.sla.promises]
+            observed = [milliseconds(slo.observed(one.level)) for slo in scenario.sla.slos]
             bound = "" if one.exact else "<= "
             load = f"{one.level.load:,.6g}"
             shown.add_row(

@@ -19,7 +19,7 @@ from search_spaces.config import ServingConfig, flatten
 from tuner.scenario.cost import Cost, cost
 from tuner.scenario.recorded import Replayed, configurations, judged_on_means
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import BACKLOG, Promise
+from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.trial import Trial
 from tuner.show.words import OBJECTIVES, dollars, how_to_start, in_words, milliseconds, plural, rate
 from tuner.study.answer import Answer, Point
@@ -48,7 +48,7 @@ PREDICTION = {
 }
 
 
-def show_question(console: Console, scenario: Scenario) -> None:
+def show_experiment(console: Console, scenario: Scenario) -> None:
     """What is being asked, in three lines."""
     workload = scenario.workload
     lengths = f"{workload.input_tokens} input and {workload.output_tokens} output tokens"
@@ -59,7 +59,7 @@ def show_question(console: Console, scenario: Scenario) -> None:
         f"[bold]{scenario.model.name}[/] on {plural(scenario.gpus, 'GPU')} of {scenario.system.title}, "
         f"{lengths}, {workload.shape.replace('_', ' ')}"
     )
-    console.print(f"Promise: {scenario.sla}")
+    console.print(f"SLO: {scenario.sla}")
     energy = f" + ${price.usd_per_kwh:g}/kWh" if price.usd_per_kwh else ""
     console.print(
         f"Minimise {OBJECTIVES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
@@ -91,8 +91,8 @@ def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
         console.print(f"{plural(blind, 'configuration')} could not be predicted, so tried last.")
     best = answer.best
     if found.best is None:
-        console.print("No recorded run keeps this SLA.")
-    elif found.dollars and best is not None and answer.keeps_sla:
+        console.print("No recorded run meets this SLA.")
+    elif found.dollars and best is not None and answer.meets_sla:
         share = found.dollars / answer.cost(best).objective(answer.scenario.objective)
         console.print(
             f"The answer reaches {share:.0%} of the best recorded run: {dollars(found.dollars)} with "
@@ -101,7 +101,7 @@ def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
     if found.found is not None:
         row = found.found
         if found.at_the_top:
-            console.print("It was measured at no higher load: more requests in flight may keep the SLA and cost less.")
+            console.print("It was measured at no higher load: more requests in flight may meet the SLA and cost less.")
         ran = f"{row.config.engine.name} {row.release} ran; the commands above are for {row.config.engine.version}"
         console.print(f"Measured row: {row.provenance}; {ran}", markup=False, style="dim", soft_wrap=True)
 
@@ -123,17 +123,17 @@ def show_answer(console: Console, answer: Answer) -> None:
     show_verdict(console, answer)
     best = answer.best
     if best is None:
-        console.print(_counts("Why candidates fell out", {**answer.fell_out(), **answer.ended()}))
+        console.print(_counts("Why candidates were excluded", {**answer.excluded(), **answer.ended()}))
         return
     assert best.config is not None
-    console.print(_promises(answer.scenario, best.measurement))
+    console.print(_slos(answer.scenario, best.measurement))
     console.print(_figures(answer, best))
     console.print(Text("Start it", style="italic"))
     console.print(Text(how_to_start(answer.scenario.model, best.config, answer.scenario.installation)), soft_wrap=True)
     console.print()
     console.print(_runners_up(answer))
     console.print(_pareto(answer))
-    console.print(_counts(f"Why {_combinations(answer)} fell out", answer.fell_out()))
+    console.print(_counts(f"Why {_combinations(answer)} were excluded", answer.excluded()))
     console.print(_counts(f"How {plural(len(answer.trials), 'trial')} ended", answer.ended()))
     note = PREDICTION.get(best.measurement.source)
     if note:
@@ -147,8 +147,8 @@ def show_measurement(console: Console, scenario: Scenario, config: ServingConfig
 
 
 def show_level(console: Console, scenario: Scenario, level: Measurement) -> None:
-    """What one load was served like, against the promise, and what that costs."""
-    console.print(_promises(scenario, level))
+    """What one load was served like, against the SLO, and what that costs."""
+    console.print(_slos(scenario, level))
     console.print(_cost_table([("value", cost(level, scenario.price), level)], scenario))
     note = PREDICTION.get(level.source)
     if note:
@@ -165,21 +165,21 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
     scenario = answer.scenario
     figure = dollars(answer.cost(best).objective(scenario.objective))
     words = in_words(config)
-    if answer.keeps_sla:
+    if answer.meets_sla:
         lines = [f"[bold green]{figure}[/] for a million {_tokens(scenario)} tokens: {words}."]
         if answer.saving is not None:
             lines.append(_saving(answer.saving))
         elif answer.baseline is not None:
             missed = ", ".join(answer.missed(answer.baseline))
-            lines.append(f"The engine's default configuration breaks the promise ({missed}).")
+            lines.append(f"The engine's default configuration breaks the SLO ({missed}).")
         lines += certainty(answer)
-        return Panel("\n".join(lines), title="Verdict: the promise can be kept", border_style="green")
+        return Panel("\n".join(lines), title="Verdict: the SLO can be met", border_style="green")
     binding = answer.binding()
     limit = f"{binding} binds" if binding else "the server cannot keep up"
-    lines = [f"[bold red]No configuration keeps the promise: {limit}.[/]", f"Nearest: {words}."]
+    lines = [f"[bold red]No configuration meets the SLO: {limit}.[/]", f"Nearest: {words}."]
     if BACKLOG not in answer.missed(best):
-        lines.append(f"This SLA could be kept: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
-    return Panel("\n".join(lines), title="Verdict: the promise cannot be kept", border_style="red")
+        lines.append(f"This SLA could be met: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
+    return Panel("\n".join(lines), title="Verdict: the SLO cannot be kept", border_style="red")
 
 
 def certainty(answer: Answer) -> list[str]:
@@ -187,7 +187,7 @@ def certainty(answer: Answer) -> list[str]:
     best = answer.judged[0]
     runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 and best.noise else ""
     where = "" if best.noise else "On real hardware, by the known error: "
-    lines = [f"{where}P(SLA kept) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    lines = [f"{where}P(SLA met) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
     if not best.noise and answer.scenario.sla.confidence is None:
         lines.append("`sla: {confidence: 0.9}` in the experiment asks for that much certainty.")
     if answer.ties:
@@ -214,12 +214,12 @@ def _saving(saving: float) -> str:
 
 
 def _nearest_sla(scenario: Scenario, level: Measurement) -> str:
-    """Each promise, loosened to what was observed where it was missed, rounded up to two digits."""
+    """Each SLO, loosened to what was observed where it was missed, rounded up to two digits."""
     parts = []
-    for promise in scenario.sla.promises:
-        observed = promise.observed(level)
-        limit = promise.limit_s if observed <= promise.limit_s else _rounded_up(observed)
-        parts.append(f"{promise.key}: {limit * 1000:g}")
+    for slo in scenario.sla.slos:
+        observed = slo.observed(level)
+        limit = slo.limit_s if observed <= slo.limit_s else _rounded_up(observed)
+        parts.append(f"{slo.key}: {limit * 1000:g}")
     return ", ".join(parts)
 
 
@@ -228,17 +228,17 @@ def _rounded_up(value: float) -> float:
     return math.ceil(value / unit) * unit
 
 
-def _promises(scenario: Scenario, level: Measurement) -> Table:
-    table = Table(title="Promises", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("promise", "limit", _kind(level), "room"):
-        table.add_column(name, justify="left" if name == "promise" else "right")
-    for promise in scenario.sla.promises:
-        excess = promise.excess(level)
+def _slos(scenario: Scenario, level: Measurement) -> Table:
+    table = Table(title="SLOs", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("slo", "limit", _kind(level), "room"):
+        table.add_column(name, justify="left" if name == "slo" else "right")
+    for slo in scenario.sla.slos:
+        excess = slo.excess(level)
         style = "green" if excess <= 0 else "red"
         table.add_row(
-            f"{promise.metric.upper()} {promise.statistic}",
-            milliseconds(promise.limit_s),
-            milliseconds(promise.observed(level)),
+            f"{slo.metric.upper()} {slo.statistic}",
+            milliseconds(slo.limit_s),
+            milliseconds(slo.observed(level)),
             f"[{style}]{-excess:+.0%}[/]",
         )
     for metric in ("ttft", "tpot"):
@@ -291,18 +291,18 @@ def _runners_up(answer: Answer) -> Table:
     table.add_column("configuration", overflow="fold")
     table.add_column(OBJECTIVES[scenario.objective], justify="right")
     table.add_column("against best", justify="right")
-    for promise in scenario.sla.promises:
-        table.add_column(f"{promise.metric.upper()} {promise.statistic}", justify="right")
+    for slo in scenario.sla.slos:
+        table.add_column(f"{slo.metric.upper()} {slo.statistic}", justify="right")
     first, *others = answer.judged
     noisy = first.noise > 0
     if noisy:
         table.add_column("90 % interval", justify="right")
-        table.add_column("P(SLA kept)", justify="right")
+        table.add_column("P(SLA met)", justify="right")
     reference = answer.cost(first.trial).objective(scenario.objective)
     for judged in others[:RUNNERS_UP]:
         trial = judged.trial
         value = answer.cost(trial).objective(scenario.objective)
-        observed = (_observed(promise, trial.measurement) for promise in scenario.sla.promises)
+        observed = (_observed(slo, trial.measurement) for slo in scenario.sla.slos)
         table.add_row(
             str(trial.number),
             str(trial.config),
@@ -314,8 +314,8 @@ def _runners_up(answer: Answer) -> Table:
     return table
 
 
-def _observed(promise: Promise, level: Measurement) -> Text:
-    return Text(milliseconds(promise.observed(level)), style="" if promise.excess(level) <= 0 else "red")
+def _observed(slo: Slo, level: Measurement) -> Text:
+    return Text(milliseconds(slo.observed(level)), style="" if slo.excess(level) <= 0 else "red")
 
 
 def _pareto(answer: Answer) -> Table:
@@ -332,7 +332,7 @@ def _pareto(answer: Answer) -> Table:
             rate(point.cost.tokens_per_s_per_user),
             rate(point.cost.output_tokens_per_s_per_gpu),
             f"{point.measurement.load:,.4g}",
-            "[green]kept[/]" if point.keeps_sla else "[red]missed[/]",
+            "[green]kept[/]" if point.meets_sla else "[red]missed[/]",
             str(point.config),
         )
     return table
@@ -360,7 +360,7 @@ def show_next(
     console: Console,
     outcome: "Outcome",
     *,
-    question: str,
+    experiment: str,
     where: "Where",
     trials: int | None = None,
     runner: str | None = None,
@@ -376,13 +376,13 @@ def show_next(
         options += ["--trials", str(trials)] if trials else []
         options += ["--runner", runner] if runner else []
         options += [] if where.track else ["--no-track"]
-        rows.append(("Go on", shlex.join(["servetune", "tune", question, *options])))
+        rows.append(("Go on", shlex.join(["servetune", "tune", experiment, *options])))
     best = outcome.answer.best
     scenario = outcome.answer.scenario
     if best is not None and best.config is not None and not brief:
         rows.append(("Next, make a page of it", _report_command(where)))
         if scenario.gpus <= scenario.system.max_gpus:
-            rows.append(("Next, try a change", _simulate_command(question, outcome.answer, best.config)))
+            rows.append(("Next, try a change", _simulate_command(experiment, outcome.answer, best.config)))
     for name, text in rows:
         console.print(Text.assemble((f"{name}: ", "bold"), text), soft_wrap=True)
     if outcome.broken:
@@ -407,7 +407,7 @@ def _report_command(where: "Where") -> str:
     return shlex.join(["servetune", "report", where.study, *options, "-o", "report.html"])
 
 
-def _simulate_command(question: str, answer: Answer, config: ServingConfig) -> str:
+def _simulate_command(experiment: str, answer: Answer, config: ServingConfig) -> str:
     """Evaluates the best again; `simulate` begins at the untuned configuration of the experiment's first engine."""
     settings = flatten(config)
     baseline = answer.baseline.config if answer.baseline else None
@@ -415,4 +415,4 @@ def _simulate_command(question: str, answer: Answer, config: ServingConfig) -> s
         same = flatten(baseline).items()
         settings = {key: value for key, value in settings.items() if (key, value) not in same}
     options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    return shlex.join(["servetune", "simulate", question, *options])
+    return shlex.join(["servetune", "simulate", experiment, *options])

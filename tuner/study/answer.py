@@ -10,7 +10,7 @@ from search_spaces.config import ServingConfig
 from tuner.evidence.confidence import Judged, ranked
 from tuner.scenario.cost import Cost, cost
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import BACKLOG, Promise
+from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.ranking import Ranking
 from tuner.search.search import objective
 from tuner.search.trial import Trial
@@ -23,15 +23,15 @@ class Point:
     config: ServingConfig
     measurement: Measurement
     cost: Cost
-    keeps_sla: bool
+    meets_sla: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The cheapest way found, what it was compared with, and why the others fell out.
+    """The cheapest way found, what it was compared with, and why the others were excluded.
 
     `best` misses the SLA when every trial did. `baseline` is the engine's default configuration at the highest load
-    at which it keeps the SLA (or the one where it comes nearest), on the same GPUs. `frontier` holds loads beyond
+    at which it meets the SLA (or the one where it comes nearest), on the same GPUs. `frontier` holds loads beyond
     the SLA's reach, measured only to show the whole range from cheap to quick.
     """
 
@@ -53,9 +53,9 @@ class Answer:
 
     @property
     def ties(self) -> list[Judged]:
-        """Others that keep the SLA and whose cost differs from the best's by no more than noise explains."""
+        """Others that meet the SLA and whose cost differs from the best's by no more than noise explains."""
         first, *others = self.judged
-        kept = (judged for judged in others if self.scenario.sla.kept_by(judged.trial.measurement))
+        kept = (judged for judged in others if self.scenario.sla.met_by(judged.trial.measurement))
         return [judged for judged in kept if judged.ties_with(first)] if first.noise else []
 
     @property
@@ -63,16 +63,16 @@ class Answer:
         return next(iter(self.ranked), None)
 
     @property
-    def keeps_sla(self) -> bool:
-        return self.best is not None and self.scenario.sla.kept_by(self.best.measurement)
+    def meets_sla(self) -> bool:
+        return self.best is not None and self.scenario.sla.met_by(self.best.measurement)
 
     @property
     def saving(self) -> float | None:
-        """1 - best / baseline in the objective; None unless both keep the SLA."""
+        """1 - best / baseline in the objective; None unless both meet the SLA."""
         best, baseline = self.best, self.baseline
-        if best is None or baseline is None or not self.keeps_sla:
+        if best is None or baseline is None or not self.meets_sla:
             return None
-        if not self.scenario.sla.kept_by(baseline.measurement):
+        if not self.scenario.sla.met_by(baseline.measurement):
             return None
         return 1 - objective(self.scenario, best) / objective(self.scenario, baseline)
 
@@ -80,17 +80,17 @@ class Answer:
         return cost(trial.measurement, self.scenario.price)
 
     def missed(self, trial: Trial) -> dict[str, float]:
-        """Relative excess of the promises that a measured trial does not keep, the worst first."""
+        """Relative excess of the SLOs that a measured trial does not keep, the worst first."""
         excess = self.scenario.sla.excess(trial.measurement)
         over = [(key, value) for key, value in excess.items() if value > 0]
         return dict(sorted(over, key=lambda item: -item[1]))
 
-    def binding(self) -> Promise | None:
-        """The promise that the nearest trial misses most; None when the SLA is kept."""
-        if self.best is None or self.keeps_sla:
+    def binding(self) -> Slo | None:
+        """The SLO that the nearest trial misses most; None when the SLA is met."""
+        if self.best is None or self.meets_sla:
             return None
         missed = [key for key in self.missed(self.best) if key != BACKLOG]
-        return next((promise for promise in self.scenario.sla.promises if promise.key in missed[:1]), None)
+        return next((slo for slo in self.scenario.sla.slos if slo.key in missed[:1]), None)
 
     def pareto(self) -> list[Point]:
         """Loads that no other beats in both cost and tokens/s for each user, cheapest first.
@@ -111,27 +111,27 @@ class Answer:
             config=config,
             measurement=level,
             cost=cost(level, self.scenario.price),
-            keeps_sla=self.scenario.sla.kept_by(level),
+            meets_sla=self.scenario.sla.met_by(level),
         )
 
     def _objective(self, point: Point) -> float:
         return point.cost.objective(self.scenario.objective)
 
-    def fell_out(self) -> Mapping[str, int]:
-        """Why combinations of the space are no answer, counted: illegal ones by cause, predicted ones by promise."""
-        counted: Counter[str] = Counter(self.ranking.fell_out)
+    def excluded(self) -> Mapping[str, int]:
+        """Why combinations of the space are no answer, counted: illegal ones by cause, predicted ones by SLO."""
+        counted: Counter[str] = Counter(self.ranking.excluded)
         for candidate in self.ranking.candidates:
             if candidate.binding:
                 counted[f"over {candidate.binding} (predicted)"] += 1
         return dict(counted.most_common())
 
     def ended(self) -> Mapping[str, int]:
-        """How trials ended, counted: kept, over a promise, infeasible or failed by cause."""
+        """How trials ended, counted: kept, over an SLO, infeasible or failed by cause."""
         counted: Counter[str] = Counter()
         for trial in self.trials:
             if trial.ending != "measured":
                 counted[f"{trial.ending}: {trial.cause}"] += 1
             else:
                 missed = self.missed(trial)
-                counted[f"over {next(iter(missed))}" if missed else "kept the SLA"] += 1
+                counted[f"over {next(iter(missed))}" if missed else "met the SLA"] += 1
         return dict(counted.most_common())

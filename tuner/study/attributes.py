@@ -32,24 +32,24 @@ SUMMARY = "summary"
 class Summary:
     """What a search found out beside its trials, as of `trials` finished ones.
 
-    `fell_out` counts the combinations of the space that are no answer, by cause, of `combinations` in all. `curve`
+    `excluded` counts the combinations of the space that are no answer, by cause, of `combinations` in all. `curve`
     is the best configuration at loads far from its capacity, `baseline` and `frontier` are those of Answer.
     """
 
     trials: int
     interrupted: bool
     combinations: int
-    fell_out: dict[str, int]
+    excluded: dict[str, int]
     curve: tuple[Measurement, ...] = ()
     baseline: Trial | None = None
     frontier: tuple[tuple[ServingConfig, Measurement], ...] = ()
 
 
-def keep_experiment(study: "optuna.Study", question: Experiment) -> None:
-    """Keeps where the experiment's file is, its budget and, where it asks just this question, its text."""
-    path = question.path
-    kept = {"path": str(path.absolute()), "budget": question.budget.model_dump(mode="json")}
-    if path.is_file() and read_experiment(path, runner=question.runner).model_dump() == question.model_dump():
+def keep_experiment(study: "optuna.Study", experiment: Experiment) -> None:
+    """Keeps where the experiment's file is, its budget and, where it asks just this experiment, its text."""
+    path = experiment.path
+    kept = {"path": str(path.absolute()), "budget": experiment.budget.model_dump(mode="json")}
+    if path.is_file() and read_experiment(path, runner=experiment.runner).model_dump() == experiment.model_dump():
         kept["text"] = path.read_text(encoding="utf-8-sig")
     _keep(study, EXPERIMENT, kept)
 
@@ -57,12 +57,12 @@ def keep_experiment(study: "optuna.Study", question: Experiment) -> None:
 def keep_summary(
     study: "optuna.Study", answer: Answer, curve: Sequence[Measurement] = (), *, interrupted: bool
 ) -> None:
-    """Keeps what is dear to find out again: the default configuration, the frontier, and what fell out."""
+    """Keeps what is dear to find out again: the default configuration, the frontier, and what were excluded."""
     summary = Summary(
         trials=len(answer.trials),
         interrupted=interrupted,
         combinations=answer.ranking.combinations,
-        fell_out=dict(answer.fell_out()),
+        excluded=dict(answer.excluded()),
         curve=tuple(curve),
         baseline=answer.baseline,
         frontier=tuple(answer.frontier),

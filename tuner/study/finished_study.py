@@ -21,29 +21,29 @@ from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.study.answer import Answer
 from tuner.study.attributes import EXPERIMENT, Summary, kept_end, kept_summary
-from tuner.study.journal import QUESTION, SUFFIX, read_study
+from tuner.study.journal import ASKED, SUFFIX, read_study
 
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
 
 RELEASE = "servetune"
-"""The key of a question that names the release of servetune that asked it."""
+"""The key of an experiment that names the release of servetune that asked it."""
 
 OWN_NAME = re.compile(r"(.+)-[0-9a-f]{8}")
-"""A study's own name: its experiment's, and a digest of the question."""
+"""A study's own name: its experiment's, and a digest of the experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A study as its journal has it: the question, every trial that ended, and what was compared with them.
+    """A study as its journal has it: the experiment, every trial that ended, and what was compared with them.
 
     `text` is the experiment's file, as it was when the study was tuned last; `release` is the servetune that asked.
     `waiting` counts trials that have begun and not ended.
     """
 
     path: Path
-    question: Experiment
+    experiment: Experiment
     text: str
     release: str
     trials: tuple[Trial, ...]
@@ -58,7 +58,7 @@ class Finished:
     @cached_property
     def session(self) -> Session:
         """The parts that asked: scenario, prior and runner."""
-        return Session(question=self.question)
+        return Session(experiment=self.experiment)
 
     @property
     def scenario(self) -> Scenario:
@@ -67,7 +67,7 @@ class Finished:
     @property
     def predicted(self) -> bool:
         """Whether every figure is a prediction."""
-        return self.question.runner in PREDICTING
+        return self.experiment.runner in PREDICTING
 
     @property
     def unfinished(self) -> str:
@@ -88,13 +88,13 @@ class Finished:
 
     @cached_property
     def answer(self) -> Answer:
-        """The study's answer. What fell out of the space is known where the search ended."""
+        """The study's answer. What were excluded of the space is known where the search ended."""
         summary = self.summary
-        fell_out = dict(summary.fell_out) if summary else {}
+        excluded = dict(summary.excluded) if summary else {}
         return Answer(
             scenario=self.scenario,
             trials=self.trials,
-            ranking=Ranking(candidates=(), fell_out=fell_out),
+            ranking=Ranking(candidates=(), excluded=excluded),
             baseline=self.baseline,
             frontier=summary.frontier if summary else (),
         )
@@ -106,7 +106,7 @@ class Finished:
 
     @property
     def best(self) -> Trial | None:
-        """The cheapest trial that keeps the SLA or, if none does, the one that misses it least."""
+        """The cheapest trial that meets the SLA or, if none does, the one that misses it least."""
         return next(iter(self.ranked), None)
 
     @property
@@ -116,9 +116,9 @@ class Finished:
         return sorted((*self.winner.levels, *beyond), key=lambda level: level.load)
 
     @property
-    def keeps_sla(self) -> bool:
+    def meets_sla(self) -> bool:
         best = self.best
-        return best is not None and self.scenario.sla.kept_by(best.measurement)
+        return best is not None and self.scenario.sla.met_by(best.measurement)
 
     @property
     def winner(self) -> Trial:
@@ -148,7 +148,7 @@ class Finished:
         if not measured or not self.predicted:
             return None
         best = Answer(
-            scenario=self.scenario, trials=measured, ranking=Ranking(candidates=(), fell_out={}), baseline=None
+            scenario=self.scenario, trials=measured, ranking=Ranking(candidates=(), excluded={}), baseline=None
         ).best
         assert best is not None
         assert best.config is not None
@@ -184,7 +184,7 @@ class Finished:
         return FORMATS[kind](Report(finished=self, demand=demand))
 
     def _repr_markdown_(self) -> str:
-        """Question, verdict and figures, as notebooks show them."""
+        """Experiment, verdict and figures, as notebooks show them."""
         return to_markdown(self.answer)
 
 
@@ -196,18 +196,18 @@ def open_finished(studies: Path, name: str) -> Finished:
     path = find_study(studies, name)
     study = read_study(path.parent, path.stem)
     trials = tuple(finished_trials(study))
-    question = study.user_attrs.get(QUESTION)
-    if not isinstance(question, Mapping):
+    asked = study.user_attrs.get(ASKED)
+    if not isinstance(asked, Mapping):
         raise InputError(f"{path}: is no study of servetune: it does not say what it asks")
     if not trials:
         raise InputError(f"{path}: no trial of this study has ended yet; `servetune tune` goes on with it")
     kept = study.user_attrs.get(EXPERIMENT, {})
-    experiment = _experiment(path, {**question, "budget": kept.get("budget", {})}, kept)
+    experiment = _experiment(path, {**asked, "budget": kept.get("budget", {})}, kept)
     return Finished(
         path=path,
-        question=experiment,
-        text=kept.get("text") or as_yaml(question),
-        release=str(question.get(RELEASE, "unknown")),
+        experiment=experiment,
+        text=kept.get("text") or as_yaml(asked),
+        release=str(asked.get(RELEASE, "unknown")),
         trials=trials,
         waiting=sum(not trial.state.is_finished() for trial in study.get_trials(deepcopy=False)),
         summary=kept_summary(path, study),
@@ -282,26 +282,26 @@ def find_study(studies: Path, name: str) -> Path:
     raise InputError(f"{studies}: there is no study {name!r}; valid: {', '.join(nearest_first(stem, known))}")
 
 
-# The question
+# The experiment
 
 
-def _experiment(path: Path, question: Mapping[str, Any], kept: Mapping[str, Any]) -> Experiment:
+def _experiment(path: Path, asked: Mapping[str, Any], kept: Mapping[str, Any]) -> Experiment:
     """The experiment that asks exactly this. Raises InputError where this release cannot ask it."""
     match = OWN_NAME.fullmatch(path.stem)
     home = Path(kept.get("path") or f"{match[1] if match else path.stem}.yaml")
-    trace = question.get("workload", {}).get("trace")
+    trace = asked.get("workload", {}).get("trace")
     problem = ""
     for folder in _folders(home, path) if trace else (home.parent,):
-        experiment = rebuilt_experiment(path, question, folder / home.name)
+        experiment = rebuilt_experiment(path, asked, folder / home.name)
         if trace and not (folder / trace).is_file():
             continue
-        differing = sorted(_differences(question, Session(question=experiment).asked))
+        differing = sorted(_differences(asked, Session(experiment=experiment).asked))
         if not differing:
             return experiment
         problem = f"this release of servetune asks it otherwise ({', '.join(differing)})"
     if trace:
         problem = f"the trace that it replays, {trace}, is not to be found or has changed"
-    raise InputError(f"{path}: {problem}; it was asked by servetune {question.get(RELEASE, 'unknown')}")
+    raise InputError(f"{path}: {problem}; it was asked by servetune {asked.get(RELEASE, 'unknown')}")
 
 
 def _folders(home: Path, journal: Path) -> Iterator[Path]:
@@ -321,11 +321,11 @@ def _differences(kept: object, asked: object, key: str = "") -> Iterator[str]:
         yield key
 
 
-def as_yaml(question: Mapping[str, Any]) -> str:
-    """A question as an experiment's file, for a study that kept no file."""
+def as_yaml(experiment: Mapping[str, Any]) -> str:
+    """An experiment as an experiment's file, for a study that kept no file."""
     from ruamel.yaml import YAML
 
-    data = as_written(question)
+    data = as_written(experiment)
     if data.get("price", {}).get("date"):
         data["price"]["date"] = dt.date.fromisoformat(data["price"]["date"])
     out = io.StringIO()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.storages import JournalStorage
 
 SUFFIX = ".journal"
-QUESTION = "question"
+ASKED = "experiment"
 """Study attribute that holds what the study asks."""
 
 LINE_START = b'{"op_code":'
@@ -28,13 +28,13 @@ CREATE_TRIAL = 4
 
 @contextmanager
 def open_study(
-    folder: Path, name: str, sampler: "BaseSampler | None" = None, *, question: Mapping[str, Any] | None = None
+    folder: Path, name: str, sampler: "BaseSampler | None" = None, *, experiment: Mapping[str, Any] | None = None
 ) -> Iterator["Study"]:
     """The study of that name, made on first use, for this process alone.
 
-    `question`, as JSON, is kept with a new study. An advisory lock of the operating system is held until the block
+    `experiment`, as JSON, is kept with a new study. An advisory lock of the operating system is held until the block
     ends; it vanishes with the process, so a killed search blocks nobody. Raises InputError when another process holds
-    it, when the file is no journal of this study (it is left as it is), or when the study asks another question.
+    it, when the file is no journal of this study (it is left as it is), or when the study asks another experiment.
     """
     path = folder / f"{name}{SUFFIX}"
     try:
@@ -49,7 +49,7 @@ def open_study(
         raise InputError(f"{path}: no study can be kept there: {error.strerror}; see --studies") from None
     try:
         study = _opened(path, name, sampler)
-        _check_question(path, study, question)
+        _check_experiment(path, study, experiment)
         yield study
     finally:
         lock.release()
@@ -130,17 +130,17 @@ def _existing(storage: "JournalStorage", name: str, sampler: "BaseSampler | None
     return study
 
 
-def _check_question(path: Path, study: "Study", question: Mapping[str, Any] | None) -> None:
-    if question is None:
+def _check_experiment(path: Path, study: "Study", experiment: Mapping[str, Any] | None) -> None:
+    if experiment is None:
         return
-    kept = study.user_attrs.get(QUESTION)
+    kept = study.user_attrs.get(ASKED)
     if kept is None and not study.get_trials(deepcopy=False):
-        study.set_user_attr(QUESTION, question)
-    elif kept != question:
-        keys = sorted({*question, *(kept or {})})
-        other = [key for key in keys if (kept or {}).get(key) != question.get(key)]
+        study.set_user_attr(ASKED, experiment)
+    elif kept != experiment:
+        keys = sorted({*experiment, *(kept or {})})
+        other = [key for key in keys if (kept or {}).get(key) != experiment.get(key)]
         raise InputError(
-            f"{path}: this study asks another question (other: {', '.join(other)}); begin another with --study"
+            f"{path}: this study asks another experiment (other: {', '.join(other)}); begin another with --study"
         )
 
 

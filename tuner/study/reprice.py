@@ -1,4 +1,4 @@
-"""Reprice: finished studies scored again for another price or promise, from the loads that were measured."""
+"""Reprice: finished studies scored again for another price or SLO, from the loads that were measured."""
 
 import datetime as dt
 import math
@@ -10,7 +10,7 @@ from search_spaces.errors import InputError, UnknownNameError
 from search_spaces.hardware.system import PRICE_LISTS, Price, list_price
 from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import PROMISES, Promise, Sla, read_promise
+from tuner.scenario.sla import SLOS, Sla, Slo, read_slo
 from tuner.search.capacity import PRECISION
 from tuner.search.trial import Trial
 from tuner.study.finished_study import Finished
@@ -20,11 +20,11 @@ PER_GPU_HOUR = "a number of dollars per GPU-hour"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What is to be asked instead; None and absent promises stay as they were, a limit of None drops a promise."""
+    """What is to be asked instead; None and absent SLOs stay as they were, a limit of None drops an SLO."""
 
     price_list: str | None = None
     date: dt.date | None = None
-    promises: Mapping[str, float | None]
+    slos: Mapping[str, float | None]
 
     @property
     def changes_price(self) -> bool:
@@ -35,7 +35,7 @@ class Terms:
 class Rescored:
     """A measured trial under other terms.
 
-    `level` is the cheapest measured load that keeps the SLA, None where none does. `least` bounds its cost from
+    `level` is the cheapest measured load that meets the SLA, None where none does. `least` bounds its cost from
     below: what it could be at the highest load that may keep it, given that throughput grows at most in proportion to
     the load; 0 where nothing bounds it. `gap` says what was not measured, and is empty where the capacity is known
     to the resolution of its search.
@@ -54,7 +54,7 @@ class Rescored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repriced:
-    """A study under other terms: every measured trial, those that keep the SLA first, cheapest first."""
+    """A study under other terms: every measured trial, those that meet the SLA first, cheapest first."""
 
     finished: Finished
     scenario: Scenario
@@ -62,7 +62,7 @@ class Repriced:
 
     @property
     def best(self) -> Rescored | None:
-        """The cheapest trial that is known to keep the SLA."""
+        """The cheapest trial that is known to meet the SLA."""
         return next((one for one in self.rescored if one.level is not None), None)
 
     @property
@@ -79,7 +79,7 @@ class Repriced:
 
 
 def reprice(finished: Finished, terms: Terms) -> Repriced:
-    """Raises InputError for a price or promise that cannot be."""
+    """Raises InputError for a price or SLO that cannot be."""
     scenario = rescored_scenario(finished.scenario, terms)
     trials = [rescore(scenario, trial) for trial in finished.trials if trial.ending == "measured"]
     trials.sort(key=lambda one: (one.level is None, one.cost, one.least))
@@ -87,13 +87,13 @@ def reprice(finished: Finished, terms: Terms) -> Repriced:
 
 
 def rescored_scenario(scenario: Scenario, terms: Terms) -> Scenario:
-    return replace(scenario, price=_price(scenario, terms), sla=_sla(scenario.sla, terms.promises))
+    return replace(scenario, price=_price(scenario, terms), sla=_sla(scenario.sla, terms.slos))
 
 
 def rescore(scenario: Scenario, trial: Trial) -> Rescored:
     """One measured trial under a scenario's price and SLA."""
     levels = sorted(trial.levels, key=lambda level: level.load)
-    kept = [level for level in levels if scenario.sla.kept_by(level)]
+    kept = [level for level in levels if scenario.sla.met_by(level)]
     if not kept:
         lowest = levels[0]
         bound = _cost(scenario, lowest)
@@ -110,7 +110,7 @@ def rescore(scenario: Scenario, trial: Trial) -> Rescored:
     if missed == math.inf and unchanged and trial.config and _is_full(scenario, trial, highest):
         return Rescored(trial=trial, level=best, cost=figure, least=figure, gap="")
     if missed == math.inf:
-        gap = f"it keeps the SLA at every load that was measured, up to {highest:,.6g}; higher ones were not tried"
+        gap = f"it meets the SLA at every load that was measured, up to {highest:,.6g}; higher ones were not tried"
         return Rescored(trial=trial, level=best, cost=figure, least=0.0, gap=gap)
     gap = f"its capacity lies between the loads {highest:,.6g} and {missed:,.6g}"
     return Rescored(trial=trial, level=best, cost=figure, least=figure * highest / missed, gap=gap)
@@ -162,35 +162,35 @@ def _number(text: str | None) -> float | None:
     return value
 
 
-def _sla(sla: Sla, promises: Mapping[str, float | None]) -> Sla:
-    kept = {promise.key: promise for promise in sla.promises}
-    for key, limit in promises.items():
+def _sla(sla: Sla, slos: Mapping[str, float | None]) -> Sla:
+    kept = {slo.key: slo for slo in sla.slos}
+    for key, limit in slos.items():
         if limit is None:
             if key not in kept:
-                raise UnknownNameError("promise of the study", key, kept)
+                raise UnknownNameError("SLO of the study", key, kept)
             del kept[key]
         else:
-            kept[key] = read_promise(key, limit)
+            kept[key] = read_slo(key, limit)
     if not kept:
-        raise InputError("no promise is left; at least one is needed")
-    return Sla(promises=tuple(kept.values()))
+        raise InputError("no SLO is left; at least one is needed")
+    return Sla(slos=tuple(kept.values()))
 
 
-def read_terms(price: str | None, date: str | None, promises: Sequence[str]) -> Terms:
+def read_terms(price: str | None, date: str | None, slos: Sequence[str]) -> Terms:
     """From the command line. Raises InputError."""
     found: dict[str, float | None] = {}
-    for text in promises:
+    for text in slos:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--sla {text!r}: must read KEY=MILLISECONDS, such as ttft_ms_p99=1500, or KEY=none")
-        if key not in PROMISES:
-            raise UnknownNameError("promise", key, PROMISES)
+        if key not in SLOS:
+            raise UnknownNameError("slo", key, SLOS)
         found[key] = None if value == "none" else _milliseconds(key, value)
     try:
         on = dt.date.fromisoformat(date) if date else None
     except ValueError:
         raise InputError(f"--date {date!r}: must be a date such as 2026-07-31") from None
-    return Terms(price_list=price, date=on, promises=found)
+    return Terms(price_list=price, date=on, slos=found)
 
 
 def _milliseconds(key: str, text: str) -> float:
@@ -203,7 +203,7 @@ def _milliseconds(key: str, text: str) -> float:
     return value
 
 
-def percentile_is_mean(repriced: Repriced, promise: Promise) -> bool:
+def percentile_is_mean(repriced: Repriced, slo: Slo) -> bool:
     """Whether a promised percentile is unknown: recordings hold means only."""
     best = repriced.best
-    return best is not None and best.trial.measurement.source == "recorded" and promise.statistic != "mean"
+    return best is not None and best.trial.measurement.source == "recorded" and slo.statistic != "mean"

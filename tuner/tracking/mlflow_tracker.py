@@ -131,7 +131,7 @@ class MlflowTracker:
         """The verdict: the study's description, its best trial's number, and files to go with it.
 
         The best trial's metrics appear on the study's run too, its configuration and `files` there under
-        `best/`. Its load curve, and those of the next cheapest that keep the SLA, are attached to their own
+        `best/`. Its load curve, and those of the next cheapest that meet the SLA, are attached to their own
         runs. The trials are those that this tracker was given.
         """
         trial = None if best is None else self._trials[best]
@@ -200,7 +200,7 @@ class MlflowTracker:
         kept = [
             trial
             for trial in self._trials.values()
-            if trial.ending == "measured" and trial.number != best and scenario.sla.kept_by(trial.measurement)
+            if trial.ending == "measured" and trial.number != best and scenario.sla.met_by(trial.measurement)
         ]
         kept.sort(key=lambda trial: cost(trial.measurement, scenario.price).objective(scenario.objective))
         return kept[:RUNNERS_UP]
@@ -393,8 +393,8 @@ def absolute_uri(uri: str) -> str:
     path = sqlite_file(uri)
     if path is None:
         return uri
-    _, question, query = uri.partition("?")
-    return f"{uri.partition(':')[0]}:///{path}{question}{query}"
+    _, experiment, query = uri.partition("?")
+    return f"{uri.partition(':')[0]}:///{path}{experiment}{query}"
 
 
 def _database_for(path: str) -> str:

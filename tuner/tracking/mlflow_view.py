@@ -69,15 +69,15 @@ def varied_knobs(trials: Sequence[Trial]) -> list[str]:
 
 
 def _columns(scenario: Scenario, knobs: Sequence[str]) -> list[str]:
-    metrics = [scenario.objective, *(promise.key for promise in scenario.sla.promises), INTERACTIVITY, "load"]
+    metrics = [scenario.objective, *(slo.key for slo in scenario.sla.slos), INTERACTIVITY, "load"]
     columns = [f"metrics.`{name}`" for name in dict.fromkeys(metrics)]
-    return [*columns, *(f"params.`{name}`" for name in knobs[:MOST_KNOBS]), "tags.`sla_kept`"]
+    return [*columns, *(f"params.`{name}`" for name in knobs[:MOST_KNOBS]), "tags.`sla_met`"]
 
 
 def _charts(scenario: Scenario, knobs: Sequence[str]) -> dict[str, Any]:
     section = str(uuid.uuid5(uuid.NAMESPACE_URL, "servetune"))
     cost = scenario.objective
-    curves = [promise.key for promise in scenario.sla.promises][:MOST_CURVES]
+    curves = [slo.key for slo in scenario.sla.slos][:MOST_CURVES]
     charts: list[dict[str, Any]] = [
         {
             "type": "PARALLEL",

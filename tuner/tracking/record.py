@@ -60,13 +60,13 @@ def record(trial: Trial, scenario: Scenario) -> Record:
 
 
 def scenario_params(scenario: Scenario) -> dict[str, str]:
-    """The question, as a table row."""
+    """The experiment, as a table row."""
     workload = scenario.workload
     lengths = {
         "workload.input_tokens": workload.input_tokens,
         "workload.output_tokens": workload.output_tokens,
     }
-    promises = {promise.key: f"{promise.limit_s * 1000:g}" for promise in scenario.sla.promises}
+    slos = {slo.key: f"{slo.limit_s * 1000:g}" for slo in scenario.sla.slos}
     price = {f"price.{name}": value for name, value in asdict(scenario.price).items() if value != ""}
     return _texts(
         {
@@ -75,7 +75,7 @@ def scenario_params(scenario: Scenario) -> dict[str, str]:
             "gpus": scenario.gpus,
             "engines": ", ".join(str(engine) for engine in scenario.space.engines),
             "objective": scenario.objective,
-            **{f"sla.{key}": limit for key, limit in promises.items()},
+            **{f"sla.{key}": limit for key, limit in slos.items()},
             "workload.shape": workload.shape,
             **(lengths if workload.trace is None else {"workload.trace": workload.trace.path}),
             "workload.requests": workload.requests,
@@ -153,7 +153,7 @@ def _step(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
 
 
 def _promised_ms(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
-    return {promise.key: promise.observed(measurement) * 1000 for promise in scenario.sla.promises}
+    return {slo.key: slo.observed(measurement) * 1000 for slo in scenario.sla.slos}
 
 
 def _tags(trial: Trial, scenario: Scenario) -> dict[str, str]:
@@ -166,8 +166,8 @@ def _tags(trial: Trial, scenario: Scenario) -> dict[str, str]:
             "mode": trial.config.mode,
         }
     if trial.ending == "measured":
-        kept = scenario.sla.kept_by(trial.measurement)
-        tags |= {"sla_kept": str(kept).lower(), "source": trial.measurement.source}
+        kept = scenario.sla.met_by(trial.measurement)
+        tags |= {"sla_met": str(kept).lower(), "source": trial.measurement.source}
         seen = trial.measurement.observed
         tags |= {f"version.{name}": value for name, value in seen.versions} if seen else {}
     return {name: value for name, value in tags.items() if value}

@@ -194,10 +194,10 @@ def limit(milliseconds, percentile=50):
     return Rules(limits=[Limit(metric="ttft", percentile=percentile, limit_s=milliseconds / 1000)])
 
 
-def test_a_run_stops_once_a_promise_is_surely_kept_or_missed():
+def test_a_run_stops_once_a_slo_is_surely_kept_or_missed():
     kept, _ = loaded(QUICK, requests=1000, rules=limit(500))
     missed, _ = loaded(QUICK, requests=1000, rules=limit(1))
-    assert (kept.ended, missed.ended) == ("promises kept", "promise missed")
+    assert (kept.ended, missed.ended) == ("SLOs kept", "SLO missed")
     assert max(kept.measurement.requests, missed.measurement.requests) < 200
 
 

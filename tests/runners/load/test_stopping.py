@@ -57,15 +57,15 @@ def test_curtailment_never_decides_otherwise_than_the_whole_run(slow):
     promised = limit(90)
     decision, _ = decide(Stopping([promised], planned=len(seconds), steady=False), seconds)
     kept = sum(slow) <= promised.allowed(len(seconds))
-    assert decision == ("promises kept" if kept else "promise missed")
+    assert decision == ("SLOs kept" if kept else "SLO missed")
 
 
 def test_five_slow_requests_of_400_decide_a_p99():
-    assert decide(Stopping([limit(99)], planned=400, steady=False), [2.0] * 400) == ("promise missed", 5)
+    assert decide(Stopping([limit(99)], planned=400, steady=False), [2.0] * 400) == ("SLO missed", 5)
 
 
 def test_a_mean_is_missed_once_the_sum_exceeds_that_of_the_whole_run():
-    assert decide(Stopping([limit(None)], planned=100, steady=True), [10.0] * 100) == ("promise missed", 11)
+    assert decide(Stopping([limit(None)], planned=100, steady=True), [10.0] * 100) == ("SLO missed", 11)
     assert decide(Stopping([limit(None)], planned=100, steady=True), [0.5] * 100) == (None, 100)
 
 
@@ -83,11 +83,11 @@ def test_a_trace_is_not_judged_by_its_beginning():
     assert (steady, trace) == (50, 500)
 
 
-def test_all_promises_must_be_kept_and_one_missed_is_enough():
+def test_all_slos_must_be_kept_and_one_missed_is_enough():
     promised = [limit(limit_s=1.0), limit(metric="tpot", limit_s=1.0)]
     both = Stopping(promised, planned=1000, steady=True)
     decisions = [both.take({"ttft": 0.1, "tpot": 2.0}) for _ in range(50)]
-    assert decisions[-1] == "promise missed"
+    assert decisions[-1] == "SLO missed"
     undecided = Stopping(promised, planned=1000, steady=True)
     sides = itertools.cycle([0.5, 2.0])
     assert {undecided.take({"ttft": 0.1, "tpot": next(sides)}) for _ in range(200)} == {None}
@@ -109,7 +109,7 @@ def test_independent_requests_stop_on_the_wrong_side_no_oftener_than_promised(pe
         decide(Stopping([limit(percentile, at_limit)], planned=10_000, steady=True), independent(rng, 1000))[0]
         for _ in range(100)
     ]
-    for side in ("promises kept", "promise missed"):
+    for side in ("SLOs kept", "SLO missed"):
         assert stats.binomtest(ends.count(side), len(ends), FALSE_DECISIONS, alternative="greater").pvalue > 0.01
 
 
@@ -125,5 +125,5 @@ def test_stopping_early_decides_as_the_whole_run_would_have(kind, percentile, ro
         seconds = kind(rng, 1000)
         decision, _ = decide(Stopping([promised], planned=1000, steady=True), seconds)
         kept = int((seconds > promised.limit_s).sum()) <= promised.allowed(1000)
-        agreed += decision == ("promises kept" if kept else "promise missed")
+        agreed += decision == ("SLOs kept" if kept else "SLO missed")
     assert agreed >= 38

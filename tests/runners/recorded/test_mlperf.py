@@ -69,7 +69,7 @@ def only(found):
 
 def test_a_result_is_read_in_seconds_with_its_limits_and_source(read):
     row = only(read({}))
-    assert row.question == ("deepseek-r1", "b200", "Server")
+    assert row.experiment == ("deepseek-r1", "b200", "Server")
     assert row.ttft.at(99) == pytest.approx(1.631088)
     assert row.tpot.at(50) == pytest.approx(0.061986)
     assert (row.ttft_limit, row.tpot_limit) == (2.0, 0.08)
@@ -84,7 +84,7 @@ def test_percentiles_that_are_not_published_are_bounded_from_above(read):
     assert math.isinf(ttft.at(99.9))
 
 
-def test_a_mean_that_is_not_published_keeps_no_promise(read):
+def test_a_mean_that_is_not_published_keeps_no_slo(read):
     row = only(read({}))
     assert row.ttft.mean == pytest.approx(0.55653)
     assert math.isinf(row.tpot.mean)
@@ -200,8 +200,8 @@ def test_every_result_that_ships_is_kept_or_dropped_by_a_named_rule():
     assert len(found.clean) == 205
 
 
-def test_no_question_of_mlperf_has_enough_known_configurations_to_search():
-    for rows in submissions().questions().values():
+def test_no_experiment_of_mlperf_has_enough_known_configurations_to_search():
+    for rows in submissions().experiments().values():
         assert len({row.config for row in rows if row.config}) < 8
         assert "a search needs 8" in unsearchable(rows)
 
@@ -209,7 +209,7 @@ def test_no_question_of_mlperf_has_enough_known_configurations_to_search():
 def test_the_winning_result_of_the_published_round_is_there():
     """mlcommons' table of v5.1: Dell XE9680L, llama3.1-405b interactive, 751.369 tokens/s on 8 B200."""
     (row,) = [
-        row for row in submissions().rows if row.question == ("llama-3.1-405b", "b200", "Interactive") and
+        row for row in submissions().rows if row.experiment == ("llama-3.1-405b", "b200", "Interactive") and
         row.submitter == "Dell" and "XE9680L" in row.provenance
     ]  # fmt: skip
     assert row.output_rate == pytest.approx(751.37)

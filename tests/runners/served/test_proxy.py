@@ -14,7 +14,7 @@ from runners.served.engine import ask, model_served
 from runners.served.process import free_ports, is_free, running
 
 HANDED = {"do_remote_prefill": True, "remote_engine_id": "p", "remote_block_ids": [1, 2], "remote_port": 5600}
-QUESTION = {
+EXPERIMENT = {
     "model": "toy",
     "prompt": "Hello",
     "max_tokens": 3,
@@ -97,27 +97,27 @@ def proxy(tmp_path):
 def test_the_prompt_is_prefilled_and_its_cache_handed_to_a_decode_worker(worker, proxy):
     prefill = worker(json.dumps({"choices": [{"text": "H"}], "kv_transfer_params": HANDED}))
     decode = worker("data: {}\n\ndata: [DONE]\n\n", content_type="text/event-stream; charset=utf-8")
-    reply = ask(proxy([prefill.url], [decode.url]), "/v1/completions", QUESTION)
+    reply = ask(proxy([prefill.url], [decode.url]), "/v1/completions", EXPERIMENT)
     assert (reply.status, reply.text) == (200, "data: {}\n\ndata: [DONE]\n\n")
     (first,), (second,) = prefill.asked, decode.asked
     assert (first["prompt"], first["max_tokens"], first["stream"]) == ("Hello", 1, False)
     assert first["kv_transfer_params"]["do_remote_decode"] is True
     assert "stream_options" not in first
-    assert second == QUESTION | {"kv_transfer_params": HANDED}
+    assert second == EXPERIMENT | {"kv_transfer_params": HANDED}
     assert prefill.headers == decode.headers, "both workers know the request by one name"
 
 
 def test_a_connector_that_hands_over_by_itself_needs_no_parameters(worker, proxy):
     prefill, decode = worker('{"kv_transfer_params": null}'), worker("{}")
-    ask(proxy([prefill.url], [decode.url]), "/v1/chat/completions", QUESTION)
-    assert decode.asked == [QUESTION]
+    ask(proxy([prefill.url], [decode.url]), "/v1/chat/completions", EXPERIMENT)
+    assert decode.asked == [EXPERIMENT]
 
 
 def test_workers_take_turns(worker, proxy):
     prefill, decode = [worker("{}") for _ in range(2)], [worker("{}") for _ in range(3)]
     url = proxy([one.url for one in prefill], [one.url for one in decode])
     for _ in range(6):
-        ask(url, "/v1/completions", QUESTION)
+        ask(url, "/v1/completions", EXPERIMENT)
     assert [len(one.asked) for one in prefill] == [3, 3]
     assert [len(one.asked) for one in decode] == [2, 2, 2]
 
@@ -127,13 +127,13 @@ def test_an_error_of_either_worker_is_told_as_it_stands(worker, proxy, broken):
     error = worker('{"error": "no such model"}', status=404)
     sound = worker("{}")
     prefill, decode = (error, sound) if broken == "prefill" else (sound, error)
-    reply = ask(proxy([prefill.url], [decode.url]), "/v1/completions", QUESTION)
+    reply = ask(proxy([prefill.url], [decode.url]), "/v1/completions", EXPERIMENT)
     assert (reply.status, reply.text) == (404, '{"error": "no such model"}')
 
 
 def test_a_worker_that_is_gone_is_a_bad_gateway(worker, proxy):
     sound = worker("{}")
-    reply = ask(proxy(["http://127.0.0.1:9"], [sound.url]), "/v1/completions", QUESTION)
+    reply = ask(proxy(["http://127.0.0.1:9"], [sound.url]), "/v1/completions", EXPERIMENT)
     assert reply.status == 502
     assert "cannot be reached" in reply.text
 

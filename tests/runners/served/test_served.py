@@ -24,7 +24,7 @@ from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import Attention, Model
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import LoadRange, find_capacity
 
 FAKE = Path(__file__).parent / "fake_server.py"
@@ -209,7 +209,7 @@ def test_a_measurement_counts_all_requests_and_holds_the_engines_own_metrics(tmp
 
 def test_a_capacity_search_is_one_start_and_at_most_seven_loads(tmp_path, python):
     loads = LoadRange(lowest=1, highest=8, guess=3, unit=1)
-    sla = Sla(promises=(Promise(metric="ttft", statistic="p95", limit_s=60),))
+    sla = Sla(slos=(Slo(metric="ttft", statistic="p95", limit_s=60),))
     with served(tmp_path, python).serve(CONFIG) as measure:
         found = find_capacity(measure, WORKLOAD, sla, loads)
     assert found.levels[found.chosen].load == 8

@@ -18,7 +18,7 @@ import pytest
 from tuner.search.sampler import RECORD
 
 COMMAND = [sys.executable, "-c", "from tuner.cli import main; main()"]
-QUESTION = """\
+EXPERIMENT = """\
 model: gpt-oss-120b
 system: b200
 gpus: 2
@@ -42,7 +42,7 @@ budget: {trials: 3}
 """
 # Enough configurations and requests for a search of many seconds.
 LONG = (
-    QUESTION.replace("trials: 3", "trials: 5000")
+    EXPERIMENT.replace("trials: 3", "trials: 5000")
     .replace("requests: 50", "requests: 5000")
     .replace("[64, 128]", "[8, 16, 32, 64, 128, 256, 512]")
     .replace('"eagle3:1"]', '"eagle3:1", "eagle3:2", "eagle3:3"]')
@@ -127,7 +127,7 @@ def wait_for_trials(journal: Path, count: int) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("cli")
-    (path / "small.yaml").write_text(QUESTION)
+    (path / "small.yaml").write_text(EXPERIMENT)
     (path / "long.yaml").write_text(LONG)
     return path
 
@@ -143,7 +143,7 @@ def tuned(folder) -> Result:
 def test_tune_answers_with_the_verdict_and_what_to_do_next(tuned):
     assert tuned.code == 0, tuned.errors
     assert tuned.errors == ""
-    for part in ("Verdict: the promise can be kept", "Start it", "Runners-up", "How 3 trials ended", "kept the SLA 3"):
+    for part in ("Verdict: the SLO can be met", "Start it", "Runners-up", "How 3 trials ended", "met the SLA 3"):
         assert part in tuned.words
     assert tuned.next("Study").startswith("studies/small-")
 
@@ -187,16 +187,16 @@ def test_the_next_command_gives_the_figures_of_the_best(tuned, folder):
 
 
 def test_an_sla_that_cannot_be_kept_exits_with_3_and_says_so_first(folder):
-    (folder / "impossible.yaml").write_text(QUESTION.replace("tpot_ms_p99: 20", "tpot_ms_p99: 0.5"))
+    (folder / "impossible.yaml").write_text(EXPERIMENT.replace("tpot_ms_p99: 20", "tpot_ms_p99: 0.5"))
     result = run("tune", "impossible.yaml", "--no-track", "--trials", 2, cwd=folder)
     assert result.code == 3, result.errors
-    assert "No configuration keeps the promise: TPOT p99 <= 0.5 ms binds." in result.words
-    assert "This SLA could be kept: ttft_ms_p99: 1000, tpot_ms_p99: " in result.words
+    assert "No configuration meets the SLO: TPOT p99 <= 0.5 ms binds." in result.words
+    assert "This SLA could be met: ttft_ms_p99: 1000, tpot_ms_p99: " in result.words
 
 
 def test_a_model_that_does_not_fit_exits_with_3_and_says_why(folder):
-    question = re.sub(r"  (precision|speculation).*\n", "", QUESTION).replace("gpt-oss-120b", "deepseek-r1")
-    (folder / "large.yaml").write_text(question.replace("gpus: 2", "gpus: 1"))
+    experiment = re.sub(r"  (precision|speculation).*\n", "", EXPERIMENT).replace("gpt-oss-120b", "deepseek-r1")
+    (folder / "large.yaml").write_text(experiment.replace("gpus: 2", "gpus: 1"))
     result = run("tune", "large.yaml", "--no-track", cwd=folder)
     assert result.code == 3, result.errors
     assert "No configuration could be served." in result.words
@@ -205,13 +205,13 @@ def test_a_model_that_does_not_fit_exits_with_3_and_says_why(folder):
 
 def test_the_estimated_runner_spends_no_trial_on_what_it_cannot_estimate(folder):
     modes = "mode: [aggregated, disaggregated]"
-    question = QUESTION.replace("mode: [aggregated]", modes)
-    (folder / "estimated.yaml").write_text(question)
+    experiment = EXPERIMENT.replace("mode: [aggregated]", modes)
+    (folder / "estimated.yaml").write_text(experiment)
     result = run("tune", "estimated.yaml", "--runner", "estimated", "--no-track", cwd=folder)
     assert result.code == 0, result.errors
-    assert "kept the SLA 3" in result.words
+    assert "met the SLA 3" in result.words
     assert "every percentile shown is the mean" in result.words
-    (folder / "estimated.yaml").write_text(question.replace(modes, "mode: [disaggregated]"))
+    (folder / "estimated.yaml").write_text(experiment.replace(modes, "mode: [disaggregated]"))
     said = refused(run("tune", "estimated.yaml", "--runner", "estimated", "--no-track", cwd=folder))
     assert said.startswith("servetune: estimated.yaml: runner: estimated takes mode aggregated only")
     said = refused(run("tune", "estimated.yaml", "--runner", "simulatd", cwd=folder))
@@ -220,7 +220,7 @@ def test_the_estimated_runner_spends_no_trial_on_what_it_cannot_estimate(folder)
 
 
 def test_runs_are_kept_in_mlflow_where_the_command_says(tmp_path):
-    (tmp_path / "small.yaml").write_text(QUESTION)
+    (tmp_path / "small.yaml").write_text(EXPERIMENT)
     result = run("tune", "small.yaml", cwd=tmp_path)
     assert result.code == 0, result.errors
     assert result.next("Open them") == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
@@ -345,13 +345,13 @@ def test_bad_input_exits_with_2_and_says_what_is_valid(folder, case):
         ("gpus: 2", "gpus: 0", "gpus: `gpus >= 1` must hold, but got 0"),
         ("gpus: 2", "gpus: 80", "gpus: `gpus <= 8` must hold on b200, but got 80"),
         ("trials: 3", "trials: 0", "budget.trials: `trials >= 1` must hold, but got 0"),
-        ("tpot_ms_p99: 20", "tpot_ms_p98: 20", "unknown promise 'tpot_ms_p98'; valid: tpot_ms_p9"),
+        ("tpot_ms_p99: 20", "tpot_ms_p98: 20", "unknown SLO 'tpot_ms_p98'; valid: tpot_ms_p9"),
         ("layout.tensor: [1]", "layout.tensor: [3]", "unknown value of layout.tensor '3'; valid: 1, 2"),
         ("layout.tensor: [1]", "layout.tensr: [1]", "unknown dimension 'layout.tensr'; valid: layout.tensor"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_by_file_and_key(folder, line, instead, part):
-    (folder / "wrong.yaml").write_text(QUESTION.replace(line, instead))
+    (folder / "wrong.yaml").write_text(EXPERIMENT.replace(line, instead))
     said = refused(run("tune", "wrong.yaml", "--no-track", cwd=folder))
     assert said.startswith("servetune: wrong.yaml: ")
     assert part in said
@@ -367,11 +367,11 @@ def test_a_corrupt_study_is_named_and_left_as_it_is(folder):
     assert not (folder / "mlflow.db").exists()
 
 
-def test_a_study_of_another_question_is_refused_with_what_differs(tuned, folder):
-    (folder / "other.yaml").write_text(QUESTION.replace("tpot_ms_p99: 20", "tpot_ms_p99: 10"))
+def test_a_study_of_another_experiment_is_refused_with_what_differs(tuned, folder):
+    (folder / "other.yaml").write_text(EXPERIMENT.replace("tpot_ms_p99: 20", "tpot_ms_p99: 10"))
     study = Path(tuned.next("Study")).stem
     said = refused(run("tune", "other.yaml", "--no-track", "--study", study, cwd=folder))
-    assert "this study asks another question (other: sla)" in said
+    assert "this study asks another experiment (other: sla)" in said
 
 
 # Help and start

@@ -11,7 +11,7 @@ import pytest
 from tests.runners.load.golden_server import GoldenServer, Plan
 
 COMMAND = [sys.executable, "-c", "from tuner.cli import main; main()", "measure"]
-QUESTION = """\
+EXPERIMENT = """\
 model: gpt-oss-120b
 system: b200
 gpus: 2
@@ -34,7 +34,7 @@ def measure(folder, *arguments, **environment):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measure")
-    (folder / "chat.yaml").write_text(QUESTION)
+    (folder / "chat.yaml").write_text(EXPERIMENT)
     return folder
 
 
@@ -44,12 +44,12 @@ def server():
         yield server
 
 
-def test_one_load_is_shown_against_the_promise_and_its_cost(folder, server):
+def test_one_load_is_shown_against_the_slo_and_its_cost(folder, server):
     result = measure(folder, "chat.yaml", "--url", server.url, "--load", "4")
     words = " ".join(result.stdout.split())
     assert result.returncode == 0, result.stderr
-    assert "load 4 requests in flight: SLA kept; 50 requests (all answered)" in words
-    assert "promise limit measured room" in words
+    assert "load 4 requests in flight: SLA met; 50 requests (all answered)" in words
+    assert "SLO limit measured room" in words
     assert "Source: measured, by servetune: 50 requests" in words
     assert "0 failed" in words
 
@@ -59,15 +59,15 @@ def test_json_has_the_measurement_and_nothing_else(folder, server):
     level = json.loads(result.stdout)
     assert (level["source"], level["requests"], level["gpus"], level["load"]) == ("measured", 50, 1, 4)
     assert 20 <= level["ttft_ms"]["p50"] <= level["ttft_ms"]["p99"]
-    assert "load 4 requests in flight: SLA kept" in result.stderr
+    assert "load 4 requests in flight: SLA met" in result.stderr
 
 
-def test_without_a_load_the_highest_that_keeps_the_sla_is_found_in_7_levels_at_most(folder, server):
+def test_without_a_load_the_highest_that_meets_the_sla_is_found_in_7_levels_at_most(folder, server):
     result = measure(folder, "chat.yaml", "--url", server.url)
     levels = [line for line in result.stdout.splitlines() if line.startswith("load ")]
     assert result.returncode == 0, result.stderr
     assert 2 <= len(levels) <= 7
-    kept = [int(line.split()[1]) for line in levels if "SLA kept" in line]
+    kept = [int(line.split()[1]) for line in levels if "SLA met" in line]
     missed = [int(line.split()[1]) for line in levels if "SLA missed" in line]
     # The server has 12 seats: far above, requests wait for longer than they may.
     assert 8 <= max(kept) < min(missed) <= 40

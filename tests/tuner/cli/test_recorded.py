@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from search_spaces.errors import InputError
 from tuner.cli import app
 from tuner.cli.arguments import EXIT_SLA_MISSED
-from tuner.scenario.recorded import question_text, recorded_cases
+from tuner.scenario.recorded import experiment_text, recorded_cases
 
 NAME = "llama-3.1-8b-h200-4000-100"
 
@@ -16,14 +16,14 @@ def tune(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 
-    def run(question, *options):
-        return CliRunner().invoke(app, ["tune", question, "--no-track", *options])
+    def run(experiment, *options):
+        return CliRunner().invoke(app, ["tune", experiment, "--no-track", *options])
 
     return run
 
 
-def question(folder, **lines):
-    text = question_text(recorded_cases()[NAME])
+def experiment(folder, **lines):
+    text = experiment_text(recorded_cases()[NAME])
     kept = [line for line in text.splitlines() if line.partition(":")[0] not in lines]
     path = folder / "mine.yaml"
     path.write_text("\n".join([*kept, *(f"{key}: {value}" for key, value in lines.items())]), encoding="utf-8")
@@ -51,8 +51,8 @@ def test_a_replay_goes_on_where_it_stopped(tune):
     assert "Replayed 4 of 8 configurations" in words
 
 
-def test_promises_on_percentiles_are_judged_on_the_mean_and_said_to_be(tune, tmp_path):
-    mine = question(tmp_path, sla="{ttft_ms_p99: 2000, tpot_ms_mean: 30}")
+def test_slos_on_percentiles_are_judged_on_the_mean_and_said_to_be(tune, tmp_path):
+    mine = experiment(tmp_path, sla="{ttft_ms_p99: 2000, tpot_ms_mean: 30}")
     result = tune(mine)
     assert result.exit_code == 0
     assert "The rows hold means only: ttft_ms_p99 judged on the mean" in " ".join(result.output.split())
@@ -63,23 +63,23 @@ def test_means_need_no_warning(tune):
 
 
 def test_an_sla_that_no_recorded_run_keeps_is_told(tune, tmp_path):
-    result = tune(question(tmp_path, sla="{ttft_ms_mean: 1}"))
+    result = tune(experiment(tmp_path, sla="{ttft_ms_mean: 1}"))
     assert result.exit_code == EXIT_SLA_MISSED
-    assert "No recorded run keeps this SLA" in " ".join(result.output.split())
+    assert "No recorded run meets this SLA" in " ".join(result.output.split())
 
 
 def test_the_runner_can_be_named_on_the_command_line(tune, tmp_path):
-    mine = question(tmp_path, runner="simulated")
+    mine = experiment(tmp_path, runner="simulated")
     assert "Replay of 8 published runs" in tune(mine, "--runner", "recorded").output
 
 
 def test_a_scenario_that_was_not_recorded_is_an_input_error(tune, tmp_path):
-    result = tune(question(tmp_path, system="b200"))
+    result = tune(experiment(tmp_path, system="b200"))
     assert isinstance(result.exception, InputError)
     assert f"nearest: {NAME.rpartition('-h200')[0]} on h200 with" in str(result.exception)
 
 
-def test_a_recorded_question_can_be_simulated(tmp_path, monkeypatch):
+def test_a_recorded_experiment_can_be_simulated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["simulate", f"recorded/{NAME}", "--set", "layout.tensor=1", "--load", "4"])
     assert result.exit_code in (0, EXIT_SLA_MISSED), result.output

@@ -12,8 +12,8 @@ import pytest
 from runners.simulated.calibration import FEWEST
 from search_spaces.engines.engine import engines
 from tests.runners.load.golden_server import GoldenServer, Plan
-from tests.tuner.cli.test_cli import QUESTION, Result, environment, refused, run, started
-from tests.tuner.cli.test_measure import QUESTION as MEASURED_QUESTION
+from tests.tuner.cli.test_cli import EXPERIMENT, Result, environment, refused, run, started
+from tests.tuner.cli.test_measure import EXPERIMENT as MEASURED_EXPERIMENT
 from tuner.app import RUNNERS
 from tuner.cli import completion
 from tuner.deploy.deploy import TARGETS
@@ -26,9 +26,9 @@ GPT_OSS = "recorded/gpt-oss-120b-b200-1024-1024"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scripts")
-    (path / "small.yaml").write_text(QUESTION)
-    (path / "impossible.yaml").write_text(QUESTION.replace("tpot_ms_p99: 20", "tpot_ms_p99: 0.5"))
-    (path / "chat.yaml").write_text(MEASURED_QUESTION)
+    (path / "small.yaml").write_text(EXPERIMENT)
+    (path / "impossible.yaml").write_text(EXPERIMENT.replace("tpot_ms_p99: 20", "tpot_ms_p99: 0.5"))
+    (path / "chat.yaml").write_text(MEASURED_EXPERIMENT)
     return path
 
 
@@ -57,34 +57,34 @@ def test_tune_prints_the_document_of_the_report_and_where_things_are(replayed, f
     assert document == report
 
 
-def test_measured_candidates_say_how_surely_they_keep_the_sla_and_between_what_they_cost(replayed):
+def test_measured_candidates_say_how_surely_they_meet_the_sla_and_between_what_they_cost(replayed):
     document = json.loads(replayed.output)
     assert len(document["candidates"]) == 4
     for candidate in document["candidates"]:
         interval = candidate["usd_per_million_interval"]
         assert interval["probability"] == 0.9
         assert interval["low"] < candidate["usd_per_million"] < interval["high"]
-        assert 0 <= candidate["probability_sla_kept"] <= 1
-    assert document["certainty"]["probability_sla_kept"] > 0.9
+        assert 0 <= candidate["probability_sla_met"] <= 1
+    assert document["certainty"]["probability_sla_met"] > 0.9
 
 
 def test_a_missed_sla_is_valid_json_and_exits_with_3(folder):
     result = run("tune", "impossible.yaml", "--no-track", "--trials", 2, "--json", cwd=folder)
     assert result.code == 3, result.errors
     document = json.loads(result.output)
-    assert document["verdict"]["keeps_sla"] is False
-    assert document["winner"]["promises"][1]["kept"] is False
+    assert document["verdict"]["meets_sla"] is False
+    assert document["winner"]["slos"][1]["kept"] is False
 
 
 def test_a_search_that_measured_nothing_is_valid_json_too(folder):
-    text = QUESTION.replace("gpt-oss-120b", "deepseek-r1").replace("gpus: 2", "gpus: 1")
+    text = EXPERIMENT.replace("gpt-oss-120b", "deepseek-r1").replace("gpus: 2", "gpus: 1")
     kept = [line for line in text.splitlines() if not line.startswith(("  precision", "  speculation"))]
     (folder / "large.yaml").write_text("\n".join(kept))
     result = run("tune", "large.yaml", "--no-track", "--json", cwd=folder)
     assert result.code == 3, result.errors
     document = json.loads(result.output)
     assert document["winner"] is None
-    assert document["fell_out"]
+    assert document["excluded"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_verbose_has_a_line_for_each_trial(simulated):
     assert [line.split()[1] for line in lines] == ["0", "1", "2"]
     for line in lines:
         assert "measured $" in line or "measured <= $" in line
-        assert "keeps the SLA: " in line
+        assert "meets the SLA: " in line
         assert "fp8 b" in line
 
 
@@ -139,9 +139,9 @@ def test_quiet_prints_the_verdict_and_where_things_are(simulated, folder):
     assert simulated.code == 0
     result = run("tune", "small.yaml", "--no-track", "--study", "small", "-q", cwd=folder)
     assert result.code == 0, result.errors
-    assert "Verdict: the promise can be kept" in result.words
+    assert "Verdict: the SLO can be met" in result.words
     assert result.next("Study") == "studies/small.journal"
-    for part in ("Promises", "Runners-up", "Next,", "Minimise"):
+    for part in ("SLOs", "Runners-up", "Next,", "Minimise"):
         assert part not in result.output
 
 

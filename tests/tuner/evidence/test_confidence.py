@@ -1,4 +1,4 @@
-"""Confidence: P(SLA kept), intervals, pooled repeats and ties."""
+"""Confidence: P(SLA met), intervals, pooled repeats and ties."""
 
 import math
 from dataclasses import replace
@@ -15,23 +15,23 @@ from search_spaces.engines.engine import find_engine
 from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.evidence.confidence import judge, probability_kept, ranked, settings_changed
+from tuner.evidence.confidence import judge, probability_met, ranked, settings_changed
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Ranking
 from tuner.search.trial import Trial
 from tuner.show.terminal import certainty
 from tuner.study.answer import Answer
 
 MODEL, SYSTEM, TRTLLM = find_model("gpt-oss-120b"), find_system("b200"), find_engine("trtllm")
-P99 = Promise(metric="ttft", statistic="p99", limit_s=1.0)
+P99 = Slo(metric="ttft", statistic="p99", limit_s=1.0)
 SCENARIO = Scenario(
     name="chat",
     model=MODEL,
     system=SYSTEM,
     gpus=8,
     workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=1024, high=1024)),
-    sla=Sla(promises=(P99,)),
+    sla=Sla(slos=(P99,)),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
     objective="usd_per_million_output_tokens",
     space=full_space(MODEL, SYSTEM, (TRTLLM,), 8),
@@ -64,7 +64,7 @@ def a_trial(number: int, measurement: Measurement, config: ServingConfig = TUNED
 
 
 def with_confidence(confidence: float) -> Scenario:
-    return replace(SCENARIO, sla=Sla(promises=(P99,), confidence=confidence))
+    return replace(SCENARIO, sla=Sla(slos=(P99,), confidence=confidence))
 
 
 @settings(max_examples=50)
@@ -72,19 +72,19 @@ def with_confidence(confidence: float) -> Scenario:
 def test_p_kept_grows_with_the_limit(limit, looser, observed):
     tight, loose = (replace(P99, limit_s=one) for one in (limit, limit * looser))
     levels = [level(ttft=observed)]
-    assert probability_kept([tight], levels) <= probability_kept([loose], levels)
+    assert probability_met([tight], levels) <= probability_met([loose], levels)
 
 
 def test_one_run_at_the_limit_is_a_toss_up_and_one_sigma_below_it_is_84_per_cent():
-    assert probability_kept([P99], [level(ttft=1.0)]) == pytest.approx(0.5)
-    assert probability_kept([P99], [level(ttft=math.exp(-0.12))]) == pytest.approx(0.8413, abs=1e-4)
+    assert probability_met([P99], [level(ttft=1.0)]) == pytest.approx(0.5)
+    assert probability_met([P99], [level(ttft=math.exp(-0.12))]) == pytest.approx(0.8413, abs=1e-4)
 
 
 def test_a_prediction_is_kept_as_likely_as_its_known_error_says_however_often_it_is_asked():
     """TTFT is measured at exp(0.31) of what is predicted, give or take exp(0.36)."""
     once = level(ttft=math.exp(-0.31), source="simulated")
-    assert probability_kept([P99], [once]) == pytest.approx(0.5)
-    assert probability_kept([P99], [level(ttft=math.exp(-0.31 - 0.36), source="simulated")] * 3) == pytest.approx(
+    assert probability_met([P99], [once]) == pytest.approx(0.5)
+    assert probability_met([P99], [level(ttft=math.exp(-0.31 - 0.36), source="simulated")] * 3) == pytest.approx(
         0.8413, abs=1e-4
     )
 
@@ -111,12 +111,12 @@ def test_the_confidence_that_is_asked_for_is_respected():
     assert ranked(with_confidence(0.9), trials)[0].trial.number == 1
 
 
-def test_a_search_counts_only_loads_that_keep_the_sla_with_the_confidence():
+def test_a_search_counts_only_loads_that_meet_the_sla_with_the_confidence():
     measurement = level(ttft=0.9)
-    assert SCENARIO.sla.kept_by(measurement)
-    assert not with_confidence(0.9).sla.kept_by(measurement)
-    assert not with_confidence(0.9).sla.kept_by(level(ttft=0.5, source="simulated"))
-    assert with_confidence(0.9).sla.kept_by(level(ttft=math.exp(-0.31 - 1.29 * 0.36), source="simulated"))
+    assert SCENARIO.sla.met_by(measurement)
+    assert not with_confidence(0.9).sla.met_by(measurement)
+    assert not with_confidence(0.9).sla.met_by(level(ttft=0.5, source="simulated"))
+    assert with_confidence(0.9).sla.met_by(level(ttft=math.exp(-0.31 - 1.29 * 0.36), source="simulated"))
 
 
 def test_a_difference_inside_the_noise_is_a_tie_for_the_fewer_changed_settings():
@@ -132,17 +132,17 @@ def test_a_difference_beyond_the_noise_is_none():
 
 def test_predictions_never_tie_and_carry_their_known_error():
     trials = [a_trial(0, level(1001, source="simulated"), TUNED), a_trial(1, level(1000, source="simulated"), DEFAULT)]
-    answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), fell_out={}), baseline=None)
+    answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), excluded={}), baseline=None)
     assert answer.best == trials[0]
     sure, hint = certainty(answer)
-    assert sure == "On real hardware, by the known error: P(SLA kept) 86%; $5.85 to $12.07 with 90 %."
+    assert sure == "On real hardware, by the known error: P(SLA met) 86%; $5.85 to $12.07 with 90 %."
     assert hint == "`sla: {confidence: 0.9}` in the experiment asks for that much certainty."
     assert len(certainty(replace(answer, scenario=with_confidence(0.9)))) == 1
 
 
 def test_a_measured_answer_says_how_sure_it_is_and_who_ties():
     trials = [a_trial(0, level(1003), TUNED), a_trial(1, level(1000), DEFAULT), a_trial(2, level(1000), DEFAULT)]
-    answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), fell_out={}), baseline=None)
+    answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), excluded={}), baseline=None)
     sure, tie = certainty(answer)
-    assert sure == "P(SLA kept) over 99 %; $7.94 to $8.07 with 90 % (2 runs pooled)."
+    assert sure == "P(SLA met) over 99 %; $7.94 to $8.07 with 90 % (2 runs pooled)."
     assert tie == "A tie within the noise with trial 0: this one changes the fewest settings."

@@ -106,5 +106,5 @@ def test_a_case_holds_each_configuration_at_each_load_once_the_newest_measuremen
             assert row.date is None or (known.date and known.date >= row.date)
 
 
-def test_limits_are_promises_on_means():
-    assert [str(promise) for promise in LIMITS.sla.promises] == ["TTFT mean <= 1000 ms", "TPOT mean <= 20 ms"]
+def test_limits_are_slos_on_means():
+    assert [str(slo) for slo in LIMITS.sla.slos] == ["TTFT mean <= 1000 ms", "TPOT mean <= 20 ms"]

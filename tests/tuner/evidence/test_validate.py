@@ -274,10 +274,10 @@ def test_recordings_are_listed():
     assert "MLPerf" in result.output
 
 
-def test_questions_are_written_where_asked(tmp_path):
-    result = CliRunner().invoke(app, ["list", "recordings", "--write", str(tmp_path / "questions")])
+def test_experiments_are_written_where_asked(tmp_path):
+    result = CliRunner().invoke(app, ["list", "recordings", "--write", str(tmp_path / "experiments")])
     assert result.exit_code == 0
-    assert len(list((tmp_path / "questions").glob("*.yaml"))) == 31
+    assert len(list((tmp_path / "experiments").glob("*.yaml"))) == 31
 
 
 def test_only_recordings_are_written(tmp_path):

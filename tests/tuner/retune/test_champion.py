@@ -21,7 +21,7 @@ from tuner.retune.registry import Store, StoreError, model_name
 from tuner.scenario.experiment import read_experiment
 from tuner.search.search import measure_capacity
 
-QUESTION = """\
+EXPERIMENT = """\
 model: gpt-oss-120b
 system: b200
 gpus: 2
@@ -35,14 +35,14 @@ objective: usd_per_million_output_tokens
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """A candidate of a small question: its two trials are the engine's default with two batch limits."""
-    path = tmp_path_factory.mktemp("question") / "chat.yaml"
-    path.write_text(QUESTION)
-    session = Session(question=read_experiment(path))
+    """A candidate of a small experiment: its two trials are the engine's default with two batch limits."""
+    path = tmp_path_factory.mktemp("experiment") / "chat.yaml"
+    path.write_text(EXPERIMENT)
+    session = Session(experiment=read_experiment(path))
     default = session.default_trial(session.scenario.space.engines[0])
     smaller = replace(default.config, batching=replace(default.config.batching, max_sequences=64))
     other = replace(measure_capacity(smaller, session.prior, session.runner, number=1))
-    return candidate(session, default, study="chat-0badcafe", text=QUESTION, others=[default, other])
+    return candidate(session, default, study="chat-0badcafe", text=EXPERIMENT, others=[default, other])
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_promotion_comes_back_whole(store, found):
     assert again.trial == found.trial
     assert again.others == found.others
     assert again.asked == found.asked
-    assert again.question.model_dump() == found.question.model_dump()
+    assert again.experiment.model_dump() == found.experiment.model_dump()
     assert (again.by, again.why, again.version, again.replaces) == ("ada", "first deployment", "1", "")
 
 
@@ -82,7 +82,7 @@ def test_the_files_to_serve_it_lie_with_its_run(store, found):
     promoted = champions(store).promote(found, why="")
     files = store.read_files(promoted.run_id, "champion")
     assert {"config.yaml", "commands.txt", "experiment.yaml", "champion.json", "others.jsonl"} == set(files)
-    assert files["experiment.yaml"] == QUESTION
+    assert files["experiment.yaml"] == EXPERIMENT
     assert "trtllm-serve" in files["commands.txt"]
     deploy = store.read_files(promoted.run_id, "champion/deploy")
     assert "trtllm-serve" in "".join(text for name, text in deploy.items() if name.endswith(".sh"))

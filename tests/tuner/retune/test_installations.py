@@ -12,7 +12,7 @@ from tuner.retune.installations import check_both_installed, installed_releases
 from tuner.scenario.experiment import read_experiment
 
 OLD, NEW = Engine(name="vllm", version="0.31.0"), Engine(name="vllm", version="0.32.0")
-QUESTION = """\
+EXPERIMENT = """\
 model: model.yaml
 system: system.yaml
 gpus: 1
@@ -30,13 +30,13 @@ serve:
 
 @pytest.fixture
 def asked(tmp_path):
-    """The question with the given interpreters."""
+    """The experiment with the given interpreters."""
     (tmp_path / "model.yaml").write_text(MODEL)
     (tmp_path / "system.yaml").write_text(SYSTEM)
 
     def read(python):
-        path = tmp_path / "question.yaml"
-        path.write_text(QUESTION.replace("PYTHON", python))
+        path = tmp_path / "experiment.yaml"
+        path.write_text(EXPERIMENT.replace("PYTHON", python))
         return read_experiment(path)
 
     return read
@@ -52,37 +52,37 @@ def environment(tmp_path, release):
 
 def test_both_releases_are_found(asked, tmp_path):
     old, new = environment(tmp_path, "0.31.0"), environment(tmp_path, "0.32.0+cpu")
-    question = asked(f"{{vllm@0.31.0: {old}, vllm@0.32.0: {new}}}")
-    assert installed_releases(question, "vllm") == ("0.31.0", "0.32.0")
-    check_both_installed(question, OLD, NEW)
+    experiment = asked(f"{{vllm@0.31.0: {old}, vllm@0.32.0: {new}}}")
+    assert installed_releases(experiment, "vllm") == ("0.31.0", "0.32.0")
+    check_both_installed(experiment, OLD, NEW)
 
 
 def test_one_environment_holds_one_release_only(asked, tmp_path):
-    question = asked(environment(tmp_path, "0.31.0"))
+    experiment = asked(environment(tmp_path, "0.31.0"))
     with pytest.raises(InputError, match=r"so both have to be installed.*vllm@0.31.0: INTERPRETER, vllm@0.32.0: INT"):
-        check_both_installed(question, OLD, NEW)
-    check_both_installed(question, OLD, OLD)
+        check_both_installed(experiment, OLD, NEW)
+    check_both_installed(experiment, OLD, OLD)
 
 
 def test_a_release_without_an_interpreter_is_named(asked, tmp_path):
-    question = asked(f"{{vllm@0.31.0: {environment(tmp_path, '0.31.0')}}}")
+    experiment = asked(f"{{vllm@0.31.0: {environment(tmp_path, '0.31.0')}}}")
     with pytest.raises(InputError, match=r"names no interpreter for vllm@0.32.0 \(it has vllm@0.31.0\)"):
-        check_both_installed(question, OLD, NEW)
+        check_both_installed(experiment, OLD, NEW)
 
 
 @pytest.mark.parametrize(("there", "said"), [("0.30.0", "has vllm 0.30.0 at"), ("", "has no vllm at")])
 def test_an_environment_with_something_else_is_named(asked, tmp_path, there, said):
     old, new = environment(tmp_path, "0.31.0"), environment(tmp_path, there)
-    question = asked(f"{{vllm@0.31.0: {old}, vllm@0.32.0: {new}}}")
+    experiment = asked(f"{{vllm@0.31.0: {old}, vllm@0.32.0: {new}}}")
     with pytest.raises(InputError, match=rf"vllm 0.32.0 is not installed: serve.python {said}"):
-        check_both_installed(question, OLD, NEW)
+        check_both_installed(experiment, OLD, NEW)
 
 
 def test_an_interpreter_that_does_not_run_is_named(asked, tmp_path):
-    question = asked(f"{{vllm@0.31.0: {environment(tmp_path, '0.31.0')}, vllm@0.32.0: /nowhere/python}}")
+    experiment = asked(f"{{vllm@0.31.0: {environment(tmp_path, '0.31.0')}, vllm@0.32.0: /nowhere/python}}")
     with pytest.raises(InputError, match=r"vllm 0.32.0 is not installed: /nowhere/python: is no Python that runs"):
-        check_both_installed(question, OLD, NEW)
-    assert installed_releases(question, "vllm") == ("0.31.0",)
+        check_both_installed(experiment, OLD, NEW)
+    assert installed_releases(experiment, "vllm") == ("0.31.0",)
 
 
 @pytest.mark.parametrize(

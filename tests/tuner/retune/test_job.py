@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from tests.tuner.cli.test_cli import QUESTION
+from tests.tuner.cli.test_cli import EXPERIMENT
 from tuner.app import Session
 from tuner.retune import job as job_module
 from tuner.retune import outbox
@@ -17,11 +17,11 @@ from tuner.scenario.experiment import read_experiment
 def promoted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     path = folder / "chat.yaml"
-    path.write_text(QUESTION + "retune: {trials: 2}\n")
-    session = Session(question=read_experiment(path))
+    path.write_text(EXPERIMENT + "retune: {trials: 2}\n")
+    session = Session(experiment=read_experiment(path))
     default = session.default_trial(session.scenario.space.engines[0])
     store = Store(f"sqlite:///{folder}/mlflow.db")
-    made = candidate(session, default, study="chat-0badcafe", text=QUESTION, others=[default])
+    made = candidate(session, default, study="chat-0badcafe", text=EXPERIMENT, others=[default])
     Champions(store).promote(made, why="")
     return folder
 

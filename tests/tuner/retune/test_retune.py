@@ -37,7 +37,7 @@ from shifted import Shift, ShiftedSession
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-QUESTION = """\
+EXPERIMENT = """\
 model: gpt-oss-120b
 system: b200
 gpus: 4
@@ -63,35 +63,35 @@ NEW = Engine(name="trtllm", version="1.3.0rc23")
 
 
 @pytest.fixture(scope="module")
-def question(tmp_path_factory):
-    path = tmp_path_factory.mktemp("question") / "chat.yaml"
-    path.write_text(QUESTION)
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "chat.yaml"
+    path.write_text(EXPERIMENT)
     return read_experiment(path)
 
 
 def shifted(shifts):
-    return lambda asked: ShiftedSession(question=asked, shifts=shifts, base="1.3.0rc20")
+    return lambda asked: ShiftedSession(experiment=asked, shifts=shifts, base="1.3.0rc20")
 
 
 @pytest.fixture(scope="module")
-def champion(question):
-    return tuned(shifted(lambda _key: Shift())(question))
+def champion(experiment):
+    return tuned(shifted(lambda _key: Shift())(experiment))
 
 
 def study():
     return optuna.create_study(study_name="chat-new")
 
 
-def retuned(question, champion, make, to=NEW, **options):
-    return retune(champion, sides(question, champion, to, make), (), study=study(), **options)
+def retuned(experiment, champion, make, to=NEW, **options):
+    return retune(champion, sides(experiment, champion, to, make), (), study=study(), **options)
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_the_verdict_is_the_one_of_an_exhaustive_search(question, name):
-    found, outcome, best = shifted_case(question, CASES[name])
+def test_the_verdict_is_the_one_of_an_exhaustive_search(experiment, name):
+    found, outcome, best = shifted_case(experiment, CASES[name])
     assert found.verdict.outcome == outcome
     assert found.verdict.decided
-    served = found.scenario.sla.kept_by(found.winner.measurement)
+    served = found.scenario.sla.met_by(found.winner.measurement)
     assert served
     assert (found.today if found.winner is found.before else found_cost(found)) == pytest.approx(best)
 
@@ -102,13 +102,13 @@ def found_cost(found):
     return objective(found.scenario, found.winner)
 
 
-def test_the_cases_reach_every_kind_of_verdict(question):
-    outcomes = {shifted_case(question, shifts)[1] for shifts in CASES.values()}
+def test_the_cases_reach_every_kind_of_verdict(experiment):
+    outcomes = {shifted_case(experiment, shifts)[1] for shifts in CASES.values()}
     assert outcomes >= {"keep", "upgrade", "do_not_upgrade"}
 
 
-def test_a_deterministic_runner_is_asked_for_one_block_only(question, champion):
-    found = retuned(question, champion, shifted(lambda _key: Shift()))
+def test_a_deterministic_runner_is_asked_for_one_block_only(experiment, champion):
+    found = retuned(experiment, champion, shifted(lambda _key: Shift()))
     assert [one.arm for one in found.repeats] == ["sentinel", "old", "new", "new", "old", "sentinel"]
 
 
@@ -145,10 +145,10 @@ class ColdSession(Session):
         return Cold(self.silicon, self.lives)
 
 
-def test_the_jit_trap_end_to_end_a_cold_old_server_is_no_gain_of_the_new_release(question):
-    champion = tuned(Session(question=question))
-    question = question.model_copy(update={"retune": question.retune.model_copy(update={"repeats": 6})})
-    found = retuned(question, champion, lambda asked: ColdSession(question=asked, lives=LIVES))
+def test_the_jit_trap_end_to_end_a_cold_old_server_is_no_gain_of_the_new_release(experiment):
+    champion = tuned(Session(experiment=experiment))
+    experiment = experiment.model_copy(update={"retune": experiment.retune.model_copy(update={"repeats": 6})})
+    found = retuned(experiment, champion, lambda asked: ColdSession(experiment=asked, lives=LIVES))
     assert found.verdict.outcome == "keep"
     assert abs(found.verdict.effect.estimate) < 0.001
     assert any("old: the first 1 of 6 repeats cost up to 1.79 times" in line for line in found.verdict.evidence)
@@ -157,9 +157,9 @@ def test_the_jit_trap_end_to_end_a_cold_old_server_is_no_gain_of_the_new_release
 LIVES: list = []
 
 
-def test_old_trials_are_tried_first_and_marked_as_priors_never_taken_as_results(question, champion):
+def test_old_trials_are_tried_first_and_marked_as_priors_never_taken_as_results(experiment, champion):
     made = study()
-    session = Session(question=question.model_copy(update={"engines": ["trtllm@1.3.0rc23"]}))
+    session = Session(experiment=experiment.model_copy(update={"engines": ["trtllm@1.3.0rc23"]}))
     left_out = enqueue_priors(champion, session, NEW, made)
     waiting = made.get_trials(deepcopy=False)
     assert left_out == []
@@ -172,14 +172,14 @@ def test_old_trials_are_tried_first_and_marked_as_priors_never_taken_as_results(
     assert first == replace(champion.config, engine=NEW)
 
 
-def test_the_trackers_runs_are_marked_too(question, champion):
+def test_the_trackers_runs_are_marked_too(experiment, champion):
     logged = []
 
     class Kept:
         def log(self, trial):
             logged.append(trial)
 
-    found = retuned(question, champion, shifted(lambda _key: Shift()), tracker=Kept())
+    found = retuned(experiment, champion, shifted(lambda _key: Shift()), tracker=Kept())
     marked = [trial for trial in logged if trial.prior]
     assert len(marked) == min(len(champion.others), ENQUEUED) + 1
     assert len(logged) == len(found.trials)
@@ -189,7 +189,7 @@ def test_the_trackers_runs_are_marked_too(question, champion):
     assert all(trial.prior == "" for trial in found.trials)
 
 
-def test_a_marked_tracker_leaves_other_trials_alone(question, champion):
+def test_a_marked_tracker_leaves_other_trials_alone(experiment, champion):
     made = optuna.create_study()
     asked = made.ask()
     made.tell(asked, 1.0)
@@ -198,10 +198,10 @@ def test_a_marked_tracker_leaves_other_trials_alone(question, champion):
     assert kept == [champion.trial]
 
 
-def test_a_value_that_the_space_no_longer_has_is_reported_not_tried(question, champion):
+def test_a_value_that_the_space_no_longer_has_is_reported_not_tried(experiment, champion):
     session = Session(
-        question=question.model_copy(
-            update={"engines": ["trtllm@1.3.0rc23"], "space": {**question.space, "batching.max_sequences": [64]}}
+        experiment=experiment.model_copy(
+            update={"engines": ["trtllm@1.3.0rc23"], "space": {**experiment.space, "batching.max_sequences": [64]}}
         )
     )
     made = study()
@@ -220,22 +220,22 @@ def test_new_knobs_and_lost_values_are_told():
     ]
 
 
-def test_what_changed_in_the_question_is_a_diff(question, champion):
-    other = question.model_copy(update={"sla": {"ttft_ms_p99": 500, "tpot_ms_p99": 20}, "gpus": 8})
-    found = changes(champion, Session(question=other))
+def test_what_changed_in_the_experiment_is_a_diff(experiment, champion):
+    other = experiment.model_copy(update={"sla": {"ttft_ms_p99": 500, "tpot_ms_p99": 20}, "gpus": 8})
+    found = changes(champion, Session(experiment=other))
     assert list(map(str, found)) == ["gpus: 4 -> 8", "sla.ttft_ms_p99: 1000 -> 500"]
-    assert changes(champion, Session(question=question)) == []
+    assert changes(champion, Session(experiment=experiment)) == []
 
 
-def test_a_price_table_that_moved_is_a_change(question, champion):
+def test_a_price_table_that_moved_is_a_change(experiment, champion):
     dearer = replace(champion, price={**champion.price, "usd_per_gpu_hour in force": 4.2})
-    assert list(map(str, changes(dearer, Session(question=question)))) == ["usd_per_gpu_hour in force: 4.2 -> 3.6"]
+    assert list(map(str, changes(dearer, Session(experiment=experiment)))) == ["usd_per_gpu_hour in force: 4.2 -> 3.6"]
 
 
-def test_a_champion_on_a_release_that_is_gone_says_what_there_is(question, champion):
+def test_a_champion_on_a_release_that_is_gone_says_what_there_is(experiment, champion):
     gone = replace(champion.trial, config=replace(champion.config, engine=replace(NEW, version="1.2.0")))
     with pytest.raises(InputError, match=r"trtllm 1.2.0, for which there are no .*only for 1.3.0rc20, 1.3.0rc23"):
-        sides(question, replace(champion, trial=gone), NEW)
+        sides(experiment, replace(champion, trial=gone), NEW)
 
 
 class Failing(Simulated):
@@ -261,56 +261,58 @@ class FailingSession(Session):
         return Failing(self.silicon, self.version, self.error)
 
 
-def test_a_champion_whose_engine_is_gone_says_what_to_do(question, champion):
+def test_a_champion_whose_engine_is_gone_says_what_to_do(experiment, champion):
     error = RunFailedError("not installed", "no module named tensorrt_llm")
     with pytest.raises(InputError, match=r"no module named tensorrt_llm.*tune again and promote"):
-        retuned(question, champion, lambda asked: FailingSession(question=asked, version="1.3.0rc20", error=error))
+        retuned(experiment, champion, lambda asked: FailingSession(experiment=asked, version="1.3.0rc20", error=error))
 
 
 @pytest.mark.parametrize("error", [RunFailedError("died", "exit code 1"), InfeasibleError("engine", "flag is gone")])
-def test_a_release_on_which_nothing_serves_is_not_upgraded_to(question, champion, error):
-    found = retuned(question, champion, lambda asked: FailingSession(question=asked, version="1.3.0rc23", error=error))
+def test_a_release_on_which_nothing_serves_is_not_upgraded_to(experiment, champion, error):
+    found = retuned(
+        experiment, champion, lambda asked: FailingSession(experiment=asked, version="1.3.0rc23", error=error)
+    )
     assert found.verdict.outcome == "do_not_upgrade"
     assert str(error) in verdict_line(found)
     assert found.winner is found.before
 
 
-def test_ctrl_c_in_the_search_gives_no_verdict(question, champion):
+def test_ctrl_c_in_the_search_gives_no_verdict(experiment, champion):
     with pytest.raises(InterruptedRetuneError, match="chat-new"):
         retuned(
-            question,
+            experiment,
             champion,
             shifted(lambda _key: Shift()),
             tracker=type("Stop", (), {"log": lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)})(),
         )
 
 
-def test_a_changed_promise_is_retuned_without_a_release(question, champion):
-    tighter = question.model_copy(update={"sla": {"ttft_ms_p99": 1000, "tpot_ms_p99": 6}})
+def test_a_changed_slo_is_retuned_without_a_release(experiment, champion):
+    tighter = experiment.model_copy(update={"sla": {"ttft_ms_p99": 1000, "tpot_ms_p99": 6}})
     both = sides(tighter, champion, None)
     assert both.old is both.new
     found = retune(champion, both, (), study=study())
     assert found.findings.release is None
     assert found.verdict.outcome in ("keep", "switch")
-    assert found.scenario.sla.kept_by(found.winner.measurement)
+    assert found.scenario.sla.met_by(found.winner.measurement)
 
 
-def test_another_engines_release_leaves_the_champion_where_it_is(question, champion):
-    both = sides(question, champion, Engine(name="sglang", version="0.5.16"))
+def test_another_engines_release_leaves_the_champion_where_it_is(experiment, champion):
+    both = sides(experiment, champion, Engine(name="sglang", version="0.5.16"))
     assert not both.moved
-    assert (both.old.question.engines, both.new.question.engines) == (["trtllm@1.3.0rc20"], ["sglang@0.5.16"])
+    assert (both.old.experiment.engines, both.new.experiment.engines) == (["trtllm@1.3.0rc20"], ["sglang@0.5.16"])
 
 
-def test_tables_that_are_slow_but_equal_carry_the_older_ranking_over(question, champion):
+def test_tables_that_are_slow_but_equal_carry_the_older_ranking_over(experiment, champion):
     ticks = iter(range(10_000))
-    both = sides(question, champion, NEW)
+    both = sides(experiment, champion, NEW)
     ranking = rank_release(champion, both, clock=lambda: float(next(ticks)))
     assert ranking == both.old.prior.rank()
 
 
-def test_tables_that_are_slow_and_differ_are_priced_from_the_best_down(question, champion, monkeypatch):
+def test_tables_that_are_slow_and_differ_are_priced_from_the_best_down(experiment, champion, monkeypatch):
     ticks = iter(range(10_000))
-    both = sides(question, champion, NEW)
+    both = sides(experiment, champion, NEW)
     monkeypatch.setattr("tuner.retune.retune.same_steps", lambda *_: False)
     ranking = rank_release(champion, both, clock=lambda: float(next(ticks)))
     assert {frozenset(c.params.items()) for c in ranking.candidates} == {
@@ -318,16 +320,16 @@ def test_tables_that_are_slow_and_differ_are_priced_from_the_best_down(question,
     }
 
 
-def test_shifted_step_times_are_not_taken_for_equal(question, champion):
-    session = shifted(lambda _key: Shift(decode=1.01))(question)
+def test_shifted_step_times_are_not_taken_for_equal(experiment, champion):
+    session = shifted(lambda _key: Shift(decode=1.01))(experiment)
     old = champion.config.engine
     assert same_steps(session.silicon, champion.config, old, old)
     assert not same_steps(session.silicon, champion.config, NEW, old)
 
 
 @pytest.fixture(scope="module")
-def upgraded(question, champion):
-    return retuned(question, champion, shifted(lambda _key: Shift(prefill=0.5, decode=0.8)))
+def upgraded(experiment, champion):
+    return retuned(experiment, champion, shifted(lambda _key: Shift(prefill=0.5, decode=0.8)))
 
 
 def test_the_verdict_is_one_line_with_dollars_a_million_and_a_month(upgraded):
@@ -338,8 +340,8 @@ def test_the_verdict_is_one_line_with_dollars_a_million_and_a_month(upgraded):
     assert f"-${-saved:,.0f} a month at 1e+03 billion tokens" in line
 
 
-def test_without_monthly_tokens_a_month_is_the_champions_full_load(question, champion):
-    plain = question.model_copy(update={"retune": question.retune.model_copy(update={"monthly_tokens": None})})
+def test_without_monthly_tokens_a_month_is_the_champions_full_load(experiment, champion):
+    plain = experiment.model_copy(update={"retune": experiment.retune.model_copy(update={"monthly_tokens": None})})
     found = retuned(plain, champion, shifted(lambda _key: Shift()))
     assert found.monthly_tokens == pytest.approx(found.before.measurement.output_rate * 730 * 3600)
 

@@ -25,7 +25,7 @@ from tuner.retune.schedule import (
 )
 
 NIGHTLY = Scheduled(when="17 5 * * 1-5", experiment="experiments/gpt-oss-120b-b200-chat.yaml", options=("--promote",))
-AWKWARD = Scheduled(when="*/30 0,12 1 * *", experiment="my questions/100%.yaml", options=("--engine", "trtllm"))
+AWKWARD = Scheduled(when="*/30 0,12 1 * *", experiment="my experiments/100%.yaml", options=("--engine", "trtllm"))
 BOTH = pytest.mark.parametrize("scheduled", [NIGHTLY, AWKWARD])
 
 

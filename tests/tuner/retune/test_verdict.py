@@ -139,13 +139,13 @@ def test_a_regression_that_another_configuration_makes_up_for_is_noted_and_kept(
     assert (verdict.outcome, verdict.exit_code) == ("keep_regressed", 20)
 
 
-def test_a_latency_that_grew_within_its_promise_is_a_regression_to_note():
+def test_a_latency_that_grew_within_its_slo_is_a_regression_to_note():
     verdict = verdict_of(session(excess={"old": -0.5, "new": -0.3}))
     assert verdict.outcome == "keep_regressed"
     assert any("slower in ttft_ms_p99: +40.0 %" in line for line in verdict.evidence)
 
 
-def test_a_release_that_breaks_the_promise_is_not_upgraded_to_however_cheap():
+def test_a_release_that_breaks_the_slo_is_not_upgraded_to_however_cheap():
     verdict = verdict_of(session(new=0.5, excess={"old": -0.1, "new": 0.1}))
     assert verdict.outcome == "do_not_upgrade"
     assert any("breaks ttft_ms_p99: 10.0%" in line for line in verdict.evidence)
@@ -157,7 +157,7 @@ def test_a_champion_that_does_not_start_on_the_new_release_keeps_the_old_one():
     assert "exit code 1" in verdict.evidence[0]
 
 
-def test_a_champion_that_breaks_its_promise_gives_way_to_any_challenger_that_keeps_it():
+def test_a_champion_that_breaks_its_slo_gives_way_to_any_challenger_that_keeps_it():
     dearer = compare(
         [repeat(arm, cost, cost) for arm, cost in (("old", 1.0), ("challenger", 1.3)) * 2],
         "old",

@@ -25,10 +25,10 @@ from tuner.scenario.experiment import (
     schema,
 )
 from tuner.scenario.settings import parse_settings
-from tuner.scenario.sla import Promise
+from tuner.scenario.sla import Slo
 
 ROOT = Path(__file__).parents[3]
-QUESTION = {
+EXPERIMENT = {
     "model": "gpt-oss-120b",
     "system": "b200",
     "gpus": 8,
@@ -63,24 +63,24 @@ def as_yaml(value) -> str:
 
 
 def changed(changes: dict) -> dict:
-    """The question with values at dotted paths (`/` between the parts) replaced, added or left out."""
-    question = deepcopy(QUESTION)
+    """The experiment with values at dotted paths (`/` between the parts) replaced, added or left out."""
+    experiment = deepcopy(EXPERIMENT)
     for path, value in changes.items():
         *parents, last = path.split("/")
-        part = question
+        part = experiment
         for parent in parents:
             part = part[parent]
         if value is MISSING:
             del part[last]
         else:
             part[last] = value
-    return question
+    return experiment
 
 
 @pytest.fixture
 def experiment(tmp_path):
     def write_and_read(changes: dict) -> Experiment:
-        path = tmp_path / "question.yaml"
+        path = tmp_path / "experiment.yaml"
         path.write_text(as_yaml(changed(changes)), encoding="utf-8")
         return read_experiment(path)
 
@@ -89,13 +89,13 @@ def experiment(tmp_path):
 
 @pytest.fixture
 def complaint(tmp_path, experiment):
-    """What is said about the question with some changes, without the file's name."""
+    """What is said about the experiment with some changes, without the file's name."""
 
     def refuse(changes: dict) -> list[str]:
         with pytest.raises(InputError) as error:
             experiment(changes).scenario()
         lines = str(error.value).splitlines()
-        start = f"{tmp_path / 'question.yaml'}: "
+        start = f"{tmp_path / 'experiment.yaml'}: "
         assert all(line.startswith(start) for line in lines)
         return [line.removeprefix(start) for line in lines]
 
@@ -105,7 +105,7 @@ def complaint(tmp_path, experiment):
 @pytest.fixture
 def complaint_about_text(tmp_path):
     def refuse(text: str | bytes) -> str:
-        path = tmp_path / "question.yaml"
+        path = tmp_path / "experiment.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         with pytest.raises(InputError) as error:
             read_experiment(path)
@@ -120,7 +120,7 @@ def complaint_about_text(tmp_path):
 def test_an_experiment_becomes_the_scenario_that_it_describes(experiment):
     read = experiment({"space": {"layout.tensor": [1, 2], "speculation": ["none"]}, "seed": 7})
     scenario = read.scenario()
-    assert scenario.name == "question"
+    assert scenario.name == "experiment"
     assert (scenario.model.name, scenario.system.name, scenario.gpus) == ("gpt-oss-120b", "b200", 8)
     assert scenario.space.engines[0].name == "trtllm"
     assert scenario.space.dimensions["layout.tensor"] == (1, 2)
@@ -128,7 +128,7 @@ def test_an_experiment_becomes_the_scenario_that_it_describes(experiment):
     assert scenario.workload.input_tokens == Lengths(low=819, high=1024)
     assert scenario.workload.output_tokens == Lengths(low=1024, high=1024)
     assert scenario.workload.seed == 7
-    assert scenario.sla.promises == (Promise(metric="ttft", statistic="p99", limit_s=1.0),)
+    assert scenario.sla.slos == (Slo(metric="ttft", statistic="p99", limit_s=1.0),)
     assert scenario.objective == "usd_per_million_output_tokens"
 
 
@@ -143,10 +143,10 @@ def test_what_is_left_out_has_a_default(experiment):
     assert (read.workload.requests, read.workload.shared_prefix_tokens) == (400, 0)
 
 
-def test_several_promises_on_any_percentile_are_all_kept(experiment):
+def test_several_slos_on_any_percentile_are_all_kept(experiment):
     sla = {"ttft_ms_p99": 1000, "tpot_ms_p50": 20.5, "itl_ms_p99.9": 80, "e2e_ms_mean": 30000}
-    promises = experiment({"sla": sla}).scenario().sla.promises
-    assert {promise.key: promise.limit_s * 1000 for promise in promises} == pytest.approx(sla)
+    slos = experiment({"sla": sla}).scenario().sla.slos
+    assert {slo.key: slo.limit_s * 1000 for slo in slos} == pytest.approx(sla)
 
 
 def test_the_list_price_of_a_date_comes_from_the_table(experiment):
@@ -222,8 +222,8 @@ def test_a_trace_is_found_beside_the_experiment_that_names_it(experiment, tmp_pa
         ({"system": "b20"}, "system", "unknown system 'b20'; valid: b200, "),
         ({"engines": ["trtlm"]}, "engines[0]", "unknown engine 'trtlm'; valid: trtllm, "),
         ({"engines": ["vllm@0.26.0"]}, "engines[0]", "unknown vllm version '0.26.0'; valid: 0.24.0, 0.27.0"),
-        ({"sla": {"ttft_ms_p98": 1}}, "sla.ttft_ms_p98", "unknown promise 'ttft_ms_p98'; valid: ttft_ms_p9"),
-        ({"sla": {"ttft_s_p99": 1}}, "sla.ttft_s_p99", "unknown promise 'ttft_s_p99'; valid: ttft_ms_p99, "),
+        ({"sla": {"ttft_ms_p98": 1}}, "sla.ttft_ms_p98", "unknown SLO 'ttft_ms_p98'; valid: ttft_ms_p9"),
+        ({"sla": {"ttft_s_p99": 1}}, "sla.ttft_s_p99", "unknown SLO 'ttft_s_p99'; valid: ttft_ms_p99, "),
         ({"workload/arrivals": "poison"}, "workload.arrivals", "valid: poisson, "),
         ({"workload/acceptance": {"mpt": [1.5]}}, "workload.acceptance.mpt", "valid: mtp, "),
         ({"price/list": "hyper"}, "price.list", "unknown price list 'hyper'; valid: hyperscaler, "),
@@ -476,7 +476,7 @@ VALUES = st.recursive(
 )
 PATHS = st.sampled_from(
     [
-        *QUESTION,
+        *EXPERIMENT,
         "workload/arrivals",
         "workload/input_tokens",
         "workload/output_tokens",
@@ -509,14 +509,14 @@ def only_input_errors(path: Path, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("fuzz") / "question.yaml"
+    return tmp_path_factory.mktemp("fuzz") / "experiment.yaml"
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(path=PATHS, key=KEYS, value=VALUES)
 def test_no_value_in_any_place_raises_anything_but_an_input_error(scratch, path, key, value):
     only_input_errors(scratch, as_yaml(changed({path: value})))
-    only_input_errors(scratch, as_yaml(QUESTION | {key: value, path.split("/")[0]: {key: value}}))
+    only_input_errors(scratch, as_yaml(EXPERIMENT | {key: value, path.split("/")[0]: {key: value}}))
 
 
 @settings(max_examples=150, deadline=None)
@@ -538,7 +538,7 @@ def test_no_yaml_tag_raises_anything_but_an_input_error(scratch, tag, value):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_experiment_is_a_question_that_can_be_asked(path):
+def test_a_shipped_experiment_is_a_experiment_that_can_be_asked(path):
     experiment = read_experiment(path)
     scenario = experiment.scenario()
     assert scenario.name == path.stem
@@ -566,11 +566,11 @@ def test_the_promised_experiments_ship():
     }
 
 
-@pytest.mark.parametrize(("scenario", "promise"), [("server", (2000, 80)), ("interactive", (1500, 15))])
+@pytest.mark.parametrize(("scenario", "slo"), [("server", (2000, 80)), ("interactive", (1500, 15))])
 @pytest.mark.parametrize("system", ["gb200-nvl72", "gb300-nvl72"])
-def test_the_mlperf_experiments_have_mlperfs_limits_and_mean_lengths(system, scenario, promise):
+def test_the_mlperf_experiments_have_mlperfs_limits_and_mean_lengths(system, scenario, slo):
     asked = read_experiment(find_experiment(f"deepseek-r1-{system}-mlperf-{scenario}")).scenario()
-    assert tuple(round(limit.limit_s * 1000) for limit in asked.sla.promises) == promise
+    assert tuple(round(limit.limit_s * 1000) for limit in asked.sla.slos) == slo
     assert asked.workload.shape == "poisson"
     assert (asked.workload.input_tokens.mean, asked.workload.output_tokens.mean) == (804, 3750)
 
@@ -695,10 +695,10 @@ def test_no_setting_raises_anything_but_an_input_error(knob, text):
             continue
 
 
-def test_a_confidence_stands_beside_the_promises(experiment):
+def test_a_confidence_stands_beside_the_slos(experiment):
     sla = experiment({"sla/confidence": 0.9}).scenario().sla
     assert sla.confidence == 0.9
-    assert [promise.key for promise in sla.promises] == ["ttft_ms_p99"]
+    assert [slo.key for slo in sla.slos] == ["ttft_ms_p99"]
 
 
 @pytest.mark.parametrize("value", [0.3, 1])
@@ -706,7 +706,7 @@ def test_a_confidence_is_a_probability_above_one_half(complaint, value):
     assert complaint({"sla/confidence": value}) == [f"sla: `0.5 <= confidence < 1` must hold, but got {value:g}"]
 
 
-def test_a_confidence_alone_promises_nothing(complaint):
+def test_a_confidence_alone_slos_nothing(complaint):
     assert complaint({"sla": {"confidence": 0.9}}) == [
-        "sla: confidence needs a promise beside it, such as ttft_ms_p99: 1000"
+        "sla: confidence needs an SLO beside it, such as ttft_ms_p99: 1000"
     ]

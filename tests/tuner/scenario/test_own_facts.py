@@ -53,7 +53,7 @@ cpu:
   network_latency_s: 1.0e-4
   source: made up
 """
-QUESTION = """\
+EXPERIMENT = """\
 model: model.yaml
 system: own/system.yml
 gpus: 1
@@ -82,8 +82,8 @@ def path(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "model.yaml").write_text(MODEL)
     (tmp_path / "own" / "system.yml").write_text(SYSTEM)
-    (tmp_path / "question.yaml").write_text(QUESTION)
-    return tmp_path / "question.yaml"
+    (tmp_path / "experiment.yaml").write_text(EXPERIMENT)
+    return tmp_path / "experiment.yaml"
 
 
 def told(path):
@@ -146,13 +146,13 @@ def test_a_release_without_kernel_data_can_only_be_served(path):
     assert read_experiment(path).engines == ["vllm@0.32.0"]
     with pytest.raises(InputError, match=r"engines\[0\]: unknown vllm version '0.32.0'; valid: 0.2"):
         read_experiment(path, runner="simulated")
-    path.write_text(QUESTION.replace("vllm@0.32.0", "vllm@newest"))
+    path.write_text(EXPERIMENT.replace("vllm@0.32.0", "vllm@newest"))
     with pytest.raises(InputError, match="unknown vllm version 'newest'"):
         read_experiment(path)
 
 
 def test_a_misspelt_key_of_serve_is_named(path):
-    path.write_text(QUESTION.replace("  start_min: 2", "  start_mins: 2"))
+    path.write_text(EXPERIMENT.replace("  start_min: 2", "  start_mins: 2"))
     with pytest.raises(InputError, match=r"serve.start_mins: unknown key 'start_mins'; valid: start_min,"):
         read_experiment(path)
 
@@ -170,18 +170,18 @@ def test_serve_says_what_is_installed_and_how_long_it_may_take(path):
 
 
 def test_a_session_serves_without_predictions_where_there_are_no_kernel_times(path):
-    session = Session(question=read_experiment(path))
+    session = Session(experiment=read_experiment(path))
     assert isinstance(session.prior, Uninformed)
     assert isinstance(session.runner, Served)
     assert json.dumps(session.asked)
 
 
-def test_another_fact_in_an_own_file_is_another_question_and_other_logs_are_not(path):
-    name = Session(question=read_experiment(path)).study_name
-    path.write_text(QUESTION.replace("logs: kept", "logs: elsewhere"))
-    assert Session(question=read_experiment(path)).study_name == name
+def test_another_fact_in_an_own_file_is_another_experiment_and_other_logs_are_not(path):
+    name = Session(experiment=read_experiment(path)).study_name
+    path.write_text(EXPERIMENT.replace("logs: kept", "logs: elsewhere"))
+    assert Session(experiment=read_experiment(path)).study_name == name
     (path.parent / "model.yaml").write_text(MODEL.replace("made up", "measured"))
-    assert Session(question=read_experiment(path)).study_name != name
+    assert Session(experiment=read_experiment(path)).study_name != name
 
 
 def test_the_command_shown_is_the_one_that_was_measured(path):
@@ -194,7 +194,7 @@ def test_the_command_shown_is_the_one_that_was_measured(path):
 
 
 def test_settings_are_changed_from_the_untuned_engine_without_serving_it(path):
-    session = Session(question=read_experiment(path))
+    session = Session(experiment=read_experiment(path))
     config = session.changed(["batching.max_sequences=8", "variant=whole"])
     assert (config.batching.max_sequences, config.variant) == (8, "whole")
 
@@ -233,5 +233,5 @@ def test_what_the_engine_said_of_itself_is_kept_and_tracked(path):
 
 
 def test_names_of_what_ships_still_work(path):
-    path.write_text(QUESTION.replace("own/system.yml", "b200"))
+    path.write_text(EXPERIMENT.replace("own/system.yml", "b200"))
     assert read_experiment(path).scenario().system == find_system("b200")

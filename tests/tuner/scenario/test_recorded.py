@@ -1,4 +1,4 @@
-"""Searching what was recorded: the question, the prior over its rows, and what a search over them comes to."""
+"""Searching what was recorded: the experiment, the prior over its rows, and what a search over them comes to."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from tuner.evidence.replay import cases
 from tuner.scenario.experiment import find_experiment, read_experiment
 from tuner.scenario.recorded import (
     RecordedPrior,
+    experiment_text,
     judged_on_means,
-    question_text,
     recorded_cases,
     recorded_rows,
-    write_questions,
+    write_experiments,
 )
-from tuner.scenario.sla import Sla, read_promise
+from tuner.scenario.sla import Sla, read_slo
 from tuner.search.sampler import RECORD
 from tuner.search.trial import trial_from_json
 
@@ -30,24 +30,24 @@ GPT_OSS = "gpt-oss-120b-b200-1024-1024"
 
 @pytest.fixture(scope="module")
 def session():
-    return Session(question=read_experiment(find_experiment(f"recorded/{GPT_OSS}")))
+    return Session(experiment=read_experiment(find_experiment(f"recorded/{GPT_OSS}")))
 
 
 def asked(folder, **changes):
-    """The question of gpt-oss-120b on B200, some of its lines changed."""
-    lines = question_text(recorded_cases()[GPT_OSS]).splitlines()
+    """The experiment of gpt-oss-120b on B200, some of its lines changed."""
+    lines = experiment_text(recorded_cases()[GPT_OSS]).splitlines()
     for key, value in changes.items():
         lines = [line for line in lines if not line.startswith(f"{key}:")]
         lines.append(f"{key}: {value}")
-    path = folder / "question.yaml"
+    path = folder / "experiment.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return read_experiment(path)
 
 
-# The question
+# The experiment
 
 
-def test_every_scenario_with_eight_configurations_has_a_question_that_holds_all_of_them():
+def test_every_scenario_with_eight_configurations_has_a_experiment_that_holds_all_of_them():
     assert len(recorded_cases()) == 31
     for name, case in recorded_cases().items():
         scenario = read_experiment(find_experiment(f"recorded/{name}")).scenario()
@@ -55,38 +55,38 @@ def test_every_scenario_with_eight_configurations_has_a_question_that_holds_all_
         assert {served(config) for config in scenario.space.configs.values()} == set(case.configs)
 
 
-def test_the_cases_of_benchmarks_are_among_the_questions():
+def test_the_cases_of_benchmarks_are_among_the_experiments():
     assert {case.name for case in cases()} < set(recorded_cases())
 
 
-def test_a_file_with_the_same_question_is_answered_from_the_same_rows(tmp_path, session):
-    assert set(Session(question=asked(tmp_path)).recorded) == set(session.recorded)
+def test_a_file_with_the_same_experiment_is_answered_from_the_same_rows(tmp_path, session):
+    assert set(Session(experiment=asked(tmp_path)).recorded) == set(session.recorded)
 
 
 def test_a_shipped_experiment_can_be_put_to_the_recordings():
-    question = read_experiment(find_experiment("gpt-oss-120b-b200-chat"), runner="recorded")
-    found = Session(question=question).recorded
+    experiment = read_experiment(find_experiment("gpt-oss-120b-b200-chat"), runner="recorded")
+    found = Session(experiment=experiment).recorded
     assert found
     assert {row.config.engine.name for row in found} == {"trtllm"}
 
 
-def test_a_length_that_is_one_token_off_is_the_same_question():
+def test_a_length_that_is_one_token_off_is_the_same_experiment():
     near = Workload(input_tokens=Lengths(low=820, high=1024), output_tokens=KILO)
     assert recorded_rows("gpt-oss-120b", "b200", near)
 
 
-def test_questions_are_written_once_and_a_changed_file_is_left_alone(tmp_path):
-    assert write_questions(tmp_path / "new") == 31
+def test_experiments_are_written_once_and_a_changed_file_is_left_alone(tmp_path):
+    assert write_experiments(tmp_path / "new") == 31
     mine = tmp_path / "new" / f"{GPT_OSS}.yaml"
     mine.write_text("mine", encoding="utf-8")
-    assert write_questions(tmp_path / "new") == 0
+    assert write_experiments(tmp_path / "new") == 0
     assert mine.read_text(encoding="utf-8") == "mine"
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be written to"):
-        write_questions(tmp_path / "file")
+        write_experiments(tmp_path / "file")
 
 
 # Bad input
@@ -139,9 +139,9 @@ def test_what_was_not_recorded_cannot_be_asked_for(tmp_path, changes, message):
 
 
 def test_fewer_gpus_than_any_deployment_has_are_refused():
-    question = read_experiment(find_experiment("recorded/deepseek-r1-gb200-nvl72-1024-1024"))
+    experiment = read_experiment(find_experiment("recorded/deepseek-r1-gb200-nvl72-1024-1024"))
     with pytest.raises(InputError, match=r"`gpus >= 8` .* must hold, but got 4"):
-        question.model_copy(update={"gpus": 4}).scenario()
+        experiment.model_copy(update={"gpus": 4}).scenario()
 
 
 def test_a_recorded_scenario_is_found_by_its_bare_name_and_as_a_file_name_too():
@@ -164,10 +164,8 @@ def test_a_file_that_is_not_there_is_told_even_in_a_folder_of_that_name():
 # Percentiles
 
 
-def test_promises_that_rows_cannot_tell_are_named():
-    sla = Sla(
-        promises=(read_promise("ttft_ms_p99", 1000), read_promise("tpot_ms_mean", 20), read_promise("itl_ms_mean", 9))
-    )
+def test_slos_that_rows_cannot_tell_are_named():
+    sla = Sla(slos=(read_slo("ttft_ms_p99", 1000), read_slo("tpot_ms_mean", 20), read_slo("itl_ms_mean", 9)))
     assert judged_on_means(sla) == ("ttft_ms_p99", "itl_ms_mean")
 
 
@@ -223,11 +221,11 @@ def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(ses
 
 def replay(session, **budget):
     """Trials and study of a search over a session's rows."""
-    from tuner.search.sampler import BeliefSampler
+    from tuner.search.sampler import Surrogatesampler
     from tuner.search.search import Budget, Search
     from tuner.tracking.record import Untracked
 
-    sampler = BeliefSampler(session.prior, session.prior.rank(), seed=0)
+    sampler = Surrogatesampler(session.prior, session.prior.rank(), seed=0)
     study = optuna.create_study(sampler=sampler)
     search = Search(
         prior=session.prior,
@@ -281,6 +279,6 @@ def test_a_budget_of_gpu_hours_holds_for_replayed_runs(session):
     assert len(search.trials()) == 1
 
 
-def test_another_question_of_the_same_rows_is_another_study(tmp_path, session):
-    other = Session(question=asked(tmp_path, sla="{ttft_ms_mean: 500}"))
+def test_another_experiment_of_the_same_rows_is_another_study(tmp_path, session):
+    other = Session(experiment=asked(tmp_path, sla="{ttft_ms_mean: 500}"))
     assert other.study_name.rpartition("-")[2] != session.study_name.rpartition("-")[2]

@@ -1,4 +1,4 @@
-"""The search for the highest load that keeps the SLA, on servers whose capacity is known."""
+"""The search for the highest load that meets the SLA, on servers whose capacity is known."""
 
 import math
 from dataclasses import replace
@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from runners.measurement import Measurement, Percentiles
 from runners.workload.workload import Lengths, LoadedWorkload, Workload
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import MOST_LEVELS, PRECISION, Capacity, LoadRange, find_capacity
 
 LIMIT = 0.5
-SLA = Sla(promises=(Promise(metric="ttft", statistic="p99", limit_s=LIMIT),))
+SLA = Sla(slos=(Slo(metric="ttft", statistic="p99", limit_s=LIMIT),))
 CLOSED = Workload(input_tokens=Lengths(low=1, high=1), output_tokens=Lengths(low=1, high=1))
 OPEN = Workload(shape="poisson", input_tokens=Lengths(low=1, high=1), output_tokens=Lengths(low=1, high=1))
 
@@ -121,10 +121,10 @@ def test_a_server_that_takes_every_load_gets_the_highest():
     assert found.exact
 
 
-def test_where_no_load_keeps_the_sla_the_nearest_is_chosen():
+def test_where_no_load_meets_the_sla_the_nearest_is_chosen():
     found = search(FakeServer(0.001), LoadRange(lowest=1, highest=50, guess=10))
     assert chosen_load(found) == 1
-    assert not any(SLA.kept_by(level) for level in found.levels)
+    assert not any(SLA.met_by(level) for level in found.levels)
     assert found.exact
 
 
@@ -135,9 +135,9 @@ def test_a_single_possible_load_is_measured_once():
 
 
 @given(**REAL)
-def test_the_level_that_counts_is_the_best_that_keeps_the_sla(capacity, off):
+def test_the_level_that_counts_is_the_best_that_meets_the_sla(capacity, off):
     found = search(FakeServer(capacity), between(capacity, capacity * off))
-    keeping = [level.output_rate for level in found.levels if SLA.kept_by(level)]
+    keeping = [level.output_rate for level in found.levels if SLA.met_by(level)]
     if keeping:
         assert found.levels[found.chosen].output_rate == max(keeping)
 
@@ -147,7 +147,7 @@ def test_a_looser_sla_never_has_less_capacity(capacity, tight, looser):
     """Feasibility is monotone in the SLA; the search adds no more than its own precision."""
 
     def capacity_at(limit: float) -> Capacity:
-        sla = Sla(promises=(Promise(metric="ttft", statistic="mean", limit_s=limit),))
+        sla = Sla(slos=(Slo(metric="ttft", statistic="mean", limit_s=limit),))
         true = capacity * limit / LIMIT
         return search(FakeServer(capacity), LoadRange(lowest=1e-6, highest=1e9, guess=true * 1.1), sla)
 
@@ -157,7 +157,7 @@ def test_a_looser_sla_never_has_less_capacity(capacity, tight, looser):
     assert chosen_load(loose) >= chosen_load(strict) / PRECISION * (1 - 1e-9)
 
 
-def test_a_server_that_does_not_keep_up_does_not_keep_the_sla():
+def test_a_server_that_does_not_keep_up_does_not_meet_the_sla():
     class Overloaded(FakeServer):
         def __call__(self, loaded: LoadedWorkload) -> Measurement:
             return replace(super().__call__(loaded), backlog_growth=100 if loaded.load > 20 else 0)
@@ -174,7 +174,7 @@ def test_a_hopeless_server_is_not_measured_exactly():
     found = search(server, between(100, 130), hopeless=lambda _: True)
     assert not found.exact
     assert len(found.levels) < len(search(FakeServer(100), between(100, 130)).levels)
-    assert SLA.kept_by(found.levels[found.chosen])
+    assert SLA.met_by(found.levels[found.chosen])
 
 
 def test_a_server_with_hope_is_measured_exactly():
@@ -182,9 +182,9 @@ def test_a_server_with_hope_is_measured_exactly():
 
 
 @given(**REAL)
-def test_whoever_gives_up_still_has_a_level_that_keeps_the_sla(capacity, off):
+def test_whoever_gives_up_still_has_a_level_that_meets_the_sla(capacity, off):
     found = search(FakeServer(capacity), between(capacity, capacity * off), hopeless=lambda _: True)
-    assert SLA.kept_by(found.levels[found.chosen])
+    assert SLA.met_by(found.levels[found.chosen])
 
 
 def test_strides_reach_a_capacity_thirty_times_the_guess():
@@ -198,10 +198,10 @@ def test_strides_reach_a_capacity_thirty_times_the_guess():
     capacity=st.floats(0.5, 5000),
     guess=st.floats(1, 5000),
 )
-def test_of_listed_loads_the_highest_that_keeps_the_sla_is_found_and_no_other_is_measured(listed, capacity, guess):
+def test_of_listed_loads_the_highest_that_meets_the_sla_is_found_and_no_other_is_measured(listed, capacity, guess):
     loads = tuple(float(load) for load in sorted(listed))
     server = FakeServer(capacity)
     found = search(server, LoadRange(lowest=loads[0], highest=loads[-1], guess=guess, only=loads), workload=CLOSED)
     assert {level.load for level in found.levels} <= set(loads)
-    kept = [load for load in loads if SLA.kept_by(FakeServer(capacity)(CLOSED.at(load)))]
+    kept = [load for load in loads if SLA.met_by(FakeServer(capacity)(CLOSED.at(load)))]
     assert found.levels[found.chosen].load == (kept[-1] if kept else loads[0])

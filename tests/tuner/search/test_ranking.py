@@ -17,7 +17,7 @@ from search_spaces.models.model import Model, find_model
 from search_spaces.space import PREFILL, full_space
 from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Prior
 
 MODEL, SYSTEM = find_model("gpt-oss-120b"), find_system("b200")
@@ -92,9 +92,9 @@ def prior(
     space = space.restricted(
         {name: kept for name, values in restrictions.items() if (kept := tuple(v for v in values if v in there[name]))}
     )
-    promises = (
-        Promise(metric="ttft", statistic="p99", limit_s=ttft_ms / 1000),
-        Promise(metric="tpot", statistic="p99", limit_s=tpot_ms / 1000),
+    slos = (
+        Slo(metric="ttft", statistic="p99", limit_s=ttft_ms / 1000),
+        Slo(metric="tpot", statistic="p99", limit_s=tpot_ms / 1000),
     )
     scenario = Scenario(
         name="small",
@@ -104,7 +104,7 @@ def prior(
         workload=Workload(
             shape=shape, input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=512, high=512)
         ),
-        sla=Sla(promises=promises),
+        sla=Sla(slos=slos),
         price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000),
         objective=objective,
         space=space,
@@ -137,9 +137,9 @@ def best_by_brute_force(one: Prior) -> Candidate:
 
 
 SCENARIOS = {
-    "a promise with room": {},
-    "a promise that binds": {"tpot_ms": 4},
-    "a promise that nothing keeps": {"tpot_ms": 0.1},
+    "an SLO with room": {},
+    "an SLO that binds": {"tpot_ms": 4},
+    "an SLO that nothing keeps": {"tpot_ms": 0.1},
     "a first token that binds": {"ttft_ms": 14},
     "two GPUs": {"gpus": 2},
     "total tokens": {"objective": "usd_per_million_total_tokens"},
@@ -195,7 +195,7 @@ def test_every_combination_is_a_candidate_or_has_fallen_out(scenario):
     dimensions = one.scenario.space.dimensions
     combinations = [values for name, values in dimensions.items() if not name.startswith(("batching.", PREFILL))]
     assert ranking.combinations == len(list(itertools.product(*combinations)))
-    assert all(count > 0 for count in ranking.fell_out.values())
+    assert all(count > 0 for count in ranking.excluded.values())
 
 
 def test_aggregated_combinations_fall_out_for_the_reason_that_the_laws_give():
@@ -208,7 +208,7 @@ def test_aggregated_combinations_fall_out_for_the_reason_that_the_laws_give():
             one.predict(whole)
         except InfeasibleError as error:
             reasons[error.cause] += 1
-    assert one.rank().fell_out == reasons
+    assert one.rank().excluded == reasons
     assert set(reasons) == {"no kernel data", "divisibility", "engine"}
 
 
@@ -269,7 +269,7 @@ def test_no_other_prefill_workers_are_better_however_many_of_any_kind(tpot_ms, s
         assert candidate.objective <= best.objective * 1.05
 
 
-def test_candidates_that_keep_the_promise_come_before_those_that_do_not():
+def test_candidates_that_meet_the_slo_come_before_those_that_do_not():
     ranking = prior(tpot_ms=1.5).rank()
     kept = [not candidate.excess for candidate in ranking.candidates]
     assert True in kept
@@ -277,7 +277,7 @@ def test_candidates_that_keep_the_promise_come_before_those_that_do_not():
     assert kept == sorted(kept, reverse=True)
 
 
-def test_the_promise_that_binds_is_named():
+def test_the_slo_that_binds_is_named():
     assert {c.binding for c in prior(tpot_ms=0.1).rank().candidates} == {"tpot_ms_p99"}
     assert {c.binding for c in prior(ttft_ms=0.1).rank().candidates} == {"ttft_ms_p99"}
     assert {c.binding for c in prior().rank().candidates} == {""}
@@ -286,7 +286,7 @@ def test_the_promise_that_binds_is_named():
 def test_nothing_is_ranked_where_nothing_can_be_served():
     ranking = prior(silicon=LinearSilicon(missing=(1, 2, 4))).rank()
     assert ranking.candidates == ()
-    assert ranking.combinations == sum(ranking.fell_out.values()) > 0
+    assert ranking.combinations == sum(ranking.excluded.values()) > 0
 
 
 # The frontier

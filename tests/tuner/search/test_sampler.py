@@ -13,9 +13,9 @@ from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware.system import find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import PREFILL, SearchSpace, full_space
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
-from tuner.search.sampler import RECORD, BeliefSampler, best_of
+from tuner.search.sampler import RECORD, Surrogatesampler, best_of
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -41,7 +41,7 @@ AGGREGATED = {name: values[0] for name, values in SPACE.dimensions.items() if no
 DISAGGREGATED = {name: values[0] for name, values in SPACE.dimensions.items()} | {"mode": "disaggregated"}
 
 
-SLA = Sla(promises=(Promise(metric="tpot", statistic="p99", limit_s=0.02),))
+SLA = Sla(slos=(Slo(metric="tpot", statistic="p99", limit_s=0.02),))
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Believes:
         SPACE.config(params)
         objective = self.cost(params)
         if objective is None:
-            raise InfeasibleError("belief", "it cannot be")
+            raise InfeasibleError("surrogate", "it cannot be")
         return Candidate(params=params, objective=objective, excess=0.0)
 
 
@@ -71,10 +71,10 @@ def numbers(params) -> float:
 
 def ranking_of(*params) -> Ranking:
     candidates = (Candidate(params=one, objective=4.0**place, excess=0.0) for place, one in enumerate(params))
-    return Ranking(candidates=tuple(candidates), fell_out={})
+    return Ranking(candidates=tuple(candidates), excluded={})
 
 
-def study_with(sampler: BeliefSampler) -> optuna.Study:
+def study_with(sampler: Surrogatesampler) -> optuna.Study:
     return optuna.create_study(sampler=sampler)
 
 
@@ -98,7 +98,7 @@ def take_turn(study: optuna.Study, value=1.0, *, excess: float = 0.0, record: bo
 
 def test_it_follows_the_ranking_from_the_first():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
-    study = study_with(BeliefSampler(Believes(numbers), ranking_of(*ranked), seed=0))
+    study = study_with(Surrogatesampler(Believes(numbers), ranking_of(*ranked), seed=0))
     assert [take_turn(study) for _ in ranked] == ranked
 
 
@@ -108,13 +108,15 @@ def test_where_predictions_are_exact_the_first_proposal_is_the_best_of_all():
     costs = {4: 3.0, 1: 4.0, 8: 1.0, 2: 2.0}
     candidates = tuple(Candidate(params=one, objective=costs[one["layout.tensor"]], excess=0.0) for one in ranked)
     believes = Believes(lambda params: costs[params["layout.tensor"]])
-    study = study_with(BeliefSampler(believes, Ranking(candidates=candidates, fell_out={}), seed=0))
+    study = study_with(Surrogatesampler(believes, Ranking(candidates=candidates, excluded={}), seed=0))
     tried = [take_turn(study, lambda params: costs[params["layout.tensor"]]) for _ in ranked]
     assert tried[0]["layout.tensor"] == 8
 
 
-def test_a_neighbour_that_promises_more_than_the_whole_ranking_is_proposed():
-    study = study_with(BeliefSampler(Believes(lambda params: 1000 / numbers(params)), ranking_of(AGGREGATED), seed=0))
+def test_a_neighbour_that_slos_more_than_the_whole_ranking_is_proposed():
+    study = study_with(
+        Surrogatesampler(Believes(lambda params: 1000 / numbers(params)), ranking_of(AGGREGATED), seed=0)
+    )
     assert take_turn(study)["batching.max_sequences"] > AGGREGATED["batching.max_sequences"]
 
 
@@ -128,7 +130,7 @@ def test_what_one_measurement_shows_of_its_kind_is_believed_of_its_kind():
         return 1.0 if params["precision.kv_cache"] == "fp8" else 1.05
 
     candidates = tuple(Candidate(params=one, objective=predicted(one), excess=0.0) for one in kinds)
-    study = study_with(BeliefSampler(Believes(predicted), Ranking(candidates=candidates, fell_out={}), seed=0))
+    study = study_with(Surrogatesampler(Believes(predicted), Ranking(candidates=candidates, excluded={}), seed=0))
     assert take_turn(study, 3.0)["precision.kv_cache"] == "fp8"
     assert take_turn(study, 1.0)["precision.kv_cache"] == "bf16"
 
@@ -139,14 +141,14 @@ def test_a_configuration_predicted_to_miss_the_sla_comes_after_one_that_keeps_it
         Candidate(params=misses, objective=0.5, excess=2.0, binding="tpot_ms_p99"),
         Candidate(params=keeps, objective=1.0, excess=0.0),
     )
-    sampler = BeliefSampler(Believes(lambda _params: None), Ranking(candidates=candidates, fell_out={}), seed=0)
+    sampler = Surrogatesampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     assert sampler.propose([]) == keeps
 
 
 def test_without_predictions_the_first_proposal_is_the_first_of_the_ranking():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
     candidates = tuple(Candidate(params=one, objective=None) for one in ranked)
-    sampler = BeliefSampler(Believes(lambda _params: None), Ranking(candidates=candidates, fell_out={}), seed=0)
+    sampler = Surrogatesampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     assert sampler.propose([]) == ranked[0]
 
 
@@ -166,14 +168,14 @@ def test_without_predictions_it_finds_the_best_in_fewer_turns_than_there_are_con
     random.Random(1).shuffle(choices)
     candidates = tuple(Candidate(params=one, objective=None) for one in choices)
     study = study_with(
-        BeliefSampler(Believes(lambda _params: None), Ranking(candidates=candidates, fell_out={}), seed=0)
+        Surrogatesampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     )
     tried = [take_turn(study, cost) for _ in range(12)]
     assert min(map(cost, tried)) == min(map(cost, choices))
 
 
 def test_a_neighbour_that_cannot_be_is_not_proposed():
-    sampler = BeliefSampler(Believes(lambda _params: None), ranking_of(AGGREGATED), seed=0)
+    sampler = Surrogatesampler(Believes(lambda _params: None), ranking_of(AGGREGATED), seed=0)
     study = study_with(sampler)
     take_turn(study)
     assert sampler.propose(study.trials) is None
@@ -186,7 +188,7 @@ def test_nothing_is_proposed_twice(seed, disaggregated_first):
         return random.Random(f"{seed} {sorted(params.items())}").random() + 0.01
 
     first = DISAGGREGATED if disaggregated_first else AGGREGATED
-    sampler = BeliefSampler(Believes(cost), ranking_of(first, AGGREGATED), seed=seed)
+    sampler = Surrogatesampler(Believes(cost), ranking_of(first, AGGREGATED), seed=seed)
     study = study_with(sampler)
     tried = []
     while sampler.propose(study.get_trials(deepcopy=False)) is not None and len(tried) < 60:
@@ -195,7 +197,7 @@ def test_nothing_is_proposed_twice(seed, disaggregated_first):
 
 
 def test_other_batch_limits_and_prefill_workers_follow_when_ranking_and_neighbours_are_used_up():
-    study = study_with(BeliefSampler(Believes(numbers), ranking_of(AGGREGATED), seed=0))
+    study = study_with(Surrogatesampler(Believes(numbers), ranking_of(AGGREGATED), seed=0))
     while study.sampler.propose(study.get_trials(deepcopy=False)) is not None:
         take_turn(study, lambda params: 1.0 if params == AGGREGATED else 2.0)
     tried = [trial.params for trial in study.trials]
@@ -209,8 +211,8 @@ def test_a_sampler_rebuilt_from_the_study_proposes_the_same(seed, turns):
     def cost(params) -> float:
         return random.Random(f"{seed} {sorted(params.items())}").random() + 0.01
 
-    def sampler() -> BeliefSampler:
-        return BeliefSampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=0)
+    def sampler() -> Surrogatesampler:
+        return Surrogatesampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=0)
 
     study = study_with(sampler())
     for _ in range(turns):
@@ -219,15 +221,15 @@ def test_a_sampler_rebuilt_from_the_study_proposes_the_same(seed, turns):
     assert study.sampler.propose(trials) == sampler().propose(trials)
 
 
-def test_a_ranking_of_another_question_is_refused():
+def test_a_ranking_of_another_experiment_is_refused():
     other = AGGREGATED | {"layout.tensor": 64}
-    with pytest.raises(InputError, match=r"another question: it ranks layout\.tensor=64; valid here: 1, 2"):
-        BeliefSampler(Believes(numbers), ranking_of(other), seed=0)
+    with pytest.raises(InputError, match=r"another experiment: it ranks layout\.tensor=64; valid here: 1, 2"):
+        Surrogatesampler(Believes(numbers), ranking_of(other), seed=0)
 
 
 def test_what_was_interrupted_is_proposed_again():
     ranked = [AGGREGATED, AGGREGATED | {"layout.tensor": 2}]
-    study = study_with(BeliefSampler(Believes(numbers), ranking_of(*ranked), seed=0))
+    study = study_with(Surrogatesampler(Believes(numbers), ranking_of(*ranked), seed=0))
     assert take_turn(study, record=False) == ranked[0]
     assert take_turn(study) == ranked[0]
     assert take_turn(study) == ranked[1]
@@ -235,7 +237,7 @@ def test_what_was_interrupted_is_proposed_again():
 
 def test_two_searches_of_the_same_seed_propose_the_same():
     def run():
-        study = study_with(BeliefSampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=3))
+        study = study_with(Surrogatesampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=3))
         return [take_turn(study, numbers) for _ in range(12)]
 
     assert run() == run()
@@ -253,7 +255,7 @@ def test_two_searches_of_the_same_seed_propose_the_same():
         (((1.0, 0.2), (2.0, 0.2)), 0),
     ],
 )
-def test_the_best_keeps_every_promise_and_is_the_cheapest_of_those(trials, best):
+def test_the_best_meets_every_slo_and_is_the_cheapest_of_those(trials, best):
     study = optuna.create_study()
     for value, *excess in trials:
         trial = study.ask()

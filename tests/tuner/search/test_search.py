@@ -20,10 +20,10 @@ from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import PREFILL, full_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import LoadRange
 from tuner.search.ranking import Candidate, Ranking, Uninformed
-from tuner.search.sampler import RECORD, BeliefSampler
+from tuner.search.sampler import RECORD, Surrogatesampler
 from tuner.search.search import (
     Budget,
     Search,
@@ -61,7 +61,7 @@ SCENARIO = Scenario(
     system=SYSTEM,
     gpus=8,
     workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=100, high=100)),
-    sla=Sla(promises=(Promise(metric="tpot", statistic="p99", limit_s=0.02),)),
+    sla=Sla(slos=(Slo(metric="tpot", statistic="p99", limit_s=0.02),)),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000),
     objective="usd_per_million_output_tokens",
     space=SPACE,
@@ -87,7 +87,7 @@ def usual_capacity(config: ServingConfig) -> float:
 class Landscape:
     """A runner whose servers reach 20 ms of TPOT at `capacity` requests in flight, and give each 50 tokens/s.
 
-    `capacity` may raise instead, and returns 0 for servers that never keep the promise.
+    `capacity` may raise instead, and returns 0 for servers that never meet the SLO.
     """
 
     def __init__(self, capacity=usual_capacity) -> None:
@@ -131,7 +131,7 @@ class LimitedScenario(Scenario):
             raise InfeasibleError("memory", "it needs 300 GiB, 180 are there")
 
 
-class Beliefs:
+class Surrogates:
     """A prior that believes in `capacity`, of a scenario in which all is possible but what is in `impossible`."""
 
     def __init__(self, capacity=usual_capacity, *, impossible=()) -> None:
@@ -145,7 +145,7 @@ class Beliefs:
 
     def rank(self) -> Ranking:
         candidates = sorted((self.predict(params) for params, _ in EVERY), key=lambda one: one.rank)
-        return Ranking(candidates=tuple(candidates), fell_out={})
+        return Ranking(candidates=tuple(candidates), excluded={})
 
     def load_range(self, config) -> LoadRange:
         return LoadRange(lowest=1, highest=10_000, guess=self.capacity(config), unit=1)
@@ -165,13 +165,13 @@ class Log:
         self.told.append((done, best))
 
 
-def search_in(study: optuna.Study, runner=None, *, beliefs=None, ranking=None, trials=20, **parts) -> Search:
-    beliefs = beliefs or Beliefs()
-    sampler = BeliefSampler(beliefs, ranking or beliefs.rank(), seed=0)
+def search_in(study: optuna.Study, runner=None, *, surrogates=None, ranking=None, trials=20, **parts) -> Search:
+    surrogates = surrogates or Surrogates()
+    sampler = Surrogatesampler(surrogates, ranking or surrogates.rank(), seed=0)
     study.sampler = sampler
     log = parts.pop("log", Log())
     return Search(
-        prior=beliefs,  # type: ignore[arg-type]
+        prior=surrogates,  # type: ignore[arg-type]
         runner=runner or Landscape(),
         study=study,
         sampler=sampler,
@@ -212,7 +212,7 @@ def test_a_trial_that_misses_the_sla_is_complete_and_infeasible_for_optuna(study
 
 def test_an_infeasible_trial_is_pruned_with_its_reason_and_never_served(study):
     runner = Landscape()
-    search_in(study, runner, beliefs=Beliefs(impossible=[config for _, config in EVERY]), trials=2).run()
+    search_in(study, runner, surrogates=Surrogates(impossible=[config for _, config in EVERY]), trials=2).run()
     assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 2
     assert runner.served == []
     trial = finished_trials(study)[0]
@@ -272,7 +272,7 @@ def test_a_search_goes_on_after_infeasible_and_failed_trials(study):
 
     impossible = [config for _, config in EVERY if config.layout.tensor == 1]
     log = Log()
-    search = search_in(study, Landscape(sometimes), beliefs=Beliefs(impossible=impossible), trials=40, log=log)
+    search = search_in(study, Landscape(sometimes), surrogates=Surrogates(impossible=impossible), trials=40, log=log)
     search.run()
     assert {trial.ending for trial in search.trials()} == {"infeasible", "failed", "measured"}
     assert log.logged == list(range(40))
@@ -289,7 +289,7 @@ def test_no_more_trials_than_the_budget(study):
 
 
 def test_infeasible_trials_count_in_the_budget(study):
-    search_in(study, beliefs=Beliefs(impossible=[config for _, config in EVERY]), trials=5).run()
+    search_in(study, surrogates=Surrogates(impossible=[config for _, config in EVERY]), trials=5).run()
     assert len(study.trials) == 5
 
 
@@ -306,8 +306,8 @@ def test_no_configuration_is_tried_twice(study):
 
 
 def test_a_small_space_ends_when_all_was_tried(study):
-    best_batching_only = [one for one in Beliefs().rank().candidates if one.params["batching.max_sequences"] == 256]
-    ranking = Ranking(candidates=tuple(best_batching_only), fell_out={})
+    best_batching_only = [one for one in Surrogates().rank().candidates if one.params["batching.max_sequences"] == 256]
+    ranking = Ranking(candidates=tuple(best_batching_only), excluded={})
     search = search_in(study, ranking=ranking, trials=1000)
     search.run()
     assert {trial.config for trial in search.trials()} == {config for _, config in EVERY}
@@ -450,7 +450,7 @@ def misled(config: ServingConfig) -> float:
 
 
 def test_a_misled_ranking_is_put_right_by_what_was_measured(study):
-    search = search_in(study, beliefs=Beliefs(misled), trials=28)
+    search = search_in(study, surrogates=Surrogates(misled), trials=28)
     search.run()
     assert best_trial(SCENARIO, search.trials()).config == best_config()
 
@@ -460,12 +460,12 @@ def test_a_misled_ranking_is_put_right_by_what_was_measured(study):
 def test_stopping_early_at_a_hopeless_server_never_hides_a_better_one(capacities):
     configs = [config for _, config in EVERY[: len(capacities)]]
     runner = Landscape(dict(zip(configs, capacities, strict=True)).__getitem__)
-    beliefs = Beliefs()
+    surrogates = Surrogates()
     to_beat = float("inf")
     for config in configs:
-        trial = measure_capacity(config, beliefs, runner, number=0, to_beat=to_beat)  # type: ignore[arg-type]
+        trial = measure_capacity(config, surrogates, runner, number=0, to_beat=to_beat)  # type: ignore[arg-type]
         to_beat = min(to_beat, objective(SCENARIO, trial))
-    patiently = [measure_capacity(config, beliefs, runner, number=0) for config in configs]  # type: ignore[arg-type]
+    patiently = [measure_capacity(config, surrogates, runner, number=0) for config in configs]  # type: ignore[arg-type]
     assert to_beat == min(objective(SCENARIO, trial) for trial in patiently)
 
 
@@ -494,16 +494,16 @@ def test_a_cost_that_falls_while_the_load_falls_too_hides_nothing(study):
 
                 yield slower
 
-    beliefs = Beliefs(lambda config: 0.6 * usual_capacity(config))
-    worst_first = Ranking(candidates=beliefs.rank().candidates[::-1], fell_out={})
-    search = search_in(study, Thrashes(), beliefs=beliefs, ranking=worst_first, trials=1000)
+    surrogates = Surrogates(lambda config: 0.6 * usual_capacity(config))
+    worst_first = Ranking(candidates=surrogates.rank().candidates[::-1], excluded={})
+    search = search_in(study, Thrashes(), surrogates=surrogates, ranking=worst_first, trials=1000)
     search.run()
     best = best_trial(SCENARIO, search.trials())
     assert best.config == best_config()
     assert best.measurement.load >= usual_capacity(best.config) / 1.03 - 1
 
 
-def test_the_best_keeps_the_sla_even_where_a_cheaper_one_does_not(study):
+def test_the_best_meets_the_sla_even_where_a_cheaper_one_does_not(study):
     def some_never_keep_it(config):
         return 0 if config.precision.kv_cache == "fp8" else usual_capacity(config)
 
@@ -511,7 +511,7 @@ def test_the_best_keeps_the_sla_even_where_a_cheaper_one_does_not(study):
     search.run()
     best = best_trial(SCENARIO, search.trials())
     assert best.config.precision.kv_cache == "bf16"
-    assert SCENARIO.sla.kept_by(best.measurement)
+    assert SCENARIO.sla.met_by(best.measurement)
 
 
 def trial_of(number: int, load: float, *, tpot_s: float, **changes) -> Trial:
@@ -532,7 +532,7 @@ def test_nothing_is_best_where_nothing_was_measured():
     assert best_trial(SCENARIO, [Trial(number=0, ending="failed", cause="died")]) is None
 
 
-def test_a_server_that_does_not_keep_up_with_its_arrivals_does_not_keep_the_sla():
+def test_a_server_that_does_not_keep_up_with_its_arrivals_does_not_meet_the_sla():
     behind = trial_of(0, 80, tpot_s=0.01)
     behind = replace(behind, levels=(replace(behind.levels[0], backlog_growth=500),))
     slow = trial_of(1, 10, tpot_s=0.01)
@@ -623,7 +623,7 @@ def test_without_predictions_a_search_still_finds_the_best_of_a_small_space(stud
     uninformed = Uninformed(SCENARIO)
     ranking = uninformed.rank()
     assert all(candidate.objective is None for candidate in ranking.candidates)
-    search_in(study, beliefs=uninformed, ranking=ranking, trials=60).run()
+    search_in(study, surrogates=uninformed, ranking=ranking, trials=60).run()
     best = best_trial(SCENARIO, finished_trials(study))
     assert best.config.layout.tensor == best_config().layout.tensor
     assert best.config.batching == best_config().batching

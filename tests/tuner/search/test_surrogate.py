@@ -1,4 +1,4 @@
-"""The belief: what measurements teach, held to the laws of a Gaussian process and to an independent one."""
+"""The surrogate: what measurements teach, held to the laws of a Gaussian process and to an independent one."""
 
 import math
 
@@ -13,12 +13,12 @@ from search_spaces.engines.engine import find_engine
 from tuner.search.surrogate import (
     COST,
     TPOT,
-    Belief,
     Kernel,
     Option,
     Place,
     Places,
     Posterior,
+    Surrogate,
     expected_gain,
     place_of,
     quantiles,
@@ -107,32 +107,32 @@ def test_a_kernel_fitted_to_errors_that_no_batch_limit_explains_forgets_the_batc
 
 
 def test_with_exact_predictions_the_most_is_expected_of_the_predicted_best():
-    belief = Belief([an_option(math.log(cost), a_place(size)) for cost, size in ((3, 1), (1, 2), (2, 4))], ())
-    assert belief.worth(None).argmax() == 1
+    surrogate = Surrogate([an_option(math.log(cost), a_place(size)) for cost, size in ((3, 1), (1, 2), (2, 4))], ())
+    assert surrogate.acquisition(None).argmax() == 1
 
 
 @settings(max_examples=30, deadline=None)
 @given(limit=st.floats(0.01, 10), looser=st.floats(1.001, 10), observed=st.floats(0.01, 10))
 def test_p_kept_grows_with_the_limit(limit, looser, observed):
     def kept(limit: float) -> float:
-        belief = Belief([an_option(0.0, ratios={TTFT: math.log(1 / limit)})], (TTFT,))
-        belief.observe(0, {TTFT: math.log(observed / limit)})
-        return float(belief.outlook().kept[0])
+        surrogate = Surrogate([an_option(0.0, ratios={TTFT: math.log(1 / limit)})], (TTFT,))
+        surrogate.observe(0, {TTFT: math.log(observed / limit)})
+        return float(surrogate.outlook().kept[0])
 
     assert kept(limit) <= kept(limit * looser)
 
 
 def test_what_takes_more_gpu_time_is_worth_a_little_less():
-    belief = Belief([an_option(0.0, gpu_time=100), an_option(0.0, gpu_time=10)], ())
-    assert belief.worth(None).argmax() == 1
+    surrogate = Surrogate([an_option(0.0, gpu_time=100), an_option(0.0, gpu_time=10)], ())
+    assert surrogate.acquisition(None).argmax() == 1
 
 
 def test_errors_larger_than_expected_widen_what_is_believed_of_the_rest():
     def sd(error: float) -> float:
-        belief = Belief([an_option(0.0, a_place(size)) for size in (1, 8)], ())
+        surrogate = Surrogate([an_option(0.0, a_place(size)) for size in (1, 8)], ())
         for _ in range(3):
-            belief.observe(0, {COST: error})
-        return float(belief.outlook().sd[1])
+            surrogate.observe(0, {COST: error})
+        return float(surrogate.outlook().sd[1])
 
     assert sd(2.0) > 2 * sd(0.01)
 
@@ -166,14 +166,14 @@ def test_an_error_is_believed_more_of_the_same_release_than_of_another():
     assert posterior.mean[1] > posterior.mean[2] > 0
 
 
-def test_a_cost_that_follows_from_a_promise_is_expected_as_an_independent_draw_says():
+def test_a_cost_that_follows_from_a_slo_is_expected_as_an_independent_draw_says():
     """One option with normal log TPOT, cost equal to it: E[(best/cost - 1)+] by quadrature, weighed by P kept."""
-    belief = Belief([an_option(0.0, ratios={TTFT: -0.1})], (TTFT,), cost_of=lambda ratios: ratios[TTFT])
-    outlook = belief.outlook()
+    surrogate = Surrogate([an_option(0.0, ratios={TTFT: -0.1})], (TTFT,), cost_of=lambda ratios: ratios[TTFT])
+    outlook = surrogate.outlook()
     values = norm.ppf((np.arange(20001) + 0.5) / 20001) * outlook.sd[0] + outlook.cost[0]
     gain = (np.maximum(np.exp(-values) - 1, 0) * (values <= 0)).mean()
     kept = (values <= 0).mean()
-    assert belief.worth(0.0)[0] == pytest.approx(gain * kept**0.45, rel=0.05)
+    assert surrogate.acquisition(0.0)[0] == pytest.approx(gain * kept**0.45, rel=0.05)
 
 
 def test_quantiles_have_the_moments_of_a_standard_normal():

@@ -19,10 +19,10 @@ from search_spaces.space import full_space
 from tuner.app import Outcome, Where
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
 from tuner.search.trial import Trial
-from tuner.show.terminal import show_answer, show_measurement, show_next, show_question
+from tuner.show.terminal import show_answer, show_experiment, show_measurement, show_next
 from tuner.show.words import how_to_start
 from tuner.study.answer import Answer
 
@@ -35,9 +35,9 @@ SCENARIO = Scenario(
     gpus=8,
     workload=Workload(input_tokens=Lengths(low=819, high=1024), output_tokens=Lengths(low=1024, high=1024)),
     sla=Sla(
-        promises=(
-            Promise(metric="ttft", statistic="p99", limit_s=1.0),
-            Promise(metric="tpot", statistic="p99", limit_s=0.02),
+        slos=(
+            Slo(metric="ttft", statistic="p99", limit_s=1.0),
+            Slo(metric="tpot", statistic="p99", limit_s=0.02),
         )
     ),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand [not by foot]"),
@@ -89,7 +89,7 @@ def answer_of(*trials: Trial, baseline: Trial | None = None, **changes) -> Answe
     candidates = tuple(
         Candidate(params={}, objective=1.0, excess=0.0, binding=binding) for binding in ("", "tpot_ms_p99")
     )
-    ranking = Ranking(candidates=candidates, fell_out={"memory": 1234, "divisibility": 56})
+    ranking = Ranking(candidates=candidates, excluded={"memory": 1234, "divisibility": 56})
     return Answer(scenario=replace(SCENARIO, **changes), trials=trials, ranking=ranking, baseline=baseline)
 
 
@@ -111,15 +111,15 @@ MISSED = measured(2, level(8000, tpot_ms=25, ttft_ms=300), SPLIT)
 BASELINE = measured(0, level(2500), DEFAULT)
 
 
-# The question
+# The experiment
 
 
 @WIDTHS
-def test_the_question_says_model_hardware_load_promise_and_price(width):
-    text = words(shown(show_question, SCENARIO, width=width))
+def test_the_experiment_says_model_hardware_load_slo_and_price(width):
+    text = words(shown(show_experiment, SCENARIO, width=width))
     for part in (
         "gpt-oss-120b on 8 GPUs of HGX/DGX B200, 819 to 1024 input and 1024 output tokens, closed loop",
-        "Promise: TTFT p99 <= 1000 ms, TPOT p99 <= 20 ms",
+        "SLO: TTFT p99 <= 1000 ms, TPOT p99 <= 20 ms",
         "Minimise $/M output tokens at $3.60/GPU-hour (by hand [not by foot])",
     ):
         assert part in text
@@ -127,7 +127,7 @@ def test_the_question_says_model_hardware_load_promise_and_price(width):
 
 def test_energy_that_is_charged_apart_is_named():
     price = replace(SCENARIO.price, usd_per_kwh=0.12)
-    assert "+ $0.12/kWh" in words(shown(show_question, replace(SCENARIO, price=price)))
+    assert "+ $0.12/kWh" in words(shown(show_experiment, replace(SCENARIO, price=price)))
 
 
 # The verdict
@@ -137,7 +137,7 @@ def test_energy_that_is_charged_apart_is_named():
 def test_the_verdict_comes_first(width):
     text = shown(show_answer, answer_of(DEARER, BEST, baseline=BASELINE), width=width)
     first = text.splitlines()[0]
-    assert "Verdict: the promise can be kept" in first
+    assert "Verdict: the SLO can be met" in first
     assert "$2.00 for a million output tokens: TensorRT-LLM 1.3.0rc20, 8 workers of 1 GPU" in words(text)[:200]
     to_paste = how_to_start(SCENARIO.model, BEST.config).splitlines()
     assert max(len(line) for line in text.splitlines() if line not in to_paste) <= width
@@ -165,7 +165,7 @@ def test_everything_an_operator_asks_is_there(width):
         "memory 1,234",
         "divisibility 56",
         "over tpot_ms_p99 (predicted) 1",
-        "kept the SLA 2",
+        "met the SLA 2",
         "over tpot_ms_p99 1",
         "Prediction, not a measurement",
     ):
@@ -175,7 +175,7 @@ def test_everything_an_operator_asks_is_there(width):
 def test_no_word_of_a_verdict_is_lost_on_a_narrow_terminal():
     wide = words(shown(show_answer, answer_of(BEST, baseline=BASELINE), width=140))
     narrow = words(shown(show_answer, answer_of(BEST, baseline=BASELINE), width=80))
-    verdict = wide[: wide.index("Promises")]
+    verdict = wide[: wide.index("SLOs")]
     assert narrow.startswith(verdict)
 
 
@@ -184,28 +184,28 @@ def test_a_cheaper_default_is_admitted_with_what_it_would_save():
     assert "not dearer on the same GPUs (50% cheaper)" in text
 
 
-def test_a_default_that_breaks_the_promise_is_no_saving():
+def test_a_default_that_breaks_the_slo_is_no_saving():
     text = words(shown(show_answer, answer_of(BEST, baseline=measured(0, level(9000, tpot_ms=21), DEFAULT))))
-    assert "The engine's default configuration breaks the promise (tpot_ms_p99)" in text
+    assert "The engine's default configuration breaks the SLO (tpot_ms_p99)" in text
     assert "cheaper than" not in text
 
 
 @WIDTHS
-def test_where_nothing_keeps_the_sla_that_is_said_first_with_what_could_be_kept(width):
+def test_where_nothing_meets_the_sla_that_is_said_first_with_what_could_be_kept(width):
     text = shown(show_answer, answer_of(MISSED, baseline=BASELINE), width=width)
-    assert "Verdict: the promise cannot be kept" in text.splitlines()[0]
-    verdict = words(text)[: words(text).index("Promises")]
+    assert "Verdict: the SLO cannot be kept" in text.splitlines()[0]
+    verdict = words(text)[: words(text).index("SLOs")]
     for part in (
-        "No configuration keeps the promise: TPOT p99 <= 20 ms binds.",
+        "No configuration meets the SLO: TPOT p99 <= 20 ms binds.",
         "Nearest: TensorRT-LLM 1.3.0rc20, 3 workers of 1 GPU for prefill and 5 workers of 1 GPU for decode",
-        "This SLA could be kept: ttft_ms_p99: 1000, tpot_ms_p99: 25, at $1.00.",
+        "This SLA could be met: ttft_ms_p99: 1000, tpot_ms_p99: 25, at $1.00.",
     ):
         assert part in verdict
     assert "cheaper" not in verdict
 
 
 @pytest.mark.parametrize("tpot_ms", [20.001, 21.05, 29.9999, 99.5, 100.1, 1234.5])
-def test_the_sla_that_could_be_kept_is_kept_by_the_nearest_configuration(tpot_ms):
+def test_the_sla_that_could_be_met_is_met_by_the_nearest_configuration(tpot_ms):
     nearest = level(2000, tpot_ms=tpot_ms, ttft_ms=1000.4)
     text = words(shown(show_answer, answer_of(measured(0, nearest))))
     limits = re.search(r"could be kept: ttft_ms_p99: (\S+), tpot_ms_p99: (\S+), at", text)
@@ -216,7 +216,7 @@ def test_the_sla_that_could_be_kept_is_kept_by_the_nearest_configuration(tpot_ms
 
 def test_no_sla_is_offered_where_the_server_cannot_keep_up():
     text = words(shown(show_answer, answer_of(measured(0, level(2000, backlog_growth=90)))))
-    assert "No configuration keeps the promise: the server cannot keep up." in text
+    assert "No configuration meets the SLO: the server cannot keep up." in text
     assert "could be kept" not in text
     assert "keeps up with arrivals no" in text
 
@@ -271,8 +271,10 @@ def outcome_of(answer: Answer, *, interrupted: bool = False, tried: int = 1, pro
 HERE = Where(studies=Path("my studies"), study="chat-1", track=False)
 
 
-def next_of(outcome: Outcome, question: str = "a file.yaml", where: Where = HERE, *, width: int = 80) -> dict[str, str]:
-    lines = shown(show_next, outcome, question=question, where=where, width=width).splitlines()
+def next_of(
+    outcome: Outcome, experiment: str = "a file.yaml", where: Where = HERE, *, width: int = 80
+) -> dict[str, str]:
+    lines = shown(show_next, outcome, experiment=experiment, where=where, width=width).splitlines()
     return dict(line.split(": ", maxsplit=1) for line in lines)
 
 
@@ -288,7 +290,7 @@ def test_each_command_stands_on_one_line_and_is_quoted(width):
 
 def test_going_on_asks_for_as_many_trials_as_before():
     outcome, where = outcome_of(answer_of(BEST), interrupted=True), replace(HERE, track=True)
-    text = shown(show_next, outcome, question="chat", where=where, trials=100)
+    text = shown(show_next, outcome, experiment="chat", where=where, trials=100)
     assert "servetune tune chat --studies 'my studies' --study chat-1 --trials 100\n" in text
 
 
@@ -322,7 +324,7 @@ def test_where_the_runs_are_and_how_to_open_them_is_shown():
 
 def test_what_is_not_in_mlflow_is_told_last():
     text = shown(
-        show_next, outcome_of(answer_of(BEST), problem="3 of 9 [trials] are not in MLflow"), question="q", where=HERE
+        show_next, outcome_of(answer_of(BEST), problem="3 of 9 [trials] are not in MLflow"), experiment="q", where=HERE
     )
     assert text.splitlines()[-1] == "3 of 9 [trials] are not in MLflow"
 

@@ -14,7 +14,7 @@ from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
@@ -28,9 +28,9 @@ SCENARIO = Scenario(
     gpus=8,
     workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=1024, high=1024)),
     sla=Sla(
-        promises=(
-            Promise(metric="ttft", statistic="p99", limit_s=1.0),
-            Promise(metric="tpot", statistic="p99", limit_s=0.02),
+        slos=(
+            Slo(metric="ttft", statistic="p99", limit_s=1.0),
+            Slo(metric="tpot", statistic="p99", limit_s=0.02),
         )
     ),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
@@ -73,7 +73,7 @@ def answer_of(*trials: Trial, baseline: Trial | None = None, ranking: Ranking | 
     return Answer(
         scenario=replace(SCENARIO, **changes),
         trials=trials,
-        ranking=ranking or Ranking(candidates=(), fell_out={}),
+        ranking=ranking or Ranking(candidates=(), excluded={}),
         baseline=baseline,
     )
 
@@ -86,31 +86,31 @@ FAILED = Trial(number=4, ending="failed", config=CONFIG, cause="died")
 INFEASIBLE = Trial(number=5, ending="infeasible", cause="memory")
 
 
-def test_the_best_is_the_cheapest_that_keeps_the_sla():
+def test_the_best_is_the_cheapest_that_meets_the_sla():
     answer = answer_of(MISSED, KEPT, FAILED, CHEAPER, INFEASIBLE, FAR)
     assert answer.best == CHEAPER
-    assert answer.keeps_sla
+    assert answer.meets_sla
     assert answer.ranked == [CHEAPER, KEPT, MISSED, FAR]
     assert answer.cost(CHEAPER).usd_per_million_output_tokens == pytest.approx(2)
 
 
-def test_where_none_keeps_the_sla_the_best_is_the_nearest():
+def test_where_none_meets_the_sla_the_best_is_the_nearest():
     answer = answer_of(FAR, FAILED, MISSED)
     assert answer.best == MISSED
-    assert not answer.keeps_sla
+    assert not answer.meets_sla
 
 
 def test_there_is_no_best_where_nothing_was_measured():
     answer = answer_of(FAILED, INFEASIBLE)
     assert answer.best is None
-    assert not answer.keeps_sla
+    assert not answer.meets_sla
     assert answer.saving is None
     assert answer.binding() is None
     assert answer.pareto() == []
     assert answer.ended() == {"failed: died": 1, "infeasible: memory": 1}
 
 
-def test_the_saving_is_against_the_default_where_both_keep_the_sla():
+def test_the_saving_is_against_the_default_where_both_meet_the_sla():
     assert answer_of(CHEAPER, baseline=KEPT).saving == pytest.approx(0.5)
     assert answer_of(KEPT, baseline=CHEAPER).saving == pytest.approx(-1)
     assert answer_of(KEPT, baseline=MISSED).saving is None
@@ -118,17 +118,17 @@ def test_the_saving_is_against_the_default_where_both_keep_the_sla():
     assert answer_of(KEPT).saving is None
 
 
-def test_the_binding_promise_is_the_one_that_the_nearest_misses_most():
+def test_the_binding_slo_is_the_one_that_the_nearest_misses_most():
     both = measured(0, level(2000, tpot_ms=30, ttft_ms=1100))
-    assert answer_of(both).binding() == SCENARIO.sla.promises[1]
+    assert answer_of(both).binding() == SCENARIO.sla.slos[1]
     assert list(answer_of(both).missed(both)) == ["tpot_ms_p99", "ttft_ms_p99"]
     assert answer_of(KEPT).binding() is None
     assert answer_of(KEPT).missed(KEPT) == {}
 
 
-def test_no_promise_binds_where_the_server_cannot_keep_up():
+def test_no_slo_binds_where_the_server_cannot_keep_up():
     behind = measured(0, level(2000, backlog_growth=90))
-    assert not answer_of(behind).keeps_sla
+    assert not answer_of(behind).meets_sla
     assert answer_of(behind).binding() is None
     assert answer_of(behind).missed(behind) == {"backlog": 1.0}
 
@@ -157,7 +157,7 @@ def beats(one: Measurement, other: Measurement) -> bool:
 
 
 def test_the_pareto_table_has_the_loads_that_miss_the_sla_and_says_so():
-    keeps = {point.measurement.tpot.mean: point.keeps_sla for point in answer_of(MISSED, KEPT).pareto()}
+    keeps = {point.measurement.tpot.mean: point.meets_sla for point in answer_of(MISSED, KEPT).pareto()}
     assert keeps == {0.022: False, 0.01: True}
 
 
@@ -181,24 +181,24 @@ def test_the_objective_decides_what_is_cheap():
     assert total.best == many_inputs
 
 
-def test_why_combinations_fell_out_is_counted_by_law_and_by_promise():
+def test_why_combinations_excluded_is_counted_by_law_and_by_slo():
     def candidate(binding: str) -> Candidate:
         return Candidate(params={}, objective=1.0, excess=0.5 if binding else 0.0, binding=binding)
 
     candidates = tuple(map(candidate, ["", "tpot_ms_p99", "tpot_ms_p99", "ttft_ms_p99"]))
-    answer = answer_of(KEPT, ranking=Ranking(candidates=candidates, fell_out={"memory": 7}))
-    assert answer.fell_out() == {
+    answer = answer_of(KEPT, ranking=Ranking(candidates=candidates, excluded={"memory": 7}))
+    assert answer.excluded() == {
         "memory": 7,
         "over tpot_ms_p99 (predicted)": 2,
         "over ttft_ms_p99 (predicted)": 1,
     }
-    assert sum(answer.fell_out().values()) == answer.ranking.combinations - 1
+    assert sum(answer.excluded().values()) == answer.ranking.combinations - 1
 
 
 def test_how_trials_ended_adds_up():
     trials = (KEPT, CHEAPER, MISSED, FAR, FAILED, INFEASIBLE)
     assert answer_of(*trials).ended() == {
-        "kept the SLA": 2,
+        "met the SLA": 2,
         "over tpot_ms_p99": 1,
         "over ttft_ms_p99": 1,
         "failed: died": 1,
@@ -209,13 +209,13 @@ def test_how_trials_ended_adds_up():
 # As Markdown
 
 
-def test_the_description_begins_with_the_question_and_gives_the_verdict():
+def test_the_description_begins_with_the_experiment_and_gives_the_verdict():
     text = to_markdown(answer_of(CHEAPER, baseline=KEPT))
-    assert text.startswith("**Question.** The cheapest way to serve gpt-oss-120b on 8 GPUs of ")
-    assert "$2.00 ($/M output tokens), trial 1, keeps the SLA" in text
+    assert text.startswith("**Experiment.** The cheapest way to serve gpt-oss-120b on 8 GPUs of ")
+    assert "$2.00 ($/M output tokens), trial 1, meets the SLA" in text
     assert "50% cheaper" in text
 
 
-def test_the_description_says_when_no_configuration_keeps_the_sla():
-    assert "comes nearest, but no configuration keeps the SLA" in to_markdown(answer_of(MISSED))
+def test_the_description_says_when_no_configuration_meets_the_sla():
+    assert "comes nearest, but no configuration meets the SLA" in to_markdown(answer_of(MISSED))
     assert "No configuration could be served" in to_markdown(answer_of(FAILED))

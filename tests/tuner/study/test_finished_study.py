@@ -28,16 +28,16 @@ FAILED = Trial(number=3, ending="failed", config=CONFIG, cause="died", detail="e
 
 def study_of(folder: Path, *trials: Trial, experiment: str = CHAT, summary: bool = True, file: bool = True) -> Path:
     """A journal as `servetune tune` leaves it behind."""
-    session = Session(question=read_experiment(find_experiment(experiment)))
-    with open_study(folder, session.study_name, question=session.asked) as study:
+    session = Session(experiment=read_experiment(find_experiment(experiment)))
+    with open_study(folder, session.study_name, experiment=session.asked) as study:
         if file:
-            keep_experiment(study, session.question)
+            keep_experiment(study, session.experiment)
         for trial in trials:
             asked = study.ask()
             asked.set_user_attr(RECORD, trial_to_json(replace(trial, number=asked.number)))
             study.tell(asked, 1.0 if trial.ending == "measured" else None, state=None if trial.levels else FAIL)
         if summary:
-            ranking = Ranking(candidates=(), fell_out={"GPUs": 7})
+            ranking = Ranking(candidates=(), excluded={"GPUs": 7})
             answer = replace(answer_of(), trials=trials, ranking=ranking, baseline=KEPT, frontier=((CONFIG, level(9)),))
             keep_summary(study, answer, interrupted=False)
     return folder / f"{session.study_name}.journal"
@@ -47,14 +47,14 @@ def test_a_study_says_what_it_asked_and_what_came_of_it(tmp_path):
     study_of(tmp_path, KEPT, CHEAPER, INFEASIBLE, FAILED)
     finished = open_finished(tmp_path, CHAT)
     asked = read_experiment(find_experiment(CHAT))
-    assert finished.question.model_dump() == asked.model_dump()
-    assert finished.question.name == CHAT
+    assert finished.experiment.model_dump() == asked.model_dump()
+    assert finished.experiment.name == CHAT
     assert finished.scenario == asked.scenario()
     assert finished.text == asked.path.read_text()
     assert finished.trials == (KEPT, CHEAPER, INFEASIBLE, FAILED)
     assert finished.winner == CHEAPER
     assert finished.baseline == KEPT
-    assert finished.answer.fell_out() == {"GPUs": 7}
+    assert finished.answer.excluded() == {"GPUs": 7}
     assert finished.answer.saving == pytest.approx(0.2)
     assert finished.unfinished == ""
 
@@ -96,7 +96,7 @@ def test_a_trace_that_has_changed_is_refused(tmp_path):
     with trace.open("a") as lines:
         lines.write("2023-11-17 00:00:00,5,5\n")
     study_of(tmp_path, KEPT, experiment=str(home / "own.yaml"))
-    assert open_finished(tmp_path, "own").question.name == "own"
+    assert open_finished(tmp_path, "own").experiment.name == "own"
     trace.unlink()
     with pytest.raises(InputError, match=r"the trace that it replays, .*, is not to be found or has changed"):
         open_finished(tmp_path, "own")
@@ -140,9 +140,9 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path, content):
         open_finished(tmp_path, "broken")
 
 
-def test_a_question_that_this_release_does_not_understand_is_refused(tmp_path):
-    session = Session(question=read_experiment(find_experiment(CHAT)))
-    with open_study(tmp_path, "later", question={**session.asked, "model": "gpt-oss-1200b"}) as study:
+def test_a_experiment_that_this_release_does_not_understand_is_refused(tmp_path):
+    session = Session(experiment=read_experiment(find_experiment(CHAT)))
+    with open_study(tmp_path, "later", experiment={**session.asked, "model": "gpt-oss-1200b"}) as study:
         asked = study.ask()
         asked.set_user_attr(RECORD, trial_to_json(KEPT))
         study.tell(asked, 1.0)
@@ -150,9 +150,9 @@ def test_a_question_that_this_release_does_not_understand_is_refused(tmp_path):
         open_finished(tmp_path, "later")
 
 
-def test_a_question_with_a_part_that_this_release_does_not_know_is_refused(tmp_path):
-    session = Session(question=read_experiment(find_experiment(CHAT)))
-    with open_study(tmp_path, "later", question={**session.asked, "risk": 0.9}) as study:
+def test_a_experiment_with_a_part_that_this_release_does_not_know_is_refused(tmp_path):
+    session = Session(experiment=read_experiment(find_experiment(CHAT)))
+    with open_study(tmp_path, "later", experiment={**session.asked, "risk": 0.9}) as study:
         asked = study.ask()
         asked.set_user_attr(RECORD, trial_to_json(KEPT))
         study.tell(asked, 1.0)
@@ -170,20 +170,20 @@ def test_frames_have_a_row_for_each_trial_and_each_load(tmp_path):
     assert trials["ttft_ms_p99"].isna().tolist() == [False, False, True]
     assert list(levels.index) == [(0, 0), (0, 1), (1, 0)]
     assert list(levels["chosen"]) == [True, False, True]
-    assert list(levels["sla_kept"]) == [True, False, True]
+    assert list(levels["sla_met"]) == [True, False, True]
     gpus_usd_per_s = 8 * finished.scenario.price.usd_per_gpu_hour / 3600
     assert levels["usd_per_million_output_tokens"][0, 0] == pytest.approx(gpus_usd_per_s / 80_000 * 1e6)
 
 
 def test_an_experiment_that_was_changed_in_python_is_kept_as_it_was_asked(tmp_path):
     asked = read_experiment(find_experiment(CHAT)).model_copy(update={"gpus": 4})
-    session = Session(question=asked)
-    with open_study(tmp_path, session.study_name, question=session.asked) as study:
+    session = Session(experiment=asked)
+    with open_study(tmp_path, session.study_name, experiment=session.asked) as study:
         keep_experiment(study, asked)
         turn = study.ask()
         turn.set_user_attr(RECORD, trial_to_json(KEPT))
         study.tell(turn, 1.0)
     finished = open_finished(tmp_path, CHAT)
-    assert finished.question.gpus == 4
+    assert finished.experiment.gpus == 4
     (tmp_path / "again.yaml").write_text(finished.text)
     assert read_experiment(tmp_path / "again.yaml").gpus == 4

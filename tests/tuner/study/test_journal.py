@@ -34,7 +34,7 @@ def add_trials(study: optuna.Study, count: int) -> None:
 
 
 def journal(folder: Path, count: int = 3) -> Path:
-    with open_study(folder, "s", question={"gpus": 8}) as study:
+    with open_study(folder, "s", experiment={"gpus": 8}) as study:
         add_trials(study, count)
     return folder / "s.journal"
 
@@ -57,7 +57,7 @@ def test_a_study_is_begun_and_gone_on_with(tmp_path):
 def test_looking_at_a_study_changes_nothing(tmp_path):
     path = journal(tmp_path)
     before = path.read_bytes()
-    with open_study(tmp_path, "s", question={"gpus": 8}):
+    with open_study(tmp_path, "s", experiment={"gpus": 8}):
         pass
     assert numbers(read_study(tmp_path, "s")) == [0, 1, 2]
     assert path.read_bytes() == before
@@ -153,15 +153,15 @@ def test_a_torn_last_line_is_dropped_and_everything_before_it_kept(tmp_path, kep
 def test_a_study_killed_at_its_first_line_is_begun_again(tmp_path):
     path = journal(tmp_path)
     path.write_bytes(path.read_bytes().splitlines()[0][:40])
-    with open_study(tmp_path, "s", question={"gpus": 8}) as study:
+    with open_study(tmp_path, "s", experiment={"gpus": 8}) as study:
         add_trials(study, 1)
 
 
 @pytest.mark.parametrize("lines", range(1, 3))
-def test_a_study_killed_before_its_question_was_written_is_gone_on_with(tmp_path, lines):
+def test_a_study_killed_before_its_experiment_was_written_is_gone_on_with(tmp_path, lines):
     path = journal(tmp_path)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
-    with open_study(tmp_path, "s", question={"gpus": 8}) as study:
+    with open_study(tmp_path, "s", experiment={"gpus": 8}) as study:
         add_trials(study, 1)
 
 
@@ -172,7 +172,7 @@ def refused(folder: Path, path: Path) -> str:
     """The message; the file is as it was."""
     before = path.read_bytes()
     with pytest.raises(InputError) as caught:
-        with open_study(folder, "s", question={"gpus": 8}):
+        with open_study(folder, "s", experiment={"gpus": 8}):
             pass
     assert path.read_bytes() == before
     return str(caught.value)
@@ -313,19 +313,19 @@ def test_any_other_name_will_do(tmp_path, name):
     assert numbers(read_study(tmp_path, name)) == [0, 1]
 
 
-# Another question
+# Another experiment
 
 
-def test_a_study_of_another_question_is_refused_with_what_differs(tmp_path):
+def test_a_study_of_another_experiment_is_refused_with_what_differs(tmp_path):
     asked = {"gpus": 8, "sla": {"tpot_ms_p99": 20.0}, "space": {}, "seed": 0}
-    with open_study(tmp_path, "s", question=asked) as study:
+    with open_study(tmp_path, "s", experiment=asked) as study:
         add_trials(study, 1)
-    with open_study(tmp_path, "s", question=asked):
+    with open_study(tmp_path, "s", experiment=asked):
         pass
     path = tmp_path / "s.journal"
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"s\.journal: this study asks another question \(other: gpus, sla\)"):
-        with open_study(tmp_path, "s", question=asked | {"gpus": 4, "sla": {"tpot_ms_p99": 10.0}}):
+    with pytest.raises(InputError, match=r"s\.journal: this study asks another experiment \(other: gpus, sla\)"):
+        with open_study(tmp_path, "s", experiment=asked | {"gpus": 4, "sla": {"tpot_ms_p99": 10.0}}):
             pass
     assert path.read_bytes() == before
 

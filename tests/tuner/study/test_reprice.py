@@ -1,4 +1,4 @@
-"""Reprice: other prices and promises from measured loads, and an honest word where they do not suffice."""
+"""Reprice: other prices and SLOs from measured loads, and an honest word where they do not suffice."""
 
 import datetime as dt
 import math
@@ -12,9 +12,9 @@ from search_spaces.errors import InputError
 from tests.tuner.study.test_answer import SCENARIO, level, measured
 from tests.tuner.study.test_finished_study import CHAT, study_of
 from tuner.scenario.cost import cost
-from tuner.scenario.sla import read_promise
+from tuner.scenario.sla import read_slo
 from tuner.search.capacity import PRECISION
-from tuner.show.reprice_view import open_questions, verdict
+from tuner.show.reprice_view import open_experiments, verdict
 from tuner.study.finished_study import open_finished
 from tuner.study.reprice import Terms, read_terms, reprice, rescore, rescored_scenario
 
@@ -24,12 +24,12 @@ def loaded(load, *, tpot_ms, rate=None):
     return replace(level(rate or 1000 * load, tpot_ms=tpot_ms), load=float(load))
 
 
-def terms(price=None, date=None, **promises):
-    return Terms(price_list=price, date=date, promises=promises)
+def terms(price=None, date=None, **slos):
+    return Terms(price_list=price, date=date, slos=slos)
 
 
-def scenario_with(**promises):
-    sla = replace(SCENARIO.sla, promises=tuple(read_promise(key, limit) for key, limit in promises.items()))
+def scenario_with(**slos):
+    sla = replace(SCENARIO.sla, slos=tuple(read_slo(key, limit) for key, limit in slos.items()))
     return replace(SCENARIO, sla=sla)
 
 
@@ -40,7 +40,7 @@ def dollars(one):
 LEVELS = (loaded(100, tpot_ms=10), loaded(200, tpot_ms=18), loaded(204, tpot_ms=21), loaded(400, tpot_ms=40))
 
 
-def test_the_cheapest_measured_load_that_keeps_the_new_promise_counts():
+def test_the_cheapest_measured_load_that_keeps_the_new_slo_counts():
     one = rescore(scenario_with(tpot_ms_p99=12), measured(0, *LEVELS))
     assert one.level == LEVELS[0]
     assert one.cost == pytest.approx(dollars(LEVELS[0]))
@@ -58,14 +58,14 @@ def test_a_capacity_between_two_loads_far_apart_is_bounded():
     assert one.least == pytest.approx(one.cost * 204 / 400)
 
 
-def test_a_promise_looser_than_every_load_bounds_nothing():
+def test_a_slo_looser_than_every_load_bounds_nothing():
     one = rescore(scenario_with(tpot_ms_p99=100), measured(0, *LEVELS))
     assert one.level == LEVELS[3]
-    assert one.gap.startswith("it keeps the SLA at every load that was measured, up to 400")
+    assert one.gap.startswith("it meets the SLA at every load that was measured, up to 400")
     assert one.least == 0
 
 
-def test_a_promise_tighter_than_every_load_leaves_no_answer_and_no_cheaper_one_below():
+def test_a_slo_tighter_than_every_load_leaves_no_answer_and_no_cheaper_one_below():
     one = rescore(scenario_with(tpot_ms_p99=5), measured(0, *LEVELS))
     assert one.level is None
     assert one.cost == math.inf
@@ -119,49 +119,49 @@ def test_a_price_list_is_read_on_its_date(finished):
     assert "hyperscaler list price of 2026-03-18" in later.price.source
 
 
-def test_an_unchanged_question_suffices_and_answers_the_same(finished):
+def test_an_unchanged_experiment_suffices_and_answers_the_same(finished):
     same = reprice(finished, terms())
     assert same.suffices
     assert same.best.trial == finished.best
     assert "still the cheapest" in verdict(same)
 
 
-def test_a_looser_promise_says_what_is_not_known(finished):
+def test_a_looser_slo_says_what_is_not_known(finished):
     found = reprice(finished, terms(tpot_ms_p99=50.0))
     assert not found.suffices
     assert verdict(found).startswith("at most $")
-    said = open_questions(found)
+    said = open_experiments(found)
     assert any("up to 205; higher ones were not tried" in line for line in said)
     assert any("Trial 1" in line and "may be cheaper" in line for line in said)
 
 
-def test_an_impossible_promise_says_so(finished):
+def test_an_impossible_slo_says_so(finished):
     found = reprice(finished, terms(tpot_ms_p99=1.0))
     assert found.best is None
-    assert verdict(found) == "No load that was measured keeps the SLA."
+    assert verdict(found) == "No load that was measured meets the SLA."
 
 
-def test_a_promise_can_be_dropped_but_not_all(finished):
-    keys = [promise.key for promise in finished.scenario.sla.promises]
+def test_a_slo_can_be_dropped_but_not_all(finished):
+    keys = [slo.key for slo in finished.scenario.sla.slos]
     found = rescored_scenario(finished.scenario, terms(**{keys[0]: None}))
-    assert [promise.key for promise in found.sla.promises] == keys[1:]
-    with pytest.raises(InputError, match="no promise is left"):
+    assert [slo.key for slo in found.sla.slos] == keys[1:]
+    with pytest.raises(InputError, match="no SLO is left"):
         rescored_scenario(finished.scenario, terms(**dict.fromkeys(keys)))
 
 
 @pytest.mark.parametrize(
-    ("price", "date", "promises", "message"),
+    ("price", "date", "slos", "message"),
     [
         (None, "31.7.2026", (), "must be a date such as 2026-07-31"),
         (None, None, ("ttft_ms_p99",), "must read KEY=MILLISECONDS"),
-        (None, None, ("ttft_p99=3",), "unknown promise 'ttft_p99'; valid: ttft_ms_p99"),
+        (None, None, ("ttft_p99=3",), "unknown SLO 'ttft_p99'; valid: ttft_ms_p99"),
         (None, None, ("ttft_ms_p99=soon",), "must be a number of milliseconds"),
         (None, None, ("ttft_ms_p99=-1",), "`ttft_ms_p99 > 0` must hold"),
     ],
 )
-def test_terms_that_cannot_be_read_say_why(price, date, promises, message):
+def test_terms_that_cannot_be_read_say_why(price, date, slos, message):
     with pytest.raises(InputError, match=message):
-        read_terms(price, date, promises)
+        read_terms(price, date, slos)
 
 
 @pytest.mark.parametrize(

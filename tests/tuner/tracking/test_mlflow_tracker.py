@@ -29,7 +29,7 @@ from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.trial import Trial
 from tuner.tracking import mlflow_tracker, mlflow_writer
 from tuner.tracking.mlflow_tracker import (
@@ -51,7 +51,7 @@ SCENARIO = Scenario(
     system=SYSTEM,
     gpus=8,
     workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=1024, high=1024)),
-    sla=Sla(promises=(Promise(metric="ttft", statistic="p99", limit_s=1.0),)),
+    sla=Sla(slos=(Slo(metric="ttft", statistic="p99", limit_s=1.0),)),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
     objective="usd_per_million_output_tokens",
     space=full_space(MODEL, SYSTEM, (TRTLLM,), 8),
@@ -85,7 +85,7 @@ def served(load: float) -> Measurement:
 
 
 def measured(number: int) -> Trial:
-    """The higher its number, the cheaper; 0 to 4 keep the SLA."""
+    """The higher its number, the cheaper; 0 to 4 meet the SLA."""
     loads = (10.0, 20.0 * (number + 1))
     return Trial(
         number=number,
@@ -223,15 +223,15 @@ def test_a_trials_params_metrics_and_tags_can_be_read_back(logged):
     assert data.metrics["usd_per_million_output_tokens"] == pytest.approx(2)
     assert data.metrics["ttft_ms_p99"] == pytest.approx(400)
     assert data.tags["ending"] == "measured"
-    assert data.tags["sla_kept"] == "true"
-    assert logged.trials[5].data.tags["sla_kept"] == "false"
+    assert data.tags["sla_met"] == "true"
+    assert logged.trials[5].data.tags["sla_met"] == "false"
     assert logged.trials[8].data.tags["detail"] == "exit 1\nout of memory"
 
 
 def test_the_runs_can_be_filtered_as_people_would(logged):
     mlflow = client(logged.store)
     experiment = mlflow.get_experiment_by_name("servetune/chat").experiment_id
-    found = mlflow.search_runs([experiment], "tags.ending = 'measured' and tags.sla_kept = 'true'")
+    found = mlflow.search_runs([experiment], "tags.ending = 'measured' and tags.sla_met = 'true'")
     assert len([run for run in found if "servetune.trial" in run.data.tags]) == 5
 
 
@@ -244,7 +244,7 @@ def test_the_load_curve_is_a_metric_with_steps(logged):
     assert [(point.step, point.value) for point in history] == [(0, 10), (1, 40)]
 
 
-def test_the_studys_run_tells_question_and_verdict(logged):
+def test_the_studys_run_tells_experiment_and_verdict(logged):
     data = logged.study.data
     assert data.params["model"] == "gpt-oss-120b"
     assert data.params["sla.ttft_ms_p99"] == "1000"
@@ -262,7 +262,7 @@ def test_the_experiment_file_and_the_best_configuration_are_kept_with_the_study(
     assert unflatten(YAML(typ="safe").load(logged.text(logged.study, "best/config.yaml"))) == CONFIG
 
 
-def test_load_curves_are_kept_for_the_best_and_the_runners_up_that_keep_the_sla(logged):
+def test_load_curves_are_kept_for_the_best_and_the_runners_up_that_meet_the_sla(logged):
     with_curve = [number for number, run in logged.trials.items() if logged.files(run)]
     assert sorted(with_curve) == [0, 1, 2, 3, 4]
     curve = json.loads(logged.text(logged.trials[4], "load_curve.json"))
@@ -350,9 +350,9 @@ with MlflowTracker(scenario, study="killed", tracking_uri=sys.argv[2]) as tracke
 
 
 def test_after_kill_9_every_trial_is_complete_and_no_process_is_left(store, tmp_path):
-    question = tmp_path / "question.pickle"
-    question.write_bytes(pickle.dumps((SCENARIO, [measured(number) for number in range(5)])))
-    command = [sys.executable, "-c", SEARCH, str(question), f"sqlite:///{store}"]
+    experiment = tmp_path / "experiment.pickle"
+    experiment.write_bytes(pickle.dumps((SCENARIO, [measured(number) for number in range(5)])))
+    command = [sys.executable, "-c", SEARCH, str(experiment), f"sqlite:///{store}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as search:
         writer, fork = map(int, search.stdout.readline().split())
         search.kill()

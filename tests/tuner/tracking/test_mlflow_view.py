@@ -21,7 +21,7 @@ def test_the_settings_shown_are_those_that_differ_most_between_measured_trials()
     ]
 
 
-def test_the_columns_begin_with_the_cost_then_the_promises():
+def test_the_columns_begin_with_the_cost_then_the_slos():
     columns = view(SCENARIO, [measured(0), TWO])["selectedColumns"]
     assert columns[:2] == ["metrics.`usd_per_million_output_tokens`", "metrics.`ttft_ms_p99`"]
     assert "params.`layout.tensor`" in columns
@@ -34,8 +34,8 @@ def test_runs_are_the_measured_ones_of_one_study_cheapest_first():
     assert (shown["orderByKey"], shown["orderByAsc"]) == ("metrics.`usd_per_million_output_tokens`", True)
 
 
-def test_a_view_with_many_promises_fits_an_experiments_tag():
-    crowded = replace(SCENARIO.sla, promises=SCENARIO.sla.promises * 20)
+def test_a_view_with_many_slos_fits_an_experiments_tag():
+    crowded = replace(SCENARIO.sla, slos=SCENARIO.sla.slos * 20)
     text = json.dumps(view(replace(SCENARIO, sla=crowded), [measured(0), TWO, THREE]))
     assert len(text) + 40 < 5000
 

@@ -13,7 +13,7 @@ from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise, Sla
+from tuner.scenario.sla import Sla, Slo
 from tuner.search.trial import Trial
 from tuner.tracking.record import Tracker, Untracked, record, scenario_params
 
@@ -26,9 +26,9 @@ SCENARIO = Scenario(
     gpus=8,
     workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=512, high=1024)),
     sla=Sla(
-        promises=(
-            Promise(metric="ttft", statistic="p99", limit_s=1.0),
-            Promise(metric="tpot", statistic="p99", limit_s=0.02),
+        slos=(
+            Slo(metric="ttft", statistic="p99", limit_s=1.0),
+            Slo(metric="tpot", statistic="p99", limit_s=0.02),
         )
     ),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
@@ -67,7 +67,7 @@ def served(load: float, **changes) -> Measurement:
 
 
 def measured(number: int = 0, loads: tuple[float, ...] = (10, 30, 20), chosen: int = 2, **changes) -> Trial:
-    """Of those loads, 10 and 20 keep the SLA and 30 does not."""
+    """Of those loads, 10 and 20 meet the SLA and 30 does not."""
     levels = tuple(served(load) for load in loads)
     trial = Trial(number=number, ending="measured", config=CONFIG, levels=levels, chosen=chosen, seconds=1.5)
     return replace(trial, **changes)
@@ -113,7 +113,7 @@ def test_the_objective_is_the_first_metric(objective):
     assert next(iter(row.metrics)) == objective
 
 
-def test_promises_are_in_milliseconds_with_their_excess():
+def test_slos_are_in_milliseconds_with_their_excess():
     metrics = record(measured(), SCENARIO).metrics
     assert metrics["ttft_ms_p99"] == pytest.approx(200)
     assert metrics["excess.ttft_ms_p99"] == pytest.approx(-0.8)
@@ -145,13 +145,13 @@ def test_tags_are_there_to_filter_by():
         "engine_version": "1.3.0rc20",
         "precision": "nvfp4",
         "mode": "aggregated",
-        "sla_kept": "true",
+        "sla_met": "true",
         "source": "simulated",
     }
 
 
 def test_a_missed_sla_is_told():
-    assert record(measured(chosen=1), SCENARIO).tags["sla_kept"] == "false"
+    assert record(measured(chosen=1), SCENARIO).tags["sla_met"] == "false"
 
 
 def test_a_failure_keeps_its_cause_and_the_tail_of_its_log():
@@ -159,7 +159,7 @@ def test_a_failure_keeps_its_cause_and_the_tail_of_its_log():
     tags = record(trial, SCENARIO).tags
     assert tags["reason"] == "died"
     assert tags["detail"] == "exit 1\nCUDA out of memory"
-    assert "sla_kept" not in tags
+    assert "sla_met" not in tags
 
 
 def test_every_name_is_one_that_mlflow_takes():
@@ -168,7 +168,7 @@ def test_every_name_is_one_that_mlflow_takes():
     assert [name for name in names if not re.fullmatch(r"[A-Za-z0-9_\-. :/]+", name)] == []
 
 
-def test_the_question_is_a_row_too():
+def test_the_experiment_is_a_row_too():
     params = scenario_params(SCENARIO)
     assert params["model"] == "gpt-oss-120b"
     assert params["gpus"] == "8"

@@ -9,7 +9,7 @@ from runners.measurement import Measurement
 from runners.simulated.silicon import Silicon, StepKey
 from runners.simulated.steady_state import SteadyState, step_key, transfer_seconds
 from search_spaces.errors import InfeasibleError
-from tuner.scenario.sla import Promise
+from tuner.scenario.sla import Slo
 from tuner.show.words import milliseconds
 from tuner.study.finished_study import Finished
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from search_spaces.config import ServingConfig
 
 NEAR = 0.05
-"""A promise with less room than this share of its limit binds."""
+"""An SLO with less room than this share of its limit binds."""
 
 FULL = 0.95
 """A KV cache, or the seats of a scheduler, that were used to this share are full."""
@@ -81,43 +81,39 @@ class _Winner:
 
     @property
     def binding(self) -> Binding:
-        limits = (*self._promises(), *self._cache(), *self._resources())
+        limits = (*self._slos(), *self._cache(), *self._resources())
         nearest = self.nearest
         resource = self._largest_resource()
         if -nearest.excess(self.level) <= NEAR or self.next_missed is not None:
-            promise = f"the promise {nearest}"
-            return Binding(limit=promise, behind=resource, limits=limits)
+            slo = f"the SLO {nearest}"
+            return Binding(limit=slo, behind=resource, limits=limits)
         if self.level.kv_cache_peak >= FULL or self.level.preemptions:
             return Binding(limit="KV-cache capacity", behind=resource, limits=limits)
         return Binding(limit=resource or "the highest load that was tried", behind="", limits=limits)
 
     @property
-    def nearest(self) -> Promise:
-        """The promise with the least room; where a slightly higher load was tried, the one that broke first."""
+    def nearest(self) -> Slo:
+        """The SLO with the least room; where a slightly higher load was tried, the one that broke first."""
         level = self.next_missed or self.level
-        return max(self.scenario.sla.promises, key=lambda promise: promise.excess(level))
+        return max(self.scenario.sla.slos, key=lambda slo: slo.excess(level))
 
     @cached_property
     def next_missed(self) -> Measurement | None:
         """The lowest load above the one that counts at which the SLA was missed."""
         above = [
-            level
-            for level in self.trial.levels
-            if level.load > self.level.load and not self.scenario.sla.kept_by(level)
+            level for level in self.trial.levels if level.load > self.level.load and not self.scenario.sla.met_by(level)
         ]
         return min(above, key=lambda level: level.load, default=None)
 
-    def _promises(self) -> Iterator[Limit]:
+    def _slos(self) -> Iterator[Limit]:
         unit = self.scenario.workload.load_unit
-        for promise in self.scenario.sla.promises:
-            use = promise.observed(self.level) / promise.limit_s
-            evidence = f"{milliseconds(promise.observed(self.level))} of {milliseconds(promise.limit_s)}"
+        for slo in self.scenario.sla.slos:
+            use = slo.observed(self.level) / slo.limit_s
+            evidence = f"{milliseconds(slo.observed(self.level))} of {milliseconds(slo.limit_s)}"
             missed = self.next_missed
             if missed is not None:
-                evidence += (
-                    f"; at the next load tried, {missed.load:,.4g} {unit}: {milliseconds(promise.observed(missed))}"
-                )
-            yield Limit(name=str(promise), use=use, evidence=evidence)
+                evidence += f"; at the next load tried, {missed.load:,.4g} {unit}: {milliseconds(slo.observed(missed))}"
+            yield Limit(name=str(slo), use=use, evidence=evidence)
 
     def _cache(self) -> Iterator[Limit]:
         level = self.level
@@ -194,7 +190,7 @@ class _Winner:
 
     @property
     def _shares(self) -> dict[str, float]:
-        """Shares of the busy time of the pool that the nearest promise is about, by resource."""
+        """Shares of the busy time of the pool that the nearest SLO is about, by resource."""
         occupied = self.occupied
         if occupied is None:
             return {}

@@ -10,7 +10,7 @@ from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import engines
 from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Promise
+from tuner.scenario.sla import Slo
 from tuner.show.report.contender import Contender
 from tuner.show.report.importance import Importance
 from tuner.show.report.page import Chart
@@ -71,7 +71,7 @@ def _pareto(scenario: Scenario, served: Sequence[Served], contenders: Sequence[C
     _log_axis(figure.update_xaxes, [level.interactivity for _, level in served], lambda x: f"{x:,g}")
     if not measure.more_is_better:
         _log_axis(figure.update_yaxes, values, dollars)
-    _draw_promises(figure, scenario, min(values), max(values))
+    _draw_slos(figure, scenario, min(values), max(values))
     groups = sorted({_group(config) for config, _ in served})
     for index, group in enumerate(groups):
         points = [item for item in served if _group(item[0]) == group]
@@ -108,17 +108,17 @@ def _front(points: Sequence[Served], measure: Measure) -> list[Served]:
     return front[::-1]
 
 
-def _draw_promises(figure: "go.Figure", scenario: Scenario, low: float, high: float) -> None:
-    """A line where the promised time per token lies; it is drawn at the promise's own statistic."""
-    for promise in scenario.sla.promises:
-        if promise.metric == "tpot":
-            x = 1 / promise.limit_s
+def _draw_slos(figure: "go.Figure", scenario: Scenario, low: float, high: float) -> None:
+    """A line where the promised time per token lies; it is drawn at the SLO's own statistic."""
+    for slo in scenario.sla.slos:
+        if slo.metric == "tpot":
+            x = 1 / slo.limit_s
             figure.add_scatter(
                 x=[x, x],
                 y=[low, high],
                 mode="lines",
                 line={"color": STANDOUT, "width": 2, "dash": "dash"},
-                name=f"SLA: {promise.metric.upper()} {promise.statistic} ≤ {promise.limit_s * 1000:g} ms",
+                name=f"SLA: {slo.metric.upper()} {slo.statistic} ≤ {slo.limit_s * 1000:g} ms",
                 hoverinfo="name",
             )
 
@@ -139,7 +139,7 @@ def _draw_group(
         hoverinfo="skip",
     )
     for kept in (True, False):
-        chosen = [item for item in points if scenario.sla.kept_by(item[1]) == kept]
+        chosen = [item for item in points if scenario.sla.met_by(item[1]) == kept]
         if chosen:
             figure.add_scatter(
                 x=[level.interactivity for _, level in chosen],
@@ -154,13 +154,12 @@ def _draw_group(
 
 
 def _hover(scenario: Scenario, config: ServingConfig, level: Measurement, measure: Measure) -> str:
-    promises = ", ".join(
-        f"{promise.metric.upper()} {promise.statistic} {milliseconds(promise.observed(level))}"
-        for promise in scenario.sla.promises
+    slos = ", ".join(
+        f"{slo.metric.upper()} {slo.statistic} {milliseconds(slo.observed(level))}" for slo in scenario.sla.slos
     )
     return (
         f"{config}<br>{measure.shown(measure.of(level))} at {rate(level.interactivity)} tokens/s/user<br>"
-        f"{promises}<br>load {level.load:,.4g} {scenario.workload.load_unit}"
+        f"{slos}<br>load {level.load:,.4g} {scenario.workload.load_unit}"
     )
 
 
@@ -181,7 +180,7 @@ def _draw_contender(figure: "go.Figure", contender: Contender, measure: Measure)
 
 def load_charts(scenario: Scenario, levels: Sequence[Measurement], chosen: Measurement) -> list[Chart]:
     """Percentiles of TTFT and TPOT, and of what else is promised, against the load. Levels come lowest first."""
-    promised = {promise.metric for promise in scenario.sla.promises}
+    promised = {slo.metric for slo in scenario.sla.slos}
     metrics: list[Metric] = [
         metric for metric in ("ttft", "tpot", "itl", "e2e") if metric in promised | {"ttft", "tpot"}
     ]
@@ -192,8 +191,8 @@ def _load_chart(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
     figure = _figure(f"load ({scenario.workload.load_unit})", f"{metric.upper()} (ms)", legend_rows=2)
     spread = chosen.latency(metric)
     loads = [level.load for level in levels]
-    promises = [promise for promise in scenario.sla.promises if promise.metric == metric]
-    shown = sorted({*SHOWN_PERCENTILES, *_promised_percentiles(promises)})
+    slos = [slo for slo in scenario.sla.slos if slo.metric == metric]
+    shown = sorted({*SHOWN_PERCENTILES, *_promised_percentiles(slos)})
     for index, percentile in enumerate(shown):
         figure.add_scatter(
             x=loads,
@@ -203,16 +202,16 @@ def _load_chart(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
             marker={"symbol": SHAPES[index % len(SHAPES)], "size": 8},
             name=f"p{percentile:g}",
         )
-    for promise in promises:
+    for slo in slos:
         figure.add_scatter(
             x=[min(loads), max(loads)] if len(loads) > 1 else [loads[0] * 0.9, loads[0] * 1.1],
-            y=[promise.limit_s * 1000] * 2,
+            y=[slo.limit_s * 1000] * 2,
             mode="lines",
             line={"color": STANDOUT, "width": 2, "dash": "dash"},
-            name=f"SLA: {promise.statistic} ≤ {promise.limit_s * 1000:g} ms",
+            name=f"SLA: {slo.statistic} ≤ {slo.limit_s * 1000:g} ms",
         )
     drawn = [level.latency(metric).at(p) * 1000 for level in levels for p in shown]
-    reach = [*drawn, *(promise.limit_s * 1000 for promise in promises)]
+    reach = [*drawn, *(slo.limit_s * 1000 for slo in slos)]
     if max(reach) > WIDE * min(reach):
         _log_axis(figure.update_yaxes, reach, lambda ms: f"{ms:,g}")
     else:
@@ -232,8 +231,8 @@ def _load_chart(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
     return Chart(caption=f"{metric.upper()} against load", summary=summary, figure=_json(figure))
 
 
-def _promised_percentiles(promises: Sequence[Promise]) -> Iterator[float]:
-    return (float(promise.statistic.removeprefix("p")) for promise in promises if promise.statistic != "mean")
+def _promised_percentiles(slos: Sequence[Slo]) -> Iterator[float]:
+    return (float(slo.statistic.removeprefix("p")) for slo in slos if slo.statistic != "mean")
 
 
 def importance_chart(found: Importance) -> Chart:

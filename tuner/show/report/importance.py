@@ -34,9 +34,9 @@ class Importance:
 
 
 def importance(finished: Finished) -> Importance | None:
-    """None where fewer than FEWEST_TRIALS keep the SLA, or all cost the same.
+    """None where fewer than FEWEST_TRIALS meet the SLA, or all cost the same.
 
-    Only trials that keep the SLA are compared: what a broken promise costs says nothing.
+    Only trials that meet the SLA are compared: what a broken SLO costs says nothing.
     """
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
@@ -60,12 +60,12 @@ def importance(finished: Finished) -> Importance | None:
 
 
 def _comparable(finished: Finished) -> "optuna.Study | None":
-    """A study in memory of the trials that keep the SLA, their value the logarithm of the objective."""
+    """A study in memory of the trials that meet the SLA, their value the logarithm of the objective."""
     import optuna
     from optuna.trial import TrialState, create_trial
 
     by_number = {trial.number: trial for trial in finished.trials if trial.ending == "measured"}
-    kept = {number: trial for number, trial in by_number.items() if finished.scenario.sla.kept_by(trial.measurement)}
+    kept = {number: trial for number, trial in by_number.items() if finished.scenario.sla.met_by(trial.measurement)}
     complete = finished.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     chosen = [trial for trial in complete if trial.number in kept and trial.value][-MOST_TRIALS:]
     if len(chosen) < FEWEST_TRIALS or len({trial.value for trial in chosen}) == 1:

@@ -16,7 +16,7 @@ from tuner.show.figures import candidate_figures, certainty_figures, config_figu
 from tuner.show.report.contender import Contender
 from tuner.show.report.page import Chart, Code, Section, Table
 from tuner.show.report.report import Report
-from tuner.show.report.sections import caveats, question, sections, tiles, verdict
+from tuner.show.report.sections import caveats, experiment, sections, tiles, verdict
 from tuner.study.frames import trials_frame
 
 
@@ -32,8 +32,8 @@ def to_html(report: Report) -> str:
     made = sections(report)
     return template.render(
         report=report,
-        title=f"{report.finished.question.name}: the cheapest way to serve",
-        question=question(report),
+        title=f"{report.finished.experiment.name}: the cheapest way to serve",
+        experiment=experiment(report),
         verdict=verdict(report),
         tiles=tiles(report),
         caveats=caveats(report),
@@ -59,7 +59,7 @@ def _script(value: object) -> Any:
 
 def to_markdown(report: Report) -> str:
     """Everything but the charts."""
-    lines = [f"# {report.finished.question.name}", "", f"**Question.** {question(report)}", ""]
+    lines = [f"# {report.finished.experiment.name}", "", f"**Experiment.** {experiment(report)}", ""]
     lines += [f"**Verdict.** {verdict(report)}", ""]
     lines += [line for note in caveats(report) for line in (f"> {note}", "")]
     for section in sections(report):
@@ -110,11 +110,11 @@ def figures(report: Report) -> dict[str, Any]:
     binding, nearest = report.binding, report.nearest_cheaper
     return {
         "study": finished.name,
-        "experiment": finished.question.name,
-        "question": {**finished.question.model_dump(mode="json"), "in_words": question(report)},
+        "experiment": finished.experiment.name,
+        "asked": {**finished.experiment.model_dump(mode="json"), "in_words": experiment(report)},
         "verdict": {
             "in_words": verdict(report),
-            "keeps_sla": finished.keeps_sla,
+            "meets_sla": finished.meets_sla,
             "saving_against_default": answer.saving,
             "caveats": caveats(report),
         },
@@ -139,8 +139,8 @@ def figures(report: Report) -> dict[str, Any]:
         "importance": asdict(report.importance) if report.importance else None,
         "shadow_prices": [
             {
-                "promise": price.promise.key,
-                "limit_ms": price.promise.limit_s * 1000,
+                "slo": price.slo.key,
+                "limit_ms": price.slo.limit_s * 1000,
                 "observed_ms": price.observed_s * 1000,
                 "saved_usd_per_million_and_ms_by_loads_tried": price.measured,
                 "saved_usd_per_million_and_ms_by_closed_form": price.closed_form,
@@ -151,7 +151,7 @@ def figures(report: Report) -> dict[str, Any]:
         if nearest
         else None,
         "ended": dict(answer.ended()),
-        "fell_out": finished.summary.fell_out if finished.summary else None,
+        "excluded": finished.summary.excluded if finished.summary else None,
         "month": {**asdict(report.month), "return_on_cost": report.month.return_on_cost},
         "energy": asdict(report.energy),
     }

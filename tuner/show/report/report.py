@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tuner.scenario.cost import cost
-from tuner.scenario.sla import Promise
+from tuner.scenario.sla import Slo
 from tuner.search.trial import Trial
 from tuner.show.report.binding import Binding, what_binds
 from tuner.show.report.contender import Contender
@@ -38,7 +38,7 @@ class Report:
 
     def _contenders(self) -> Iterator[Contender]:
         found = self.finished
-        label = "Winner" if found.keeps_sla else "Nearest"
+        label = "Winner" if found.meets_sla else "Nearest"
         yield Contender(role="winner", label=label, config=found.winning_config, measurement=self.winner.measurement)
         default = found.baseline
         if default is not None and default.config is not None:
@@ -63,14 +63,14 @@ class Report:
         return nearest_cheaper(self.finished)
 
     @property
-    def nearest_promise(self) -> Promise:
-        """The promise that the winner has least room to."""
+    def nearest_slo(self) -> Slo:
+        """The SLO that the winner has least room to."""
         level = self.winner.measurement
-        return max(self.finished.scenario.sla.promises, key=lambda promise: promise.excess(level))
+        return max(self.finished.scenario.sla.slos, key=lambda slo: slo.excess(level))
 
     @cached_property
     def menu(self) -> list[Nearby]:
-        return list(menu(self.finished, self.nearest_promise))
+        return list(menu(self.finished, self.nearest_slo))
 
     @cached_property
     def month(self) -> Month:

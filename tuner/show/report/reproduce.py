@@ -10,10 +10,10 @@ from tuner.show.report.report import Report
 def commands(report: Report) -> list[str]:
     """What tunes again, and what makes this report."""
     finished = report.finished
-    question = finished.question
-    tune = ["servetune", "tune", question.path.name, "--trials", str(len(finished.trials))]
-    if f"runner: {question.runner}" not in finished.text and question.runner != "simulated":
-        tune += ["--runner", question.runner]
+    experiment = finished.experiment
+    tune = ["servetune", "tune", experiment.path.name, "--trials", str(len(finished.trials))]
+    if f"runner: {experiment.runner}" not in finished.text and experiment.runner != "simulated":
+        tune += ["--runner", experiment.runner]
     return [shlex.join(tune), report.command or shlex.join(["servetune", "report", finished.name])]
 
 

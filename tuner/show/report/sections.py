@@ -6,7 +6,7 @@ from runners.measurement import Measurement
 from search_spaces.config import flatten
 from search_spaces.hardware.system import find_system, list_price
 from tuner.scenario.cost import cost
-from tuner.scenario.sla import BACKLOG, Promise
+from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.trial import Trial
 from tuner.show.report.charts import importance_chart, load_charts, pareto_charts
 from tuner.show.report.contender import Contender
@@ -32,7 +32,7 @@ def sections(report: Report) -> list[Section]:
         _binding(report),
         _importance(report),
         _shadow_prices(report),
-        _fell_out(report),
+        _excluded(report),
         _money(report),
         _energy(report),
         _reproduce(report),
@@ -43,7 +43,7 @@ def sections(report: Report) -> list[Section]:
 # The verdict
 
 
-def question(report: Report) -> str:
+def experiment(report: Report) -> str:
     scenario = report.finished.scenario
     workload = scenario.workload
     lengths = f"{workload.input_tokens} input and {workload.output_tokens} output tokens"
@@ -62,10 +62,10 @@ def verdict(report: Report) -> str:
     answer, winner = finished.answer, report.contenders[0]
     figure = f"{dollars(report.objective(winner))} for a million {counted(report)} tokens"
     words = in_words(winner.config)
-    if not finished.keeps_sla:
+    if not finished.meets_sla:
         binding = answer.binding()
         limit = f"{_law(binding)} binds" if binding else "the server cannot keep up"
-        return f"No configuration tried keeps the promise: {limit}. Nearest, at {figure}: {words}."
+        return f"No configuration tried meets the SLO: {limit}. Nearest, at {figure}: {words}."
     return f"Serve with {words}. That is {figure}, and keeps {_law(finished.scenario.sla)}. {_against_default(report)}"
 
 
@@ -74,7 +74,7 @@ def _against_default(report: Report) -> str:
     if answer.baseline is None:
         return "What the engine's default configuration costs is not known."
     if answer.saving is None:
-        return f"The engine's default configuration breaks the promise ({', '.join(answer.missed(answer.baseline))})."
+        return f"The engine's default configuration breaks the SLO ({', '.join(answer.missed(answer.baseline))})."
     if answer.saving <= 0:
         return "The engine's default configuration is not dearer on the same GPUs."
     return (
@@ -103,11 +103,11 @@ def tiles(report: Report) -> list[Tile]:
 
 
 def _short(limit: str) -> str:
-    return limit.removeprefix("the promise ").partition(" <=")[0]
+    return limit.removeprefix("the SLO ").partition(" <=")[0]
 
 
-def _law(promises: object) -> str:
-    return str(promises).replace("<=", "≤")
+def _law(slos: object) -> str:
+    return str(slos).replace("<=", "≤")
 
 
 def caveats(report: Report) -> list[str]:
@@ -120,8 +120,8 @@ def caveats(report: Report) -> list[str]:
     found += certainty(finished.answer)
     if finished.unfinished:
         found.append(f"The study is unfinished: {finished.unfinished}. Better configurations may be left to try.")
-    if not report.winner.exact and finished.keeps_sla:
-        found.append("The winner's capacity was not made exact: a higher load may keep the promise too.")
+    if not report.winner.exact and finished.meets_sla:
+        found.append("The winner's capacity was not made exact: a higher load may meet the SLO too.")
     return found
 
 
@@ -170,12 +170,12 @@ def _figure_rows(report: Report) -> Iterator[list[str]]:
     yield ["tokens/s/user", *(rate(c.tokens_per_s_per_user) for c in costs)]
     yield [f"load ({scenario.workload.load_unit})", *(f"{level.load:,.4g}" for level in levels)]
     yield ["GPUs held", *(str(level.gpus) for level in levels)]
-    for promise in scenario.sla.promises:
-        yield [_law(promise), *(_observed(promise, level) for level in levels)]
+    for slo in scenario.sla.slos:
+        yield [_law(slo), *(_observed(slo, level) for level in levels)]
 
 
-def _observed(promise: Promise, level: Measurement) -> str:
-    return f"{milliseconds(promise.observed(level))}{'' if promise.excess(level) <= 0 else ' (missed)'}"
+def _observed(slo: Slo, level: Measurement) -> str:
+    return f"{milliseconds(slo.observed(level))}{'' if slo.excess(level) <= 0 else ' (missed)'}"
 
 
 def _runners_up(report: Report) -> list[Table]:
@@ -185,17 +185,17 @@ def _runners_up(report: Report) -> list[Table]:
         return []
     answer, objective = finished.answer, finished.scenario.objective
     reference = answer.cost(first).objective(objective)
-    promises = finished.scenario.sla.promises
+    slos = finished.scenario.sla.slos
     rows = []
     for trial in others[:RUNNERS_UP]:
         value = answer.cost(trial).objective(objective)
         bound = "" if trial.exact else "≤ "
-        observed = (_observed(promise, trial.measurement) for promise in promises)
+        observed = (_observed(slo, trial.measurement) for slo in slos)
         rows.append(
             [f"{trial.number}: {trial.config}", f"{bound}{dollars(value)}", f"{value / reference - 1:+.1%}", *observed]
         )
     heads = ["trial: configuration", OBJECTIVES[objective], "against the winner"]
-    heads += [f"{promise.metric.upper()} {promise.statistic}" for promise in promises]
+    heads += [f"{slo.metric.upper()} {slo.statistic}" for slo in slos]
     caption = "Runners-up (≤: its capacity was not made exact, as it could not win)"
     return [Table(caption=caption, heads=heads, rows=rows)]
 
@@ -214,7 +214,7 @@ def _pareto(report: Report) -> Section:
             rate(point.cost.tokens_per_s_per_user),
             rate(point.cost.output_tokens_per_s_per_gpu),
             f"{point.measurement.load:,.4g}",
-            "kept" if point.keeps_sla else "missed",
+            "kept" if point.meets_sla else "missed",
         ]
         for point in shown
     ]
@@ -223,7 +223,7 @@ def _pareto(report: Report) -> Section:
     text = [
         (
             "Every point is one load of one configuration that was tried; lines join those that no other of the same "
-            "kind beats in both directions. Filled points keep the whole promise, hollow ones do not. The dashed "
+            "kind beats in both directions. Filled points keep the whole SLO, hollow ones do not. The dashed "
             "line is the promised time per token. It is promised at its own percentile, while points lie at the "
             "median, so that a point to the right of it may still miss."
         )
@@ -248,7 +248,7 @@ def _load(report: Report) -> Section:
     charts.append(Table(caption="Loads of the winner", heads=heads, rows=rows))
     text = [
         (
-            f"The winner was run at {plural(len(levels), 'load')} to find the highest that keeps the promise and to "
+            f"The winner was run at {plural(len(levels), 'load')} to find the highest that meets the SLO and to "
             "show its latency; latencies are of completed requests after the warm-up."
         )
     ]
@@ -257,7 +257,7 @@ def _load(report: Report) -> Section:
 
 def _level_row(report: Report, trial: Trial, level: Measurement) -> list[str]:
     scenario = report.finished.scenario
-    kept = "kept" if scenario.sla.kept_by(level) else "missed"
+    kept = "kept" if scenario.sla.met_by(level) else "missed"
     return [
         f"{level.load:,.4g}{' (counts)' if level is trial.measurement else ''}",
         dollars(cost(level, scenario.price).objective(scenario.objective)),
@@ -296,7 +296,7 @@ def _importance(report: Report) -> Section:
     title = "Which knobs matter"
     found = report.importance
     if found is None:
-        text = ["Too few trials keep the promise, or all cost the same: nothing can be said."]
+        text = ["Too few trials meet the SLO, or all cost the same: nothing can be said."]
         return Section(anchor="importance", title=title, text=text)
     rows = [
         [knob, f"{share:.0%}", f"{found.among_the_best.get(knob, 0):.0%}"]
@@ -305,7 +305,7 @@ def _importance(report: Report) -> Section:
     heads = ["knob", "difference explained (fANOVA)", "tells the best tenth (PED-ANOVA)"]
     text = [
         (
-            f"Of the {found.trials} trials that keep the promise, by Optuna's evaluators. The search tries mostly "
+            f"Of the {found.trials} trials that meet the SLO, by Optuna's evaluators. The search tries mostly "
             "what is predicted to be good, so a knob that it hardly varied shows little here."
         )
     ]
@@ -317,9 +317,9 @@ def _importance(report: Report) -> Section:
 
 
 def _shadow_prices(report: Report) -> Section:
-    title = "What the promise costs"
+    title = "What the SLO costs"
     heads = [
-        "promise",
+        "slo",
         "observed",
         "saved by each extra ms, by loads tried",
         "by the closed form",
@@ -328,7 +328,7 @@ def _shadow_prices(report: Report) -> Section:
     ]
     rows = [_shadow_row(price) for price in report.shadow_prices]
     prices = Table(
-        caption=f"Shadow prices, in {OBJECTIVES[report.finished.scenario.objective]}, the other promises kept",
+        caption=f"Shadow prices, in {OBJECTIVES[report.finished.scenario.objective]}, the other SLOs kept",
         heads=heads,
         rows=rows,
     )
@@ -340,7 +340,7 @@ def _shadow_prices(report: Report) -> Section:
 def _shadow_row(price: ShadowPrice) -> list[str]:
     cheaper = price.cheaper
     return [
-        _law(price.promise),
+        _law(price.slo),
         milliseconds(price.observed_s),
         "–" if price.measured is None else _per_ms(price.measured),  # noqa: RUF001
         "–" if price.closed_form is None else _per_ms(price.closed_form),  # noqa: RUF001
@@ -357,35 +357,35 @@ def _shadow_text(report: Report) -> Iterator[str]:
     finished = report.finished
     kind = "predicted by the simulator" if finished.predicted else "measured"
     yield (
-        "A shadow price is what a million tokens would cost less if the promise were a millisecond longer. The first "
+        "A shadow price is what a million tokens would cost less if the SLO were a millisecond longer. The first "
         f"figure is worked out from loads that were tried ({kind}): from the winner to the nearest load that misses "
-        "this promise alone and is at least 2 % cheaper. The second is the closed-form model's for the winner's own "
-        "configuration with the promise 10 % longer; it knows means only."
+        "this SLO alone and is at least 2 % cheaper. The second is the closed-form model's for the winner's own "
+        "configuration with the SLO 10 % longer; it knows means only."
     )
     cheaper = report.nearest_cheaper
-    if not finished.keeps_sla:
+    if not finished.meets_sla:
         level = report.winner.measurement
-        limits = ", ".join(_loosened(promise, level) for promise in finished.scenario.sla.promises)
-        yield f"The promise is not kept, so it has no price. The nearest that could be kept: {limits}."
+        limits = ", ".join(_loosened(slo, level) for slo in finished.scenario.sla.slos)
+        yield f"The SLO is not met, so it has no price. The nearest that could be kept: {limits}."
         return
     if cheaper is None:
-        yield "No load tried is 2 % cheaper than the winner or more: a looser promise is worth nothing here."
+        yield "No load tried is 2 % cheaper than the winner or more: a looser SLO is worth nothing here."
         return
-    limits = ", ".join(_loosened(promise, cheaper.measurement) for promise in finished.scenario.sla.promises)
+    limits = ", ".join(_loosened(slo, cheaper.measurement) for slo in finished.scenario.sla.slos)
     saving = 1 - cheaper.objective / report.objective(report.contenders[0])
     yield (
-        f"The nearest cheaper promise: {limits} would cost {dollars(cheaper.objective)} ({saving:.0%} less), with "
+        f"The nearest cheaper SLO: {limits} would cost {dollars(cheaper.objective)} ({saving:.0%} less), with "
         f"{cheaper.config} at a load of {cheaper.measurement.load:,.4g} {finished.scenario.workload.load_unit}."
     )
 
 
-def _loosened(promise: Promise, level: Measurement) -> str:
-    limit = max(promise.observed(level), promise.limit_s)
-    return f"{promise.metric.upper()} {promise.statistic} {milliseconds(limit)}"
+def _loosened(slo: Slo, level: Measurement) -> str:
+    limit = max(slo.observed(level), slo.limit_s)
+    return f"{slo.metric.upper()} {slo.statistic} {milliseconds(limit)}"
 
 
 def _menu(report: Report) -> list[Table]:
-    promise = report.nearest_promise
+    slo = report.nearest_slo
     rows = [
         [
             f"{milliseconds(item.limit_s)}{' (promised)' if item.factor == 1 else ''}",
@@ -396,12 +396,12 @@ def _menu(report: Report) -> list[Table]:
     ]
     if not rows:
         return []
-    title = f"{promise.metric.upper()} {promise.statistic}"
+    title = f"{slo.metric.upper()} {slo.statistic}"
     heads = [f"{title} at most", OBJECTIVES[report.finished.scenario.objective], "cheapest configuration tried"]
     return [Table(caption=f"What other limits of {title} would cost", heads=heads, rows=rows, words=(0, 2))]
 
 
-def _fell_out(report: Report) -> Section:
+def _excluded(report: Report) -> Section:
     finished = report.finished
     answer = finished.answer
     trials = plural(len(finished.trials), "trial")
@@ -415,10 +415,10 @@ def _fell_out(report: Report) -> Section:
         heads = ["trial", "ending", "configuration", "detail"]
         caption = "Trials without a measurement"
         blocks.append(Table(caption=caption, heads=heads, rows=details[:20], words=(0, 1, 2, 3), folded=True))
-    if finished.summary and finished.summary.fell_out:
+    if finished.summary and finished.summary.excluded:
         caption = f"Why combinations of the space were never tried ({finished.summary.combinations:,} in all)"
-        blocks.append(_counts(caption, finished.summary.fell_out))
-    return Section(anchor="fell-out", title="What fell out", blocks=blocks)
+        blocks.append(_counts(caption, finished.summary.excluded))
+    return Section(anchor="fell-out", title="What were excluded", blocks=blocks)
 
 
 def _counts(caption: str, counts: object) -> Table:
@@ -535,7 +535,7 @@ def _reproduce(report: Report) -> Section:
     blocks: list[Block] = [
         Code(caption="Tune again, and make this report", text="\n".join(commands(report))),
         Code(caption="Start the winner", text=start),
-        Code(caption=f"The experiment, {finished.question.path.name}", text=finished.text.rstrip()),
+        Code(caption=f"The experiment, {finished.experiment.path.name}", text=finished.text.rstrip()),
         versions,
     ]
     missed = finished.answer.missed(report.winner)

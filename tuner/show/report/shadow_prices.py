@@ -1,4 +1,4 @@
-"""Shadow prices: what another millisecond of a promise saves, from what was measured and from the closed form."""
+"""Shadow prices: what another millisecond of an SLO saves, from what was measured and from the closed form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
 from tuner.scenario.cost import cost, dollars_per_million
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import BACKLOG, Promise
+from tuner.scenario.sla import BACKLOG, Slo
 from tuner.study.finished_study import Finished
 
 WORTHWHILE = 0.02
-"""A looser promise must save this share of the cost: smaller differences are noise between loads."""
+"""A looser SLO must save this share of the cost: smaller differences are noise between loads."""
 
 RELAXED = 1.1
-"""The closed form is asked for a promise this many times as long."""
+"""The closed form is asked for an SLO this many times as long."""
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-"""Promises shown, in units of the one that was made."""
+"""SLOs shown, in units of the one that was made."""
 
 Served = tuple[ServingConfig, Measurement]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cheaper:
-    """A cheaper way that a looser promise would allow: the limit in seconds, and the objective in dollars."""
+    """A cheaper way that a looser SLO would allow: the limit in seconds, and the objective in dollars."""
 
     limit_s: float
     objective: float
@@ -36,13 +36,13 @@ class Cheaper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowPrice:
-    """What loosening one promise saves, the others kept.
+    """What loosening one SLO saves, the others kept.
 
     `measured` and `closed_form` are dollars per million tokens saved by each extra millisecond; None where nothing
-    measured is cheaper, where there is no closed form, and where the promise is not kept as it is.
+    measured is cheaper, where there is no closed form, and where the SLO is not met as it is.
     """
 
-    promise: Promise
+    slo: Slo
     observed_s: float
     cheaper: Cheaper | None
     measured: float | None
@@ -51,7 +51,7 @@ class ShadowPrice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nearby:
-    """The cheapest load tried that keeps a promise of `factor` times the limit, the others as they are."""
+    """The cheapest load tried that meets an SLO of `factor` times the limit, the others as they are."""
 
     factor: float
     limit_s: float
@@ -61,19 +61,19 @@ class Nearby:
 
 
 def shadow_prices(finished: Finished) -> list[ShadowPrice]:
-    """One for each promise. Raises InputError where nothing was measured."""
+    """One for each SLO. Raises InputError where nothing was measured."""
     now = _objective(finished.scenario, finished.winner.measurement)
-    return [_shadow_price(finished, promise, now) for promise in finished.scenario.sla.promises]
+    return [_shadow_price(finished, slo, now) for slo in finished.scenario.sla.slos]
 
 
-def _shadow_price(finished: Finished, promise: Promise, now: float) -> ShadowPrice:
-    scenario, kept = finished.scenario, finished.keeps_sla
+def _shadow_price(finished: Finished, slo: Slo, now: float) -> ShadowPrice:
+    scenario, kept = finished.scenario, finished.meets_sla
     looser = [
-        (promise.observed(level), config, level)
+        (slo.observed(level), config, level)
         for config, level in served(finished)
         if kept
-        and _others_kept(scenario, promise, level)
-        and promise.excess(level) > 0
+        and _others_kept(scenario, slo, level)
+        and slo.excess(level) > 0
         and _objective(scenario, level) <= now * (1 - WORTHWHILE)
     ]
     cheaper = None
@@ -81,18 +81,18 @@ def _shadow_price(finished: Finished, promise: Promise, now: float) -> ShadowPri
         observed, config, level = min(looser, key=lambda item: item[0])
         objective = _objective(scenario, level)
         cheaper = Cheaper(limit_s=observed, objective=objective, config=config, measurement=level)
-    extra_ms = (cheaper.limit_s - promise.limit_s) * 1000 if cheaper else 0.0
+    extra_ms = (cheaper.limit_s - slo.limit_s) * 1000 if cheaper else 0.0
     return ShadowPrice(
-        promise=promise,
-        observed_s=promise.observed(finished.winner.measurement),
+        slo=slo,
+        observed_s=slo.observed(finished.winner.measurement),
         cheaper=cheaper,
         measured=(now - cheaper.objective) / extra_ms if cheaper else None,
-        closed_form=_closed_form(finished, promise, now) if finished.keeps_sla else None,
+        closed_form=_closed_form(finished, slo, now) if finished.meets_sla else None,
     )
 
 
 def nearest_cheaper(finished: Finished) -> Cheaper | None:
-    """The load tried that is cheaper than the winner and misses the SLA least, whatever promises it misses."""
+    """The load tried that is cheaper than the winner and misses the SLA least, whatever SLOs it misses."""
     scenario = finished.scenario
     now = _objective(scenario, finished.winner.measurement)
     candidates = [
@@ -100,21 +100,21 @@ def nearest_cheaper(finished: Finished) -> Cheaper | None:
         for config, level in served(finished)
         if _objective(scenario, level) <= now * (1 - WORTHWHILE)
     ]
-    if not candidates or not finished.keeps_sla:
+    if not candidates or not finished.meets_sla:
         return None
     excess, config, level = min(candidates, key=lambda item: item[0])
     return Cheaper(limit_s=excess, objective=_objective(scenario, level), config=config, measurement=level)
 
 
-def menu(finished: Finished, promise: Promise) -> Iterator[Nearby]:
-    """What tighter and looser limits of one promise would cost, by the loads that were tried."""
+def menu(finished: Finished, slo: Slo) -> Iterator[Nearby]:
+    """What tighter and looser limits of one SLO would cost, by the loads that were tried."""
     scenario = finished.scenario
     for factor in FACTORS:
-        limit = promise.limit_s * factor
+        limit = slo.limit_s * factor
         keeping = [
             (_objective(scenario, level), config, level)
             for config, level in served(finished)
-            if _others_kept(scenario, promise, level) and promise.observed(level) <= limit
+            if _others_kept(scenario, slo, level) and slo.observed(level) <= limit
         ]
         if keeping:
             objective, config, level = min(keeping, key=lambda item: item[0])
@@ -129,9 +129,9 @@ def served(finished: Finished) -> list[Served]:
     return [(config, level) for config, level in (*tried, *frontier) if level.kept_up and not level.failed_requests]
 
 
-def _others_kept(scenario: Scenario, promise: Promise, level: Measurement) -> bool:
+def _others_kept(scenario: Scenario, slo: Slo, level: Measurement) -> bool:
     excess = scenario.sla.excess(level)
-    return all(value <= 0 for key, value in excess.items() if key not in (promise.key, BACKLOG))
+    return all(value <= 0 for key, value in excess.items() if key not in (slo.key, BACKLOG))
 
 
 def _objective(scenario: Scenario, level: Measurement) -> float:
@@ -141,11 +141,11 @@ def _objective(scenario: Scenario, level: Measurement) -> float:
 # The closed form
 
 
-def _closed_form(finished: Finished, promise: Promise, now: float) -> float | None:
+def _closed_form(finished: Finished, slo: Slo, now: float) -> float | None:
     """Dollars per million tokens and millisecond, where the winner's own configuration takes the load it then may.
 
     The closed form knows means only, and is off in its level. So it is asked how much its cost falls when the
-    latencies may grow by as much as the promises leave room for, this one's being RELAXED times as long.
+    latencies may grow by as much as the SLOs leave room for, this one's being RELAXED times as long.
     """
     if not finished.predicted:
         return None
@@ -156,11 +156,11 @@ def _closed_form(finished: Finished, promise: Promise, now: float) -> float | No
         before = steady.at(max(sequences, 1))
     except InfeasibleError:
         return None
-    room = {other.key: max(1 / (1 + other.excess(finished.winner.measurement)), 1.0) for other in scenario.sla.promises}
-    tight = _most(steady, before, scenario.sla.promises, room)
-    loose = _most(steady, before, scenario.sla.promises, room | {promise.key: room[promise.key] * RELAXED})
+    room = {other.key: max(1 / (1 + other.excess(finished.winner.measurement)), 1.0) for other in scenario.sla.slos}
+    tight = _most(steady, before, scenario.sla.slos, room)
+    loose = _most(steady, before, scenario.sla.slos, room | {slo.key: room[slo.key] * RELAXED})
     saved = 1 - _dollars(scenario, config, loose) / _dollars(scenario, config, tight)
-    return max(saved * now, 0.0) / (promise.limit_s * (RELAXED - 1) * 1000)
+    return max(saved * now, 0.0) / (slo.limit_s * (RELAXED - 1) * 1000)
 
 
 def _sequences_now(level: Measurement, config: ServingConfig) -> int:
@@ -168,13 +168,13 @@ def _sequences_now(level: Measurement, config: ServingConfig) -> int:
     return round(level.request_rate * decoding / config.layout.schedulers)
 
 
-def _most(steady: SteadyState, before: SteadyPoint, promises: Sequence[Promise], room: dict[str, float]) -> SteadyPoint:
+def _most(steady: SteadyState, before: SteadyPoint, slos: Sequence[Slo], room: dict[str, float]) -> SteadyPoint:
     """The highest load at which no latency is more than its room times what it is before."""
 
     def fits(point: SteadyPoint) -> bool:
         grown = {"ttft": point.ttft / before.ttft, "tpot": point.tpot / max(before.tpot, 1e-12)}
         grown |= {"itl": grown["tpot"], "e2e": point.e2e / before.e2e}
-        return all(grown[promise.metric] <= room[promise.key] for promise in promises)
+        return all(grown[slo.metric] <= room[slo.key] for slo in slos)
 
     low, high = before.sequences, max(steady.most_sequences, before.sequences)
     while low < high:

@@ -47,30 +47,30 @@ def test_the_shadow_price_is_the_saving_over_the_extra_milliseconds(finished):
     assert ttft.measured == pytest.approx((usd(finished, 100_000) - usd(finished, 160_000)) / 2000)
 
 
-def test_the_nearest_cheaper_promise_is_the_one_that_is_missed_least(finished):
+def test_the_nearest_cheaper_slo_is_the_one_that_is_missed_least(finished):
     assert nearest_cheaper(finished).measurement == WINNER.levels[1]
 
 
-def test_a_promise_that_is_not_kept_has_no_price(missed):
+def test_a_slo_that_is_not_met_has_no_price(missed):
     assert [price.measured for price in shadow_prices(missed)] == [None, None]
     assert nearest_cheaper(missed) is None
 
 
 def test_the_menu_shows_what_other_limits_cost(finished):
-    promise = finished.scenario.sla.promises[1]
-    costs = {item.factor: item.objective for item in menu(finished, promise)}
+    slo = finished.scenario.sla.slos[1]
+    costs = {item.factor: item.objective for item in menu(finished, slo)}
     assert costs[0.5] == pytest.approx(usd(finished, 80_000))  # the default's
     assert costs[1.0] == pytest.approx(usd(finished, 100_000))
     assert costs[1.25] == pytest.approx(usd(finished, 125_000))
 
 
-def test_the_promise_that_broke_first_binds(finished):
+def test_the_slo_that_broke_first_binds(finished):
     found = what_binds(finished)
-    assert found.limit == "the promise TPOT p99 <= 20 ms"
+    assert found.limit == "the SLO TPOT p99 <= 20 ms"
     assert [limit.use for limit in found.limits[:2]] == pytest.approx([0.1, 0.99])
 
 
-def test_a_full_cache_binds_where_every_promise_has_room(tmp_path):
+def test_a_full_cache_binds_where_every_slo_has_room(tmp_path):
     study_of(tmp_path, measured(0, level(100_000, kv_cache_peak=1.0, preemptions=7)))
     found = what_binds(open_finished(tmp_path, CHAT))
     assert found.limit == "KV-cache capacity"
@@ -145,9 +145,9 @@ def test_markdown_tells_the_verdict_the_causes_and_that_it_is_a_prediction(finis
     assert "servetune tune gpt-oss-120b-b200-chat.yaml --trials 4" in text
 
 
-def test_a_missed_promise_is_the_verdict(missed):
+def test_a_missed_slo_is_the_verdict(missed):
     text = to_markdown(Report(finished=missed))
-    assert "**Verdict.** No configuration tried keeps the promise: TPOT p99 ≤ 20 ms binds." in text
+    assert "**Verdict.** No configuration tried meets the SLO: TPOT p99 ≤ 20 ms binds." in text
     assert "The nearest that could be kept: TTFT p99 1,000 ms, TPOT p99 30.0 ms." in text
 
 
@@ -168,8 +168,8 @@ def test_the_champion_is_compared_when_there_is_one(finished):
 def test_json_has_every_figure_as_a_number(finished):
     found = json.loads(to_json(Report(finished=finished, demand=Demand(usd_per_million=1))))
     assert found["winner"]["usd_per_million_output_tokens"] == pytest.approx(usd(finished, 100_000))
-    assert found["verdict"]["keeps_sla"] is True
-    assert found["ended"] == {"kept the SLA": 2, "infeasible: memory": 1, "failed: died": 1}
+    assert found["verdict"]["meets_sla"] is True
+    assert found["ended"] == {"met the SLA": 2, "infeasible: memory": 1, "failed: died": 1}
     assert found["winner"]["ttft_ms"]["p99"] == 100
 
 
