@@ -58,8 +58,8 @@ def validate(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.recorded.recorded import recordings
-    from tuner import calibrated as calibration
-    from tuner import fidelity
+    from tuner.evidence import calibrated as calibration
+    from tuner.evidence import fidelity
     from tuner.evidence.validate import sample, select
 
     if output is not None:

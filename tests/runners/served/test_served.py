@@ -173,7 +173,7 @@ def test_too_few_gpus_are_the_environments_failure(tmp_path, python):
 
 
 def test_a_port_that_another_program_takes_meanwhile_is_named(tmp_path, python, monkeypatch):
-    from runners import served as module
+    from runners.served import served as module
 
     def taken(*args):
         planned = plan(*args)

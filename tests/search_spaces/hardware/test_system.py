@@ -156,12 +156,12 @@ def test_a_price_that_is_not_positive_is_refused(usd, watts, kwh):
         Price(usd_per_gpu_hour=usd, all_in_watts_per_gpu=watts, usd_per_kwh=kwh)
 
 
-@pytest.mark.parametrize("table", ["models.yaml", "systems.yaml", "prices.csv"])
+@pytest.mark.parametrize("table", ["models/models.yaml", "hardware/systems.yaml", "hardware/prices.csv"])
 def test_no_table_names_a_path_of_the_machine_it_was_made_on(table):
     text = files("search_spaces").joinpath(table).read_text(encoding="utf-8")
     assert not re.search(r"(?:^|[\s(])/[a-z]|\.\./|site-packages", text)
 
 
 def test_the_price_table_is_a_plain_rectangle():
-    with files("search_spaces").joinpath("prices.csv").open(encoding="utf-8", newline="") as lines:
+    with files("search_spaces.hardware").joinpath("prices.csv").open(encoding="utf-8", newline="") as lines:
         assert {len(row) for row in csv.reader(lines)} == {7}
