@@ -38,8 +38,8 @@ from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Prior
-from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search
+from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.study.answer import Answer
 from tuner.study.journal import open_study
 from tuner.tracking.record import Untracked
@@ -145,7 +145,7 @@ def ours(experiment: Experiment, *, free: bool, trials: int) -> tuple[Answer, fl
     prior = Prior(scenario, silicon)
     began = time.perf_counter()
     ranking = prior.rank()
-    sampler = Surrogatesampler(prior, ranking, seed=0)
+    sampler = SurrogateSampler(prior, ranking, seed=0)
     with tempfile.TemporaryDirectory() as folder, open_study(Path(folder), "benchmark", sampler) as study:
         search = Search(
             prior=prior,

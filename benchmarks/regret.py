@@ -5,8 +5,8 @@ python benchmarks/regret.py [--recorded | --simulated] [--seeds 20] [--plot regr
 Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.evidence.replay`. A measurement is one
 published row (configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of
 those measured so far that meet the SLA; its share is held against the best of all rows, and an answer that breaks the
-SLA, or none, scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows, and shows the
-errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model, on rows of
+SLA, or none, scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows,
+and shows the errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model, on rows of
 other models, Hopper and Blackwell; the same won each time. Scores of variants on Blackwell had been seen before, so
 this is no blind test: docs/search.md says what was held out.
 
@@ -57,8 +57,11 @@ from tuner.evidence.validate import compare
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Candidate, Prior, Uninformed
-from tuner.search.sampler import RECORD, Surrogatesampler
-from tuner.search.surrogate import SIMULATOR_BIAS, Array, CostOf, Option, Place, Places, Surrogate, kernel_of, place_of
+from tuner.search.surrogate.features import Array, Place, Places, place_of
+from tuner.search.surrogate.kernel import SIMULATOR_BIAS, kernel_of
+from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.surrogate.surrogate import CostOf, Option, Surrogate
+from tuner.search.trial import RECORD
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -456,17 +459,17 @@ def simulated(seeds: int, most: int, console: Console) -> None:
         table.add_row(name, *shown, f"{inside:.0%}", f"{spent / sum(map(len, runs)):.3f}")
 
     worlds = [truth(prior, World(seed + 1, 1.0)) for seed in range(seeds)]
-    row("servetune, predictions off", lambda seed: (worlds[seed], Surrogatesampler(prior, ranking, seed=seed)))
-    row("servetune, predictions right", lambda seed: (same, Surrogatesampler(prior, ranking, seed=seed)))
+    row("servetune, predictions off", lambda seed: (worlds[seed], SurrogateSampler(prior, ranking, seed=seed)))
+    row("servetune, predictions right", lambda seed: (same, SurrogateSampler(prior, ranking, seed=seed)))
     row("servetune, no predictions", lambda seed: (same, uninformed(scenario, seed)))
     row("Optuna TPE, no predictions", lambda seed: (same, optuna.samplers.TPESampler(seed=seed)))
     row("random", lambda seed: (same, optuna.samplers.RandomSampler(seed=seed)))
     console.print(table)
 
 
-def uninformed(scenario: Scenario, seed: int) -> Surrogatesampler:
+def uninformed(scenario: Scenario, seed: int) -> SurrogateSampler:
     prior = Uninformed(scenario, seed=seed)
-    return Surrogatesampler(prior, prior.rank(), seed=seed)
+    return SurrogateSampler(prior, prior.rank(), seed=seed)
 
 
 def best_of(real: Truth) -> float:

@@ -26,8 +26,8 @@ from tuner.app import Session
 from tuner.retune.champion import Champion, candidate
 from tuner.retune.retune import Retuned, retune, sides
 from tuner.scenario.experiment import Experiment, list_experiments, read_experiment
-from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.trial import Trial
 from tuner.tracking.record import Untracked
 
@@ -93,7 +93,7 @@ def tuned(session: Session) -> Champion:
 
 def search(session: Session, trials: int) -> list[Trial]:
     """From scratch."""
-    sampler = Surrogatesampler(session.prior, session.prior.rank(), seed=session.experiment.seed)
+    sampler = SurrogateSampler(session.prior, session.prior.rank(), seed=session.experiment.seed)
     found = Search(
         prior=session.prior,
         runner=session.runner,

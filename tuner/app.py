@@ -28,8 +28,8 @@ from tuner.scenario.recorded import RecordedPrior, recorded_rows, replayed
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings
 from tuner.search.ranking import Prior, Ranking, Uninformed, has_kernel_data
-from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search, best_trial, measure_capacity
+from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.show.progress import Told, searching_bar
@@ -297,7 +297,7 @@ def tune(
     ):
         keep_experiment(study, session.experiment)
         ranking = _rank(session, bars)
-        sampler = Surrogatesampler(session.prior, ranking, seed=session.experiment.seed)
+        sampler = SurrogateSampler(session.prior, ranking, seed=session.experiment.seed)
         study.sampler = sampler
         with searching_bar(bars) as bar:
             budget = budget_of(session.experiment, trials)

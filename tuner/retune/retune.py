@@ -40,8 +40,8 @@ from tuner.scenario.experiment import Experiment, Retune
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import PRECISION
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
-from tuner.search.sampler import Surrogatesampler
 from tuner.search.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
+from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.trial import Trial
 from tuner.show.words import dollars
 from tuner.tracking.record import Tracker, Untracked
@@ -416,7 +416,7 @@ def search_release(
     settings += [f"setting {name} of the champion is gone" for name in champion.removed]
     settings += enqueue_priors(champion, session, both.after, study)
     ranking = informed(rank_release(champion, both, clock), champion, both)
-    sampler = Surrogatesampler(session.prior, ranking, seed=session.experiment.seed)
+    sampler = SurrogateSampler(session.prior, ranking, seed=session.experiment.seed)
     study.sampler = sampler
     done = len(finished_trials(study))
     search = Search(

@@ -14,8 +14,8 @@ from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import find_capacity
 from tuner.search.ranking import Prior, Uninformed
-from tuner.search.sampler import RECORD, Surrogatesampler
-from tuner.search.trial import Trial, trial_from_json, trial_to_json
+from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.trial import RECORD, Trial, trial_from_json, trial_to_json
 from tuner.tracking.record import Tracker
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Search:
     prior: Prior | Uninformed
     runner: Runner
     study: "optuna.Study"
-    sampler: Surrogatesampler
+    sampler: SurrogateSampler
     tracker: Tracker
     budget: Budget
     progress: Progress

@@ -10,6 +10,9 @@ from search_spaces.config import ServingConfig
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+RECORD = "servetune"
+"""User attribute of an Optuna trial that holds the whole Trial. An interrupted trial has none."""
+
 Ending = Literal["infeasible", "failed", "measured"]
 
 

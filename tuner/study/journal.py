@@ -117,7 +117,7 @@ def _existing(storage: "JournalStorage", name: str, sampler: "BaseSampler | None
     """Raises ValueError where it is of another name, or where a record is not that of its trial."""
     import optuna
 
-    from tuner.search.sampler import RECORD
+    from tuner.search.trial import RECORD
 
     names = [study.study_name for study in storage.get_all_studies()]
     if name not in names:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.search.sampler import RECORD
+from tuner.search.trial import RECORD
 
 COMMAND = [sys.executable, "-c", "from tuner.cli import main; main()"]
 EXPERIMENT = """\

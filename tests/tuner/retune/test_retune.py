@@ -29,7 +29,7 @@ from tuner.retune.retune import (
 )
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.scenario.experiment import read_experiment
-from tuner.search.sampler import RECORD
+from tuner.search.trial import RECORD
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from retune import CASES, shifted_case, tuned

@@ -21,8 +21,7 @@ from tuner.scenario.recorded import (
     write_experiments,
 )
 from tuner.scenario.sla import Sla, read_slo
-from tuner.search.sampler import RECORD
-from tuner.search.trial import trial_from_json
+from tuner.search.trial import RECORD, trial_from_json
 
 KILO = Lengths(low=819, high=1024)
 GPT_OSS = "gpt-oss-120b-b200-1024-1024"
@@ -221,11 +220,11 @@ def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(ses
 
 def replay(session, **budget):
     """Trials and study of a search over a session's rows."""
-    from tuner.search.sampler import Surrogatesampler
     from tuner.search.search import Budget, Search
+    from tuner.search.surrogate.sampler import SurrogateSampler
     from tuner.tracking.record import Untracked
 
-    sampler = Surrogatesampler(session.prior, session.prior.rank(), seed=0)
+    sampler = SurrogateSampler(session.prior, session.prior.rank(), seed=0)
     study = optuna.create_study(sampler=sampler)
     search = Search(
         prior=session.prior,

@@ -23,7 +23,6 @@ from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import LoadRange
 from tuner.search.ranking import Candidate, Ranking, Uninformed
-from tuner.search.sampler import RECORD, Surrogatesampler
 from tuner.search.search import (
     Budget,
     Search,
@@ -35,7 +34,8 @@ from tuner.search.search import (
     objective,
     ranked_trials,
 )
-from tuner.search.trial import Trial
+from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.trial import RECORD, Trial
 from tuner.tracking.record import Untracked
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -167,7 +167,7 @@ class Log:
 
 def search_in(study: optuna.Study, runner=None, *, surrogates=None, ranking=None, trials=20, **parts) -> Search:
     surrogates = surrogates or Surrogates()
-    sampler = Surrogatesampler(surrogates, ranking or surrogates.rank(), seed=0)
+    sampler = SurrogateSampler(surrogates, ranking or surrogates.rank(), seed=0)
     study.sampler = sampler
     log = parts.pop("log", Log())
     return Search(

@@ -12,8 +12,7 @@ from tests.tuner.study.test_answer import CONFIG, answer_of, level, measured
 from tuner.app import Session
 from tuner.scenario.experiment import find_experiment, read_experiment
 from tuner.search.ranking import Ranking
-from tuner.search.sampler import RECORD
-from tuner.search.trial import Trial, trial_to_json
+from tuner.search.trial import RECORD, Trial, trial_to_json
 from tuner.study.attributes import keep_experiment, keep_summary
 from tuner.study.finished_study import find_study, open_finished
 from tuner.study.journal import open_study

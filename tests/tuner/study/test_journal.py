@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.errors import InputError
-from tuner.search.sampler import RECORD
-from tuner.search.trial import Trial, trial_to_json
+from tuner.search.trial import RECORD, Trial, trial_to_json
 from tuner.study.journal import open_study, read_study
 
 

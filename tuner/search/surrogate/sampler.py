@@ -1,4 +1,4 @@
-"""Samplers: how the search proposes the next configuration to an Optuna study."""
+"""The sampler of the surrogate: proposes the next configuration to an Optuna study."""
 
 import itertools
 import math
@@ -13,14 +13,14 @@ from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, SearchSpace
 from tuner.scenario.sla import BACKLOG
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
-from tuner.search.surrogate import COST, MET_SLACK, Option, Surrogate, expected_gain, place_of
+from tuner.search.surrogate.acquisition import expected_gain
+from tuner.search.surrogate.features import place_of
+from tuner.search.surrogate.surrogate import COST, MET_SLACK, Option, Surrogate
+from tuner.search.trial import RECORD
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-RECORD = "servetune"
-"""User attribute of an Optuna trial that holds the whole Trial. An interrupted trial has none."""
 
 LEADERS = 3
 """Best trials whose neighbours are weighed as well."""
@@ -31,7 +31,7 @@ CLIMB = 10
 Key = frozenset[tuple[str, Any]]
 
 
-class Surrogatesampler(BaseSampler):
+class SurrogateSampler(BaseSampler):
     """Proposes what SLOs most to be cheaper and to meet the SLA, after each measurement anew.
 
     Believes in the ranking's predictions, where there are some, as far as the measurements bear them out (see

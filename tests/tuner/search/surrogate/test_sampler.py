@@ -15,7 +15,8 @@ from search_spaces.models.model import find_model
 from search_spaces.space import PREFILL, SearchSpace, full_space
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
-from tuner.search.sampler import RECORD, Surrogatesampler, best_of
+from tuner.search.surrogate.sampler import SurrogateSampler, best_of
+from tuner.search.trial import RECORD
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -74,7 +75,7 @@ def ranking_of(*params) -> Ranking:
     return Ranking(candidates=tuple(candidates), excluded={})
 
 
-def study_with(sampler: Surrogatesampler) -> optuna.Study:
+def study_with(sampler: SurrogateSampler) -> optuna.Study:
     return optuna.create_study(sampler=sampler)
 
 
@@ -98,7 +99,7 @@ def take_turn(study: optuna.Study, value=1.0, *, excess: float = 0.0, record: bo
 
 def test_it_follows_the_ranking_from_the_first():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
-    study = study_with(Surrogatesampler(Believes(numbers), ranking_of(*ranked), seed=0))
+    study = study_with(SurrogateSampler(Believes(numbers), ranking_of(*ranked), seed=0))
     assert [take_turn(study) for _ in ranked] == ranked
 
 
@@ -108,14 +109,14 @@ def test_where_predictions_are_exact_the_first_proposal_is_the_best_of_all():
     costs = {4: 3.0, 1: 4.0, 8: 1.0, 2: 2.0}
     candidates = tuple(Candidate(params=one, objective=costs[one["layout.tensor"]], excess=0.0) for one in ranked)
     believes = Believes(lambda params: costs[params["layout.tensor"]])
-    study = study_with(Surrogatesampler(believes, Ranking(candidates=candidates, excluded={}), seed=0))
+    study = study_with(SurrogateSampler(believes, Ranking(candidates=candidates, excluded={}), seed=0))
     tried = [take_turn(study, lambda params: costs[params["layout.tensor"]]) for _ in ranked]
     assert tried[0]["layout.tensor"] == 8
 
 
 def test_a_neighbour_that_slos_more_than_the_whole_ranking_is_proposed():
     study = study_with(
-        Surrogatesampler(Believes(lambda params: 1000 / numbers(params)), ranking_of(AGGREGATED), seed=0)
+        SurrogateSampler(Believes(lambda params: 1000 / numbers(params)), ranking_of(AGGREGATED), seed=0)
     )
     assert take_turn(study)["batching.max_sequences"] > AGGREGATED["batching.max_sequences"]
 
@@ -130,7 +131,7 @@ def test_what_one_measurement_shows_of_its_kind_is_believed_of_its_kind():
         return 1.0 if params["precision.kv_cache"] == "fp8" else 1.05
 
     candidates = tuple(Candidate(params=one, objective=predicted(one), excess=0.0) for one in kinds)
-    study = study_with(Surrogatesampler(Believes(predicted), Ranking(candidates=candidates, excluded={}), seed=0))
+    study = study_with(SurrogateSampler(Believes(predicted), Ranking(candidates=candidates, excluded={}), seed=0))
     assert take_turn(study, 3.0)["precision.kv_cache"] == "fp8"
     assert take_turn(study, 1.0)["precision.kv_cache"] == "bf16"
 
@@ -141,14 +142,14 @@ def test_a_configuration_predicted_to_miss_the_sla_comes_after_one_that_keeps_it
         Candidate(params=misses, objective=0.5, excess=2.0, binding="tpot_ms_p99"),
         Candidate(params=keeps, objective=1.0, excess=0.0),
     )
-    sampler = Surrogatesampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
+    sampler = SurrogateSampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     assert sampler.propose([]) == keeps
 
 
 def test_without_predictions_the_first_proposal_is_the_first_of_the_ranking():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
     candidates = tuple(Candidate(params=one, objective=None) for one in ranked)
-    sampler = Surrogatesampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
+    sampler = SurrogateSampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     assert sampler.propose([]) == ranked[0]
 
 
@@ -168,14 +169,14 @@ def test_without_predictions_it_finds_the_best_in_fewer_turns_than_there_are_con
     random.Random(1).shuffle(choices)
     candidates = tuple(Candidate(params=one, objective=None) for one in choices)
     study = study_with(
-        Surrogatesampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
+        SurrogateSampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     )
     tried = [take_turn(study, cost) for _ in range(12)]
     assert min(map(cost, tried)) == min(map(cost, choices))
 
 
 def test_a_neighbour_that_cannot_be_is_not_proposed():
-    sampler = Surrogatesampler(Believes(lambda _params: None), ranking_of(AGGREGATED), seed=0)
+    sampler = SurrogateSampler(Believes(lambda _params: None), ranking_of(AGGREGATED), seed=0)
     study = study_with(sampler)
     take_turn(study)
     assert sampler.propose(study.trials) is None
@@ -188,7 +189,7 @@ def test_nothing_is_proposed_twice(seed, disaggregated_first):
         return random.Random(f"{seed} {sorted(params.items())}").random() + 0.01
 
     first = DISAGGREGATED if disaggregated_first else AGGREGATED
-    sampler = Surrogatesampler(Believes(cost), ranking_of(first, AGGREGATED), seed=seed)
+    sampler = SurrogateSampler(Believes(cost), ranking_of(first, AGGREGATED), seed=seed)
     study = study_with(sampler)
     tried = []
     while sampler.propose(study.get_trials(deepcopy=False)) is not None and len(tried) < 60:
@@ -197,7 +198,7 @@ def test_nothing_is_proposed_twice(seed, disaggregated_first):
 
 
 def test_other_batch_limits_and_prefill_workers_follow_when_ranking_and_neighbours_are_used_up():
-    study = study_with(Surrogatesampler(Believes(numbers), ranking_of(AGGREGATED), seed=0))
+    study = study_with(SurrogateSampler(Believes(numbers), ranking_of(AGGREGATED), seed=0))
     while study.sampler.propose(study.get_trials(deepcopy=False)) is not None:
         take_turn(study, lambda params: 1.0 if params == AGGREGATED else 2.0)
     tried = [trial.params for trial in study.trials]
@@ -211,8 +212,8 @@ def test_a_sampler_rebuilt_from_the_study_proposes_the_same(seed, turns):
     def cost(params) -> float:
         return random.Random(f"{seed} {sorted(params.items())}").random() + 0.01
 
-    def sampler() -> Surrogatesampler:
-        return Surrogatesampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=0)
+    def sampler() -> SurrogateSampler:
+        return SurrogateSampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=0)
 
     study = study_with(sampler())
     for _ in range(turns):
@@ -224,12 +225,12 @@ def test_a_sampler_rebuilt_from_the_study_proposes_the_same(seed, turns):
 def test_a_ranking_of_another_experiment_is_refused():
     other = AGGREGATED | {"layout.tensor": 64}
     with pytest.raises(InputError, match=r"another experiment: it ranks layout\.tensor=64; valid here: 1, 2"):
-        Surrogatesampler(Believes(numbers), ranking_of(other), seed=0)
+        SurrogateSampler(Believes(numbers), ranking_of(other), seed=0)
 
 
 def test_what_was_interrupted_is_proposed_again():
     ranked = [AGGREGATED, AGGREGATED | {"layout.tensor": 2}]
-    study = study_with(Surrogatesampler(Believes(numbers), ranking_of(*ranked), seed=0))
+    study = study_with(SurrogateSampler(Believes(numbers), ranking_of(*ranked), seed=0))
     assert take_turn(study, record=False) == ranked[0]
     assert take_turn(study) == ranked[0]
     assert take_turn(study) == ranked[1]
@@ -237,7 +238,7 @@ def test_what_was_interrupted_is_proposed_again():
 
 def test_two_searches_of_the_same_seed_propose_the_same():
     def run():
-        study = study_with(Surrogatesampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=3))
+        study = study_with(SurrogateSampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=3))
         return [take_turn(study, numbers) for _ in range(12)]
 
     assert run() == run()

@@ -10,19 +10,11 @@ from scipy.stats import norm
 
 from search_spaces.config import Batching, Layout, Precision, ServingConfig
 from search_spaces.engines.engine import find_engine
-from tuner.search.surrogate import (
-    COST,
-    TPOT,
-    Kernel,
-    Option,
-    Place,
-    Places,
-    Posterior,
-    Surrogate,
-    expected_gain,
-    place_of,
-    quantiles,
-)
+from tuner.search.surrogate.acquisition import expected_gain, quantiles
+from tuner.search.surrogate.features import Place, Places, place_of
+from tuner.search.surrogate.kernel import TPOT, Kernel
+from tuner.search.surrogate.process import Posterior
+from tuner.search.surrogate.surrogate import COST, Option, Surrogate
 
 TRTLLM, VLLM = find_engine("trtllm"), find_engine("vllm")
 TTFT = "ttft_ms_mean"
