@@ -34,12 +34,12 @@ from search_spaces.errors import InputError, UnknownNameError, nearest_first
 from search_spaces.hardware.system import PRICE_LISTS, Price, PriceList, System, find_system, list_price, systems
 from search_spaces.models.model import Draft, Model, find_model, models
 from search_spaces.space import SearchSpace, Value, full_space
+from search_spaces.strict_yaml import SHOWN, Problems, parse_yaml, shown
 from tuner.scenario.cost import OBJECTIVES, Objective
 from tuner.scenario.own_facts import Entry, entry_of, is_file_name
 from tuner.scenario.recorded import FOLDER, experiment_text, recorded_cases, recorded_rows, recorded_space
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import SLOS, Sla, read_slo
-from tuner.scenario.strict_yaml import SHOWN, Problems, parse_yaml, shown
 
 RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)

@@ -7,7 +7,7 @@ from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
 from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InputError, UnknownNameError
 from search_spaces.space import Value
-from tuner.scenario.strict_yaml import SHOWN, shown
+from search_spaces.strict_yaml import SHOWN, shown
 
 
 def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfig:
