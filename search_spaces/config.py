@@ -8,9 +8,9 @@ from search_spaces.errors import UnknownNameError
 Weights = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "mxfp4_mxfp8", "fp8_mxfp4"]
 KvCache = Literal["bf16", "fp8"]
 Method = Literal["none", "mtp", "eagle3", "ngram"]
-EngineName = Literal["trtllm", "vllm", "sglang"]
+EngineName = str
+"""The name of a folder in search_spaces/engines, or of a user's own engine folder."""
 
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 METHODS: tuple[Method, ...] = get_args(Method)
 MAX_DRAFT_LENGTH = 8
 
@@ -22,10 +22,11 @@ def _require(law: str, *, holds: bool, found: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """An inference engine at one release."""
+    """An inference engine at one release; `folder` is the absolute path of the one that describes a user's own."""
 
     name: EngineName
     version: str
+    folder: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -237,6 +238,6 @@ def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 KNOBS: tuple[str, ...] = tuple(
-    flatten(ServingConfig(engine=Engine(name="vllm", version=""), disaggregation=Disaggregation(), variant=""))
+    flatten(ServingConfig(engine=Engine(name="", version="", folder=""), disaggregation=Disaggregation(), variant=""))
 )
 """Every setting of a ServingConfig by its dotted name."""

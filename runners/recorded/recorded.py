@@ -385,7 +385,7 @@ def _weights(row: _Row, model: str, engine: EngineName) -> Weights:
 
 
 def _recording(row: _Row, changed: Counter[str]) -> Recording:
-    engine: EngineName = row.text("backend")  # type: ignore[assignment]
+    engine: EngineName = row.text("backend")
     model = MODELS[row.text("model_path")]
     weights = _weights(row, model, engine)
     rules = []
@@ -456,7 +456,7 @@ def _batching(row: _Row, started: Launch, layout: Layout) -> tuple[Batching, Dis
 
 
 def _recipe_of(row: _Row, model: str, weights: Weights, prefill: Layout, decode: Layout) -> Recipe | None:
-    engine: EngineName = row.text("backend")  # type: ignore[assignment]
+    engine: EngineName = row.text("backend")
     return recipe(
         engine,
         model=model,

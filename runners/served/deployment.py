@@ -225,7 +225,7 @@ def _installed(argv: Sequence[str], engine: EngineName, python: str | None) -> t
             return (python, "-m", "vllm.entrypoints.openai.api_server", "--model", *argv[2:])
         case "sglang":
             return (python, *argv[1:])
-        case "trtllm":
+        case _:
             return (str(Path(python).parent / argv[0]), *argv[1:])
 
 

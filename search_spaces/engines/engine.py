@@ -45,6 +45,12 @@ class EngineFacts:
 
 
 @cache
+def engine_names() -> tuple[EngineName, ...]:
+    """Every engine that servetune comes with."""
+    return tuple(engines())
+
+
+@cache
 def engines() -> dict[str, EngineFacts]:
     """Every engine that servetune knows, by name."""
     return {name: _facts(name, facts) for name, facts in read_yaml("search_spaces.engines", "engines.yaml").items()}

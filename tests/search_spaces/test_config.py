@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from search_spaces.config import (
-    ENGINES,
     KNOBS,
     MAX_DRAFT_LENGTH,
     METHODS,
@@ -22,6 +21,7 @@ from search_spaces.config import (
     flatten,
     unflatten,
 )
+from search_spaces.engines.engine import engine_names
 from search_spaces.errors import UnknownNameError
 from search_spaces.models.model import KV_BYTES, WEIGHT_BYTES
 
@@ -46,7 +46,7 @@ def speculations(draw) -> Speculation:
 
 CONFIGS = st.builds(
     ServingConfig,
-    engine=st.builds(Engine, name=st.sampled_from(ENGINES), version=VERSIONS),
+    engine=st.builds(Engine, name=st.sampled_from(engine_names()), version=VERSIONS),
     layout=LAYOUTS,
     batching=batchings(),
     precision=st.builds(

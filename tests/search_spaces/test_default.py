@@ -4,14 +4,13 @@ import itertools
 
 import pytest
 
-from search_spaces.config import ENGINES
 from search_spaces.default import default_configs
-from search_spaces.engines.engine import engines, find_engine
+from search_spaces.engines.engine import engine_names, engines, find_engine
 from search_spaces.hardware.system import systems
 from search_spaces.models.model import models
 from search_spaces.space import full_space
 
-EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES)
+EVERY_ENGINE = pytest.mark.parametrize("engine", engine_names())
 EVERY_MODEL = pytest.mark.parametrize("model", models())
 
 

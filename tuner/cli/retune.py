@@ -122,7 +122,7 @@ def _known_engine(name: str | None) -> "EngineName | None":
 
     if name is not None and name not in engines():
         raise UnknownNameError("engine", name, engines())
-    return name  # type: ignore[return-value]
+    return name
 
 
 def _check(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:

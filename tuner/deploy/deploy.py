@@ -10,9 +10,9 @@ from pathlib import Path
 
 from runners.served.deployment import Installation
 from runners.workload.workload import Workload
-from search_spaces.config import ENGINES, EngineName, ServingConfig
+from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engines.commands import Command, Orchestrator, caveats
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import engine_names, engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from tuner.deploy.compose import COMPOSE_FILE, compose_files
 from tuner.deploy.dynamo import GRAPH, dynamo_files
@@ -91,19 +91,19 @@ TARGETS: Mapping[str, Target] = {
         _shell("sglang"),
         Target(
             name="docker-compose",
-            engines=ENGINES,
+            engines=engine_names(),
             files=compose_files,
             start=lambda _: f"docker compose -f {COMPOSE_FILE} up --detach",
         ),
         Target(
             name="kubernetes",
-            engines=ENGINES,
+            engines=engine_names(),
             files=kubernetes_files,
             start=_start_kubernetes,
         ),
         Target(
             name="dynamo",
-            engines=ENGINES,
+            engines=engine_names(),
             files=dynamo_files,
             start=lambda plan: f"kubectl apply -f {GRAPH}\n{_forward(f'{plan.name}-frontend')}",
             orchestrator="dynamo",

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from search_spaces.config import (
-    ENGINES,
     MAX_DRAFT_LENGTH,
     METHODS,
     Batching,
@@ -28,12 +27,12 @@ from search_spaces.config import (
     Weights,
 )
 from search_spaces.engines.commands import Address, Command, Place, commands, router
-from search_spaces.engines.engine import engines, find_engine
+from search_spaces.engines.engine import engine_names, engines, find_engine
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import find_model, models
 
-EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES)
+EVERY_ENGINE = pytest.mark.parametrize("engine", engine_names())
 EVERY_MODEL = pytest.mark.parametrize("model", models().values(), ids=list(models()))
 
 ONE_GPU = Layout()
@@ -552,7 +551,7 @@ speculations = st.just(Speculation()) | st.builds(
 )
 configs = st.builds(
     ServingConfig,
-    engine=st.sampled_from(ENGINES).map(find_engine),
+    engine=st.sampled_from(engine_names()).map(find_engine),
     layout=layouts,
     batching=batchings,
     precision=st.builds(Precision),
@@ -608,7 +607,7 @@ def test_no_argument_means_anything_to_a_shell_but_json_and_placeholders(model, 
 
 @pytest.mark.parametrize(
     ("engine", "weights", "kv_cache", "method"),
-    list(product(ENGINES, get_args(Weights), get_args(KvCache), METHODS)),
+    list(product(engine_names(), get_args(Weights), get_args(KvCache), METHODS)),
     ids=str,
 )
 def test_every_choice_of_a_configuration_has_a_rendering(engine, weights, kv_cache, method):

@@ -2,21 +2,21 @@
 
 import pytest
 
-from search_spaces.config import ENGINES, METHODS, Engine
-from search_spaces.engines.engine import engines, find_engine, nearest_release
+from search_spaces.config import METHODS, Engine
+from search_spaces.engines.engine import engine_names, engines, find_engine, nearest_release
 from search_spaces.errors import UnknownNameError
 
 
 def test_every_engine_of_a_configuration_is_known():
-    assert tuple(engines()) == ENGINES
+    assert tuple(engines()) == engine_names()
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", engine_names())
 def test_an_engine_without_a_release_is_its_first(name):
     assert find_engine(name) == Engine(name=name, version=engines()[name].versions[0])
 
 
-RELEASES = [(name, version) for name in ENGINES for version in engines()[name].versions]
+RELEASES = [(name, version) for name in engine_names() for version in engines()[name].versions]
 
 
 @pytest.mark.parametrize(("name", "version"), RELEASES)

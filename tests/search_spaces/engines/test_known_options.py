@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.config import ENGINES, Disaggregation, Engine, Layout, ServingConfig
+from search_spaces.config import Disaggregation, Engine, Layout, ServingConfig
 from search_spaces.engines.commands import Address, Command, commands, router
 from search_spaces.engines.dynamo import releases
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import engine_names, engines
 from search_spaces.engines.laws import unsupported
 from search_spaces.models.model import find_model, models
 from tests.search_spaces.engines.test_commands import configs
 
 TABLES = Path(__file__).parent / "known_options"
-RELEASES = [Engine(name=name, version=version) for name in ENGINES for version in engines()[name].versions]
+RELEASES = [Engine(name=name, version=version) for name in engine_names() for version in engines()[name].versions]
 ROUTERS = {"vllm": "vllm-router-0.1.17", "sglang": "sglang-router-0.3.2", "trtllm": "trtllm-1.3.0rc20"}
 
 

@@ -3,7 +3,6 @@
 import pytest
 
 from search_spaces.config import (
-    ENGINES,
     METHODS,
     Batching,
     Disaggregation,
@@ -13,12 +12,12 @@ from search_spaces.config import (
     ServingConfig,
     Speculation,
 )
-from search_spaces.engines.engine import engines, find_engine
+from search_spaces.engines.engine import engine_names, engines, find_engine
 from search_spaces.engines.laws import drafts_while_prefilling, unsupported
 
 ONE_GPU = Layout()
 LIMITS = Batching()
-EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES)
+EVERY_ENGINE = pytest.mark.parametrize("engine", engine_names())
 EVERY_DRAFT = pytest.mark.parametrize("method", [method for method in METHODS if method != "none"])
 
 

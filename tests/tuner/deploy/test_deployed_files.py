@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from search_spaces.config import ENGINES, Disaggregation, Engine, Layout, Precision, ServingConfig, Speculation
-from search_spaces.engines.engine import find_engine
+from search_spaces.config import Disaggregation, Engine, Layout, Precision, ServingConfig, Speculation
+from search_spaces.engines.engine import engine_names, find_engine
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import find_system
@@ -36,7 +36,7 @@ COMPOSE_SCHEMA = json.loads(
     package_files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
 )
 EVERY_TARGET = pytest.mark.parametrize("target", TARGETS)
-EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES)
+EVERY_ENGINE = pytest.mark.parametrize("engine", engine_names())
 PD = Disaggregation(prefill_layout=Layout(tensor=1, replicas=2))
 
 

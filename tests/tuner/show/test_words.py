@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.config import (
-    ENGINES,
     METHODS,
     Batching,
     Disaggregation,
@@ -14,7 +13,7 @@ from search_spaces.config import (
     ServingConfig,
     Speculation,
 )
-from search_spaces.engines.engine import find_engine
+from search_spaces.engines.engine import engine_names, find_engine
 from search_spaces.models.model import KV_BYTES, WEIGHT_BYTES
 from tuner.show.words import METHODS as METHOD_NAMES
 from tuner.show.words import WEIGHTS, dollars, in_words, milliseconds, plural, rate
@@ -58,7 +57,7 @@ def test_five_percent_more_reads_no_smaller(value, times):
 def test_every_number_format_method_and_engine_has_words():
     assert set(WEIGHTS) == set(WEIGHT_BYTES)
     assert set(METHOD_NAMES) == set(METHODS)
-    for name in ENGINES:
+    for name in engine_names():
         assert in_words(ServingConfig(engine=find_engine(name)))
 
 
