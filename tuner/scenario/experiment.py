@@ -459,7 +459,7 @@ class Experiment(_Part):
         Discriminator(_workload_tag),
     ] = Field(description="what is asked of the server, a mapping")
     sla: Annotated[
-        dict[Annotated[str, _known("slo", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
+        dict[Annotated[str, _known("SLO", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
         AfterValidator(_promised),
     ] = Field(
         min_length=1,

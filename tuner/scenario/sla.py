@@ -111,7 +111,7 @@ class Sla:
 def read_slo(key: str, milliseconds: float) -> Slo:
     """`("ttft_ms_p99", 1000)` as an SLO. Raises UnknownNameError or InputError."""
     if key not in SLOS:
-        raise UnknownNameError("slo", key, SLOS)
+        raise UnknownNameError("SLO", key, SLOS)
     if not 0 < milliseconds < float("inf"):
         raise InputError(f"`{key} > 0` must hold, but got {milliseconds:g}")
     metric, _, statistic = key.split("_")

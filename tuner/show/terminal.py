@@ -171,15 +171,15 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
             lines.append(_saving(answer.saving))
         elif answer.baseline is not None:
             missed = ", ".join(answer.missed(answer.baseline))
-            lines.append(f"The engine's default configuration breaks the SLO ({missed}).")
+            lines.append(f"The engine's default configuration breaks the SLA ({missed}).")
         lines += certainty(answer)
-        return Panel("\n".join(lines), title="Verdict: the SLO can be met", border_style="green")
+        return Panel("\n".join(lines), title="Verdict: SLA met", border_style="green")
     binding = answer.binding()
     limit = f"{binding} binds" if binding else "the server cannot keep up"
-    lines = [f"[bold red]No configuration meets the SLO: {limit}.[/]", f"Nearest: {words}."]
+    lines = [f"[bold red]No configuration meets the SLA: {limit}.[/]", f"Nearest: {words}."]
     if BACKLOG not in answer.missed(best):
         lines.append(f"This SLA could be met: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
-    return Panel("\n".join(lines), title="Verdict: the SLO cannot be kept", border_style="red")
+    return Panel("\n".join(lines), title="Verdict: SLA not met", border_style="red")
 
 
 def certainty(answer: Answer) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna.storages import JournalStorage
 
 SUFFIX = ".journal"
-ASKED = "experiment"
+ASKED = "asked"
 """Study attribute that holds what the study asks."""
 
 LINE_START = b'{"op_code":'

@@ -184,7 +184,7 @@ def read_terms(price: str | None, date: str | None, slos: Sequence[str]) -> Term
         if not equals:
             raise InputError(f"--sla {text!r}: must read KEY=MILLISECONDS, such as ttft_ms_p99=1500, or KEY=none")
         if key not in SLOS:
-            raise UnknownNameError("slo", key, SLOS)
+            raise UnknownNameError("SLO", key, SLOS)
         found[key] = None if value == "none" else _milliseconds(key, value)
     try:
         on = dt.date.fromisoformat(date) if date else None

@@ -143,7 +143,7 @@ def tuned(folder) -> Result:
 def test_tune_answers_with_the_verdict_and_what_to_do_next(tuned):
     assert tuned.code == 0, tuned.errors
     assert tuned.errors == ""
-    for part in ("Verdict: the SLO can be met", "Start it", "Runners-up", "How 3 trials ended", "met the SLA 3"):
+    for part in ("Verdict: SLA met", "Start it", "Runners-up", "How 3 trials ended", "met the SLA 3"):
         assert part in tuned.words
     assert tuned.next("Study").startswith("studies/small-")
 
@@ -190,7 +190,7 @@ def test_an_sla_that_cannot_be_kept_exits_with_3_and_says_so_first(folder):
     (folder / "impossible.yaml").write_text(EXPERIMENT.replace("tpot_ms_p99: 20", "tpot_ms_p99: 0.5"))
     result = run("tune", "impossible.yaml", "--no-track", "--trials", 2, cwd=folder)
     assert result.code == 3, result.errors
-    assert "No configuration meets the SLO: TPOT p99 <= 0.5 ms binds." in result.words
+    assert "No configuration meets the SLA: TPOT p99 <= 0.5 ms binds." in result.words
     assert "This SLA could be met: ttft_ms_p99: 1000, tpot_ms_p99: " in result.words
 
 

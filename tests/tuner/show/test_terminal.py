@@ -137,7 +137,7 @@ def test_energy_that_is_charged_apart_is_named():
 def test_the_verdict_comes_first(width):
     text = shown(show_answer, answer_of(DEARER, BEST, baseline=BASELINE), width=width)
     first = text.splitlines()[0]
-    assert "Verdict: the SLO can be met" in first
+    assert "Verdict: SLA met" in first
     assert "$2.00 for a million output tokens: TensorRT-LLM 1.3.0rc20, 8 workers of 1 GPU" in words(text)[:200]
     to_paste = how_to_start(SCENARIO.model, BEST.config).splitlines()
     assert max(len(line) for line in text.splitlines() if line not in to_paste) <= width
@@ -186,17 +186,17 @@ def test_a_cheaper_default_is_admitted_with_what_it_would_save():
 
 def test_a_default_that_breaks_the_slo_is_no_saving():
     text = words(shown(show_answer, answer_of(BEST, baseline=measured(0, level(9000, tpot_ms=21), DEFAULT))))
-    assert "The engine's default configuration breaks the SLO (tpot_ms_p99)" in text
+    assert "The engine's default configuration breaks the SLA (tpot_ms_p99)" in text
     assert "cheaper than" not in text
 
 
 @WIDTHS
 def test_where_nothing_meets_the_sla_that_is_said_first_with_what_could_be_kept(width):
     text = shown(show_answer, answer_of(MISSED, baseline=BASELINE), width=width)
-    assert "Verdict: the SLO cannot be kept" in text.splitlines()[0]
+    assert "Verdict: SLA not met" in text.splitlines()[0]
     verdict = words(text)[: words(text).index("SLOs")]
     for part in (
-        "No configuration meets the SLO: TPOT p99 <= 20 ms binds.",
+        "No configuration meets the SLA: TPOT p99 <= 20 ms binds.",
         "Nearest: TensorRT-LLM 1.3.0rc20, 3 workers of 1 GPU for prefill and 5 workers of 1 GPU for decode",
         "This SLA could be met: ttft_ms_p99: 1000, tpot_ms_p99: 25, at $1.00.",
     ):
@@ -208,7 +208,7 @@ def test_where_nothing_meets_the_sla_that_is_said_first_with_what_could_be_kept(
 def test_the_sla_that_could_be_met_is_met_by_the_nearest_configuration(tpot_ms):
     nearest = level(2000, tpot_ms=tpot_ms, ttft_ms=1000.4)
     text = words(shown(show_answer, answer_of(measured(0, nearest))))
-    limits = re.search(r"could be kept: ttft_ms_p99: (\S+), tpot_ms_p99: (\S+), at", text)
+    limits = re.search(r"could be met: ttft_ms_p99: (\S+), tpot_ms_p99: (\S+), at", text)
     ttft, tpot = (float(limit) for limit in limits.groups())
     assert 1000.4 <= ttft <= 1000.4 * 1.1
     assert tpot_ms <= tpot <= tpot_ms * 1.1
@@ -216,8 +216,8 @@ def test_the_sla_that_could_be_met_is_met_by_the_nearest_configuration(tpot_ms):
 
 def test_no_sla_is_offered_where_the_server_cannot_keep_up():
     text = words(shown(show_answer, answer_of(measured(0, level(2000, backlog_growth=90)))))
-    assert "No configuration meets the SLO: the server cannot keep up." in text
-    assert "could be kept" not in text
+    assert "No configuration meets the SLA: the server cannot keep up." in text
+    assert "could be met" not in text
     assert "keeps up with arrivals no" in text
 
 
