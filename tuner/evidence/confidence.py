@@ -11,7 +11,6 @@ from runners.simulated.known_errors import SPREADS, Spread
 from search_spaces.config import ServingConfig, flatten
 from search_spaces.default import default_configs
 from search_spaces.errors import InputError
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.search.trial import Trial
@@ -119,7 +118,7 @@ def _different(some: dict[str, object], others: dict[str, object]) -> int:
 
 def _judged(scenario: Scenario, config: ServingConfig, group: Sequence[Trial]) -> Judged:
     levels = [trial.measurement for trial in group]
-    logs = [_log(cost(level, scenario.price).objective(scenario.objective)) for level in levels]
+    logs = [_log(scenario.usd_per_million(level)) for level in levels]
     middle = fmean(logs)
     noise = RATE_NOISE / math.sqrt(len(levels))
     off = Spread(median=0.0, sd=noise)

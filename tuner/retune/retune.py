@@ -35,7 +35,6 @@ from tuner.retune.verdict import (
     judge,
     settled,
 )
-from tuner.scenario.cost import cost
 from tuner.scenario.experiment import Experiment, Retune
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import PRECISION
@@ -373,8 +372,7 @@ class _Bench:
 
 
 def _window(scenario: Scenario, level: Measurement) -> Window:
-    figure = cost(level, scenario.price).objective(scenario.objective)
-    return Window(cost=figure, excess=scenario.sla.excess(level))
+    return Window(cost=scenario.usd_per_million(level), excess=scenario.sla.excess(level))
 
 
 def _noiseless(repeats: Sequence[Repeat]) -> bool:
@@ -462,7 +460,7 @@ def enqueue_priors(champion: Champion, session: Session, engine: Engine, study: 
         if gone:
             left_out.append(f"trial {trial.number} of {champion.study} is not tried: no {', '.join(gone)} any more")
             continue
-        figure = dollars(cost(trial.measurement, session.scenario.price).objective(session.scenario.objective))
+        figure = dollars(session.scenario.usd_per_million(trial.measurement))
         said = f"{figure} on {trial.config.engine} (study {champion.study}, trial {trial.number}); a prior, no result"
         study.enqueue_trial(params, user_attrs={PRIOR: said}, skip_if_exists=True)
     return left_out
@@ -518,7 +516,7 @@ def informed(ranking: Ranking, champion: Champion, both: Sides) -> Ranking:
         known = _priced(prior, params)
         if known is not None and known.objective:
             key = _combination(params)
-            ratio = cost(trial.measurement, scenario.price).objective(scenario.objective) / known.objective
+            ratio = scenario.usd_per_million(trial.measurement) / known.objective
             ratios[key] = min(ratios.get(key, math.inf), ratio)
     if not ratios:
         return ranking

@@ -35,9 +35,8 @@ def dollars_per_million(tokens_per_s: float, gpus: int, price: Price) -> float:
     return gpus * price.usd_per_gpu_second / tokens_per_s * 1e6
 
 
-def cost(measurement: Measurement, price: Price) -> Cost:
-    """The cost of what was measured."""
-    gpus = measurement.gpus
+def cost(measurement: Measurement, price: Price, *, gpus: int) -> Cost:
+    """The cost of what was measured, by the GPUs that are charged: `Scenario.cost` knows how many."""
     return Cost(
         usd_per_million_output_tokens=dollars_per_million(measurement.output_rate, gpus, price),
         usd_per_million_total_tokens=dollars_per_million(measurement.total_rate, gpus, price),

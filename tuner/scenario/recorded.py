@@ -26,7 +26,6 @@ from search_spaces.enumerated import EnumeratedSpace, enumerated
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import Params
 from tuner.evidence.replay import Case, case
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla
 from tuner.search.capacity import LoadRange
@@ -260,7 +259,7 @@ def replayed(scenario: Scenario, rows: Sequence[Recording], trials: Sequence[Tri
     found = row_of(chosen, rows) if chosen else None
     best = min(
         (row for row in rows if scenario.sla.met_by(as_measurement(row))),
-        key=lambda row: _dollars(scenario, row),
+        key=lambda row: scenario.usd_per_million(as_measurement(row)),
         default=None,
     )
     return Replayed(
@@ -269,7 +268,7 @@ def replayed(scenario: Scenario, rows: Sequence[Recording], trials: Sequence[Tri
         seconds=sum(level.duration_s for level in levels),
         gpu_seconds=sum(level.duration_s * level.gpus for level in levels),
         all_gpu_seconds=sum(row.seconds * row.config.gpus for row in rows),
-        dollars=_dollars(scenario, best) if best else None,
+        dollars=scenario.usd_per_million(as_measurement(best)) if best else None,
         best=best,
         found=found,
         at_the_top=found is not None and found.concurrency == _highest(rows, found),
@@ -286,10 +285,6 @@ def row_of(trial: Trial, rows: Iterable[Recording]) -> Recording | None:
         return None
     asked = served(trial.config), trial.measurement.load
     return next((row for row in rows if (served(row.config), row.concurrency) == asked), None)
-
-
-def _dollars(scenario: Scenario, row: Recording) -> float:
-    return cost(as_measurement(row), scenario.price).objective(scenario.objective)
 
 
 def judged_on_means(sla: Sla) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from runners.measurement import Measurement
 from runners.served.deployment import Installation
 from runners.workload.workload import Workload
 from search_spaces.config import ServingConfig
@@ -10,7 +11,7 @@ from search_spaces.fit import check
 from search_spaces.hardware.system import Price, System
 from search_spaces.models.model import Model
 from search_spaces.space import SearchSpace
-from tuner.scenario.cost import Objective
+from tuner.scenario.cost import Cost, Objective, cost, dollars_per_million
 from tuner.scenario.sla import Sla
 
 
@@ -42,3 +43,18 @@ class Scenario:
             return
         longest = self.workload.max_request_tokens
         check(self.model, self.system, config, gpus=self.gpus, max_request_tokens=longest)
+
+    def cost(self, level: Measurement) -> Cost:
+        """What serving at one load costs and yields."""
+        return cost(level, self.price, gpus=level.gpus)
+
+    def usd_per_million(self, level: Measurement) -> float:
+        """Dollars per million tokens of the kind that the objective counts."""
+        return self.cost(level).objective(self.objective)
+
+    def usd_per_million_at(self, request_rate: float, *, held: int) -> float:
+        """The same of a prediction: so many requests/s, by a configuration that holds so many GPUs."""
+        tokens = self.workload.mean_output_tokens
+        if self.objective == "usd_per_million_total_tokens":
+            tokens += self.workload.mean_input_tokens
+        return dollars_per_million(request_rate * tokens, held, self.price)

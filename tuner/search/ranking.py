@@ -15,7 +15,6 @@ from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
 from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError
 from search_spaces.space import PREFILL, Params, Value, speculation_of
-from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.search.capacity import LoadRange
@@ -220,11 +219,7 @@ class Prior:
         return {slo.key: _predicted(slo, point) * sla.margin(slo, self._source) / slo.limit_s - 1 for slo in sla.slos}
 
     def _objective(self, config: ServingConfig, point: SteadyPoint) -> float:
-        workload = self.scenario.workload
-        tokens = workload.mean_output_tokens
-        if self.scenario.objective == "usd_per_million_total_tokens":
-            tokens += workload.mean_input_tokens
-        return dollars_per_million(point.request_rate * tokens, config.gpus, self.scenario.price)
+        return self.scenario.usd_per_million_at(point.request_rate, held=config.gpus)
 
     # Disaggregation
 

@@ -10,7 +10,6 @@ from runners.runner import OUT_OF_MEMORY, Metered, RunFailedError, Runner
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
 from search_spaces.fit import GIB, memory
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import find_capacity
 from tuner.search.ranking import Prior, Uninformed
@@ -214,7 +213,7 @@ def measure_capacity(
     scenario = prior.scenario
 
     def hopeless(level: Measurement) -> bool:
-        return cost(level, scenario.price).objective(scenario.objective) > to_beat
+        return scenario.usd_per_million(level) > to_beat
 
     scenario.check(config)
     with runner.serve(config) as measure:
@@ -268,7 +267,7 @@ def finished_trials(study: "optuna.Study") -> list[Trial]:
 
 def objective(scenario: Scenario, trial: Trial) -> float:
     """Dollars per million tokens of a measured trial, as the scenario counts them."""
-    return cost(trial.measurement, scenario.price).objective(scenario.objective)
+    return scenario.usd_per_million(trial.measurement)
 
 
 def ranked_trials(scenario: Scenario, trials: Sequence[Trial]) -> list[Trial]:

@@ -6,7 +6,6 @@ from typing import Any
 from runners.measurement import METRICS, PERCENTILES, Measurement
 from search_spaces.config import ServingConfig, flatten
 from tuner.evidence.confidence import INTERVAL, Judged
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.study.answer import Answer
 
@@ -43,7 +42,7 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
             for slo in scenario.sla.slos
         ],
         "source": level.source,
-        **asdict(cost(level, scenario.price)),
+        **asdict(scenario.cost(level)),
         **latencies,
     }
 

@@ -15,7 +15,7 @@ def to_markdown(answer: Answer) -> str:
     best = answer.best
     if best is None or best.config is None:
         return "\n".join([*lines, "**Verdict.** No configuration could be served."])
-    figure = dollars(answer.cost(best).objective(scenario.objective))
+    figure = dollars(answer.scenario.usd_per_million(best.measurement))
     kept = "meets the SLA" if answer.meets_sla else "comes nearest, but no configuration meets the SLA"
     verdict = (
         f"**Verdict.** {figure} ({OBJECTIVES[scenario.objective]}), trial {best.number}, {kept}: "

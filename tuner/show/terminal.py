@@ -16,7 +16,7 @@ from runners.measurement import Measurement
 from runners.recorded.recorded import Recording
 from runners.simulated.known_errors import SIMULATED
 from search_spaces.config import ServingConfig, flatten
-from tuner.scenario.cost import Cost, cost
+from tuner.scenario.cost import Cost
 from tuner.scenario.recorded import Replayed, configurations, judged_on_means
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import BACKLOG, Slo
@@ -93,7 +93,7 @@ def show_replayed(console: Console, answer: Answer, found: Replayed) -> None:
     if found.best is None:
         console.print("No recorded run meets this SLA.")
     elif found.dollars and best is not None and answer.meets_sla:
-        share = found.dollars / answer.cost(best).objective(answer.scenario.objective)
+        share = found.dollars / answer.scenario.usd_per_million(best.measurement)
         console.print(
             f"The answer reaches {share:.0%} of the best recorded run: {dollars(found.dollars)} with "
             f"{found.best.config} at {found.best.concurrency} requests in flight."
@@ -149,7 +149,7 @@ def show_measurement(console: Console, scenario: Scenario, config: ServingConfig
 def show_level(console: Console, scenario: Scenario, level: Measurement) -> None:
     """What one load was served like, against the SLO, and what that costs."""
     console.print(_slos(scenario, level))
-    console.print(_cost_table([("value", cost(level, scenario.price), level)], scenario))
+    console.print(_cost_table([("value", scenario.cost(level), level)], scenario))
     note = PREDICTION.get(level.source)
     if note:
         console.print(Text(note, style="dim"))
@@ -163,7 +163,7 @@ def _combinations(answer: Answer) -> str:
 
 def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
     scenario = answer.scenario
-    figure = dollars(answer.cost(best).objective(scenario.objective))
+    figure = dollars(answer.scenario.usd_per_million(best.measurement))
     words = in_words(config)
     if answer.meets_sla:
         lines = [f"[bold green]{figure}[/] for a million {_tokens(scenario)} tokens: {words}."]
@@ -298,10 +298,10 @@ def _runners_up(answer: Answer) -> Table:
     if noisy:
         table.add_column("90 % interval", justify="right")
         table.add_column("P(SLA met)", justify="right")
-    reference = answer.cost(first.trial).objective(scenario.objective)
+    reference = answer.scenario.usd_per_million(first.trial.measurement)
     for judged in others[:RUNNERS_UP]:
         trial = judged.trial
-        value = answer.cost(trial).objective(scenario.objective)
+        value = answer.scenario.usd_per_million(trial.measurement)
         observed = (_observed(slo, trial.measurement) for slo in scenario.sla.slos)
         table.add_row(
             str(trial.number),

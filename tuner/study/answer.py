@@ -8,7 +8,7 @@ from functools import cached_property
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from tuner.evidence.confidence import Judged, ranked
-from tuner.scenario.cost import Cost, cost
+from tuner.scenario.cost import Cost
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.ranking import Ranking
@@ -77,7 +77,7 @@ class Answer:
         return 1 - objective(self.scenario, best) / objective(self.scenario, baseline)
 
     def cost(self, trial: Trial) -> Cost:
-        return cost(trial.measurement, self.scenario.price)
+        return self.scenario.cost(trial.measurement)
 
     def missed(self, trial: Trial) -> dict[str, float]:
         """Relative excess of the SLOs that a measured trial does not keep, the worst first."""
@@ -110,7 +110,7 @@ class Answer:
         return Point(
             config=config,
             measurement=level,
-            cost=cost(level, self.scenario.price),
+            cost=self.scenario.cost(level),
             meets_sla=self.scenario.sla.met_by(level),
         )
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from runners.measurement import METRICS, PERCENTILES, Measurement
 from search_spaces.config import flatten
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial
 
@@ -64,7 +63,7 @@ def _level_rows(scenario: Scenario, trial: Trial) -> Iterator[Row]:
 
 def _level_row(scenario: Scenario, level: Measurement) -> Row:
     row: Row = {"sla_met": scenario.sla.met_by(level), "load": level.load, "gpus": level.gpus}
-    row |= asdict(cost(level, scenario.price))
+    row |= asdict(scenario.cost(level))
     row["request_rate"] = level.request_rate
     for metric in METRICS:
         spread = level.latency(metric)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from runners.measurement import Measurement
 from search_spaces.errors import InputError, UnknownNameError
 from search_spaces.hardware.system import PRICE_LISTS, Price, list_price
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import SLOS, Sla, Slo, read_slo
 from tuner.search.capacity import PRECISION
@@ -96,14 +95,14 @@ def rescore(scenario: Scenario, trial: Trial) -> Rescored:
     kept = [level for level in levels if scenario.sla.met_by(level)]
     if not kept:
         lowest = levels[0]
-        bound = _cost(scenario, lowest)
+        bound = scenario.usd_per_million(lowest)
         # At lower loads throughput falls, so nothing is cheaper there than the lowest load that was measured.
         gap = f"it misses the SLA at the lowest load that was measured, {lowest.load:,.6g}; lower ones may keep it"
         return Rescored(trial=trial, level=None, cost=math.inf, least=bound, gap=gap)
-    best = min(kept, key=lambda level: _cost(scenario, level))
+    best = min(kept, key=scenario.usd_per_million)
     highest = kept[-1].load
     missed = next((level.load for level in levels if level.load > highest), math.inf)
-    figure = _cost(scenario, best)
+    figure = scenario.usd_per_million(best)
     unchanged = best == trial.measurement and trial.exact
     if missed <= highest * PRECISION or (unchanged and missed < math.inf):
         return Rescored(trial=trial, level=best, cost=figure, least=figure, gap="")
@@ -121,10 +120,6 @@ def _is_full(scenario: Scenario, trial: Trial, load: float) -> bool:
     assert trial.config is not None
     seats = trial.config.batching.max_sequences * trial.config.layout.schedulers
     return scenario.workload.shape == "closed_loop" and load >= seats
-
-
-def _cost(scenario: Scenario, level: Measurement) -> float:
-    return cost(level, scenario.price).objective(scenario.objective)
 
 
 def _price(scenario: Scenario, terms: Terms) -> Price:

@@ -22,7 +22,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from search_spaces.config import ServingConfig, flatten
 from search_spaces.errors import InputError, UnknownNameError
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Ending, Trial
 from tuner.tracking import mlflow_writer
@@ -202,7 +201,7 @@ class MlflowTracker:
             for trial in self._trials.values()
             if trial.ending == "measured" and trial.number != best and scenario.sla.met_by(trial.measurement)
         ]
-        kept.sort(key=lambda trial: cost(trial.measurement, scenario.price).objective(scenario.objective))
+        kept.sort(key=lambda trial: scenario.usd_per_million(trial.measurement))
         return kept[:RUNNERS_UP]
 
 

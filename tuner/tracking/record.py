@@ -10,7 +10,6 @@ from typing import Protocol
 
 from runners.measurement import Measurement
 from search_spaces.config import flatten
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial
 
@@ -110,7 +109,7 @@ def datasets(scenario: Scenario) -> list[dict[str, str]]:
 
 
 def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
-    figures: dict[str, float] = asdict(cost(measurement, scenario.price))
+    figures: dict[str, float] = asdict(scenario.cost(measurement))
     return _finite(
         {scenario.objective: figures[scenario.objective]}
         | figures
@@ -148,7 +147,7 @@ def _spent(trial: Trial, scenario: Scenario) -> dict[str, float]:
 
 
 def _step(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
-    dollars = cost(measurement, scenario.price).objective(scenario.objective)
+    dollars = scenario.usd_per_million(measurement)
     return _finite({"load": measurement.load, scenario.objective: dollars} | _promised_ms(measurement, scenario))
 
 

@@ -86,15 +86,15 @@ SIZES = {
 @given(**SIZES)
 def test_doubling_the_price_doubles_the_cost(gpus, seconds, tokens, usd):
     served = measurement(gpus=gpus, seconds=seconds, tokens=tokens)
-    once, twice = cost(served, rent(usd)), cost(served, rent(2 * usd))
+    once, twice = cost(served, rent(usd), gpus=gpus), cost(served, rent(2 * usd), gpus=gpus)
     assert twice.usd_per_million_output_tokens == pytest.approx(2 * once.usd_per_million_output_tokens)
     assert twice.usd_per_million_total_tokens == pytest.approx(2 * once.usd_per_million_total_tokens)
 
 
 @given(**SIZES, more=st.floats(1.01, 100))
 def test_the_cost_falls_with_throughput(gpus, seconds, tokens, usd, more):
-    slow = cost(measurement(gpus=gpus, seconds=seconds * more, tokens=tokens), rent(usd))
-    fast = cost(measurement(gpus=gpus, seconds=seconds, tokens=tokens), rent(usd))
+    slow = cost(measurement(gpus=gpus, seconds=seconds * more, tokens=tokens), rent(usd), gpus=gpus)
+    fast = cost(measurement(gpus=gpus, seconds=seconds, tokens=tokens), rent(usd), gpus=gpus)
     assert fast.usd_per_million_output_tokens < slow.usd_per_million_output_tokens
     assert fast.output_tokens_per_s_per_gpu > slow.output_tokens_per_s_per_gpu
     assert fast.tokens_per_s_per_mw > slow.tokens_per_s_per_mw

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from search_spaces.errors import InputError
 from tests.tuner.study.test_answer import SCENARIO, level, measured
 from tests.tuner.study.test_finished_study import CHAT, study_of
-from tuner.scenario.cost import cost
 from tuner.scenario.sla import read_slo
 from tuner.search.capacity import PRECISION
 from tuner.show.reprice_view import open_experiments, verdict
@@ -34,7 +33,7 @@ def scenario_with(**slos):
 
 
 def dollars(one):
-    return cost(one, SCENARIO.price).objective(SCENARIO.objective)
+    return SCENARIO.usd_per_million(one)
 
 
 LEVELS = (loaded(100, tpot_ms=10), loaded(200, tpot_ms=18), loaded(204, tpot_ms=21), loaded(400, tpot_ms=40))
@@ -107,7 +106,7 @@ def test_another_price_scales_every_cost_and_changes_no_order(finished):
     before = finished.scenario.price.usd_per_gpu_hour
     for one, trial in zip(other.rescored, finished.ranked, strict=True):
         assert one.trial == trial
-        was = cost(trial.measurement, finished.scenario.price).objective(finished.scenario.objective)
+        was = finished.scenario.usd_per_million(trial.measurement)
         assert one.cost == pytest.approx(was * 3.46 / before)
     assert other.suffices
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from runners.measurement import Measurement, Metric
 from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import engines
-from tuner.scenario.cost import cost
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.show.report.contender import Contender
@@ -51,13 +50,13 @@ def pareto_charts(scenario: Scenario, served: Sequence[Served], contenders: Sequ
     """Throughput for each GPU, and cost, against interactivity, as InferenceX draws them."""
     throughput = Measure(
         title="output tokens/s/GPU",
-        of=lambda level: cost(level, scenario.price).output_tokens_per_s_per_gpu,
+        of=lambda level: scenario.cost(level).output_tokens_per_s_per_gpu,
         shown=rate,
         more_is_better=True,
     )
     objective = Measure(
         title=OBJECTIVES[scenario.objective],
-        of=lambda level: cost(level, scenario.price).objective(scenario.objective),
+        of=scenario.usd_per_million,
         shown=dollars,
         more_is_better=False,
     )

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tuner.scenario.cost import cost
 from tuner.scenario.sla import Slo
 from tuner.search.trial import Trial
 from tuner.show.report.binding import Binding, what_binds
@@ -87,4 +86,4 @@ class Report:
     def objective(self, contender: Contender) -> float:
         """Dollars per million tokens."""
         scenario = self.finished.scenario
-        return cost(contender.measurement, scenario.price).objective(scenario.objective)
+        return scenario.usd_per_million(contender.measurement)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from runners.measurement import Measurement
 from search_spaces.config import flatten
 from search_spaces.hardware.system import find_system, list_price
-from tuner.scenario.cost import cost
 from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.trial import Trial
 from tuner.show.report.charts import importance_chart, load_charts, pareto_charts
@@ -84,7 +83,7 @@ def _against_default(report: Report) -> str:
 
 def tiles(report: Report) -> list[Tile]:
     winner = report.contenders[0]
-    figures = cost(winner.measurement, report.finished.scenario.price)
+    figures = report.finished.scenario.cost(winner.measurement)
     objective = OBJECTIVES[report.finished.scenario.objective]
     made = [Tile(label=objective, value=dollars(report.objective(winner)))]
     saving = report.finished.answer.saving
@@ -162,7 +161,7 @@ def _knobs(report: Report) -> list[str]:
 
 def _figure_rows(report: Report) -> Iterator[list[str]]:
     scenario, contenders = report.finished.scenario, report.contenders
-    costs = [cost(item.measurement, scenario.price) for item in contenders]
+    costs = [scenario.cost(item.measurement) for item in contenders]
     levels = [item.measurement for item in contenders]
     yield ["$/M output tokens", *(dollars(c.usd_per_million_output_tokens) for c in costs)]
     yield ["$/M total tokens", *(dollars(c.usd_per_million_total_tokens) for c in costs)]
@@ -184,11 +183,11 @@ def _runners_up(report: Report) -> list[Table]:
     if not others:
         return []
     answer, objective = finished.answer, finished.scenario.objective
-    reference = answer.cost(first).objective(objective)
+    reference = answer.scenario.usd_per_million(first.measurement)
     slos = finished.scenario.sla.slos
     rows = []
     for trial in others[:RUNNERS_UP]:
-        value = answer.cost(trial).objective(objective)
+        value = answer.scenario.usd_per_million(trial.measurement)
         bound = "" if trial.exact else "≤ "
         observed = (_observed(slo, trial.measurement) for slo in slos)
         rows.append(
@@ -260,7 +259,7 @@ def _level_row(report: Report, trial: Trial, level: Measurement) -> list[str]:
     kept = "kept" if scenario.sla.met_by(level) else "missed"
     return [
         f"{level.load:,.4g}{' (counts)' if level is trial.measurement else ''}",
-        dollars(cost(level, scenario.price).objective(scenario.objective)),
+        dollars(scenario.usd_per_million(level)),
         *(milliseconds(level.ttft.at(p)) for p in (50, 90, 99)),
         *(milliseconds(level.tpot.at(p)) for p in (50, 90, 99)),
         kept,

@@ -7,7 +7,6 @@ from runners.measurement import Measurement
 from runners.simulated.steady_state import SteadyPoint, SteadyState
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
-from tuner.scenario.cost import cost, dollars_per_million
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import BACKLOG, Slo
 from tuner.study.finished_study import Finished
@@ -62,7 +61,7 @@ class Nearby:
 
 def shadow_prices(finished: Finished) -> list[ShadowPrice]:
     """One for each SLO. Raises InputError where nothing was measured."""
-    now = _objective(finished.scenario, finished.winner.measurement)
+    now = finished.scenario.usd_per_million(finished.winner.measurement)
     return [_shadow_price(finished, slo, now) for slo in finished.scenario.sla.slos]
 
 
@@ -74,12 +73,12 @@ def _shadow_price(finished: Finished, slo: Slo, now: float) -> ShadowPrice:
         if kept
         and _others_kept(scenario, slo, level)
         and slo.excess(level) > 0
-        and _objective(scenario, level) <= now * (1 - WORTHWHILE)
+        and scenario.usd_per_million(level) <= now * (1 - WORTHWHILE)
     ]
     cheaper = None
     if looser:
         observed, config, level = min(looser, key=lambda item: item[0])
-        objective = _objective(scenario, level)
+        objective = scenario.usd_per_million(level)
         cheaper = Cheaper(limit_s=observed, objective=objective, config=config, measurement=level)
     extra_ms = (cheaper.limit_s - slo.limit_s) * 1000 if cheaper else 0.0
     return ShadowPrice(
@@ -94,16 +93,16 @@ def _shadow_price(finished: Finished, slo: Slo, now: float) -> ShadowPrice:
 def nearest_cheaper(finished: Finished) -> Cheaper | None:
     """The load tried that is cheaper than the winner and misses the SLA least, whatever SLOs it misses."""
     scenario = finished.scenario
-    now = _objective(scenario, finished.winner.measurement)
+    now = scenario.usd_per_million(finished.winner.measurement)
     candidates = [
         (max(scenario.sla.excess(level).values()), config, level)
         for config, level in served(finished)
-        if _objective(scenario, level) <= now * (1 - WORTHWHILE)
+        if scenario.usd_per_million(level) <= now * (1 - WORTHWHILE)
     ]
     if not candidates or not finished.meets_sla:
         return None
     excess, config, level = min(candidates, key=lambda item: item[0])
-    return Cheaper(limit_s=excess, objective=_objective(scenario, level), config=config, measurement=level)
+    return Cheaper(limit_s=excess, objective=scenario.usd_per_million(level), config=config, measurement=level)
 
 
 def menu(finished: Finished, slo: Slo) -> Iterator[Nearby]:
@@ -112,7 +111,7 @@ def menu(finished: Finished, slo: Slo) -> Iterator[Nearby]:
     for factor in FACTORS:
         limit = slo.limit_s * factor
         keeping = [
-            (_objective(scenario, level), config, level)
+            (scenario.usd_per_million(level), config, level)
             for config, level in served(finished)
             if _others_kept(scenario, slo, level) and slo.observed(level) <= limit
         ]
@@ -132,10 +131,6 @@ def served(finished: Finished) -> list[Served]:
 def _others_kept(scenario: Scenario, slo: Slo, level: Measurement) -> bool:
     excess = scenario.sla.excess(level)
     return all(value <= 0 for key, value in excess.items() if key not in (slo.key, BACKLOG))
-
-
-def _objective(scenario: Scenario, level: Measurement) -> float:
-    return cost(level, scenario.price).objective(scenario.objective)
 
 
 # The closed form
@@ -187,7 +182,4 @@ def _most(steady: SteadyState, before: SteadyPoint, slos: Sequence[Slo], room: d
 
 
 def _dollars(scenario: Scenario, config: ServingConfig, point: SteadyPoint) -> float:
-    tokens = scenario.workload.mean_output_tokens
-    if scenario.objective == "usd_per_million_total_tokens":
-        tokens += scenario.workload.mean_input_tokens
-    return dollars_per_million(point.request_rate * tokens, config.gpus, scenario.price)
+    return scenario.usd_per_million_at(point.request_rate, held=config.gpus)
