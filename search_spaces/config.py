@@ -8,6 +8,8 @@ from search_spaces.errors import UnknownNameError
 Weights = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "mxfp4_mxfp8", "fp8_mxfp4"]
 KvCache = Literal["bf16", "fp8"]
 Method = Literal["none", "mtp", "eagle3", "ngram"]
+Mode = Literal["aggregated", "disaggregated"]
+Value = str | int
 EngineName = str
 """The name of a folder in search_spaces/engines, or of a user's own engine folder."""
 
@@ -150,6 +152,7 @@ class ServingConfig:
     """Everything that an operator chooses. Aggregated where `disaggregation` is None.
 
     `variant` names a set of further engine arguments that an experiment defines; None where it defines none.
+    `settings` has what no part holds, by the knob's name, in the order of names.
     """
 
     engine: Engine
@@ -159,6 +162,11 @@ class ServingConfig:
     speculation: Speculation = Speculation()
     disaggregation: Disaggregation | None = None
     variant: str | None = None
+    settings: tuple[tuple[str, Value], ...] = ()
+
+    def setting(self, name: str) -> Value | None:
+        """What `settings` has under a knob's name; None where it is left to the engine."""
+        return dict(self.settings).get(name)
 
     @property
     def gpus(self) -> int:
@@ -166,7 +174,7 @@ class ServingConfig:
         return self.layout.gpus + prefill
 
     @property
-    def mode(self) -> Literal["aggregated", "disaggregated"]:
+    def mode(self) -> Mode:
         return "disaggregated" if self.disaggregation else "aggregated"
 
     @property
@@ -182,7 +190,8 @@ class ServingConfig:
         else:
             where = f"{self.workers} {_worker(self.disaggregation.prefill_layout)} > {_worker(self.layout)}"
         limits = f"b{self.batching.max_sequences}/{self.batching.max_batched_tokens}"
-        parts = [where, str(self.precision), limits, str(self.speculation), self.variant or ""]
+        further = [f"{name}={value}" for name, value in self.settings]
+        parts = [where, str(self.precision), limits, str(self.speculation), self.variant or "", *further]
         return " ".join(part for part in parts if part)
 
 
