@@ -7,7 +7,8 @@ import socket
 import numpy as np
 import pytest
 
-from runners.load.load import LATE, Rules, load_report, requests_of, run_load
+from runners.load.load import LATE, Rules, load_report, run_load
+from runners.load.schedule import requests_of
 from runners.load.stopping import Limit
 from runners.runner import RunFailedError
 from runners.workload.workload import Lengths, Trace, Workload
