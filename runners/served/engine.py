@@ -1,6 +1,7 @@
 """Engine: what a server that is up says of itself: whether it answers, its release, its model and its metrics."""
 
 import http.client
+import itertools
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +9,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from runners.load.prompts import NARROW_POOL, WORDS
 from runners.measurement import Observed
 from search_spaces.config import EngineName
 
 ASK_S = 5.0
 SCRAPE_EVERY_S = 1.0
 FIRST_SCRAPE_S = 0.05
+
+NO_TOKEN_IDS = (400, 422)
+"""What servers answer to a prompt in a form that they do not take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +44,19 @@ def ask(url: str, path: str, body: Mapping[str, object] | None = None, *, timeou
         connection.close()
 
 
-def complete(url: str, model_name: str, *, prompt: str = "Hello", tokens: int = 1, timeout_s: float) -> Reply:
-    """A real completion: the only sign of life that a hung engine does not give."""
-    body = {"model": model_name, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
-    return ask(url, "/v1/completions", body, timeout_s=timeout_s)
+def complete(url: str, model_name: str, *, prompt_tokens: int, timeout_s: float) -> Reply:
+    """A real completion of one token: the only sign of life that a hung engine does not give.
+
+    Its prompt is as long as asked: for a prompt of one word engines choose other code, and may die of it.
+    Where a server takes no token ids, it is as many words.
+    """
+    body: dict[str, object] = {"model": model_name, "max_tokens": 1, "temperature": 0}
+    ids = list(itertools.islice(itertools.cycle(range(*NARROW_POOL)), prompt_tokens))
+    reply = ask(url, "/v1/completions", body | {"prompt": ids}, timeout_s=timeout_s)
+    if reply.status not in NO_TOKEN_IDS:
+        return reply
+    words = "".join(itertools.islice(itertools.cycle(WORDS), prompt_tokens))
+    return ask(url, "/v1/completions", body | {"prompt": words}, timeout_s=timeout_s)
 
 
 def model_served(url: str) -> str | None:

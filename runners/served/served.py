@@ -32,6 +32,9 @@ NOT_FOUND: Final = 404
 FEWEST_BYTES: Final = 64 << 20
 """Free space without which no server is started: its log would be cut."""
 
+PROMPT_TOKENS: Final = 64
+"""Length of the prompt that shows that a server is ready, where the workload's is not known."""
+
 CAUSES: Final = {
     "HTTP 404": "wrong model name",
     "stream broke": "broken stream",
@@ -46,8 +49,9 @@ NO_METRICS: Final = MetricNames(kv_usage="", waiting="")
 class Served:
     """Serves configurations with the engine that is installed here.
 
-    Each run has a folder of its own under `logs`, with the whole log of each process. A load ends early once what is
-    `promised` is decided. `gpu_seconds` grows by the GPUs of a configuration for as long as its processes are there,
+    Each run has a folder of its own under `logs`, with the whole log of each process. A server is ready when it has
+    completed a prompt of `prompt_tokens`, those of the workload. A load ends early once all `slos` are decided.
+    `gpu_seconds` grows by the GPUs of a configuration for as long as its processes are there,
     start and end included. Of the `own_parsers`, by interpreter, the one of the engine that is served is
     asked about each command before anything starts.
     """
@@ -59,7 +63,8 @@ class Served:
         *,
         logs: Path,
         limits: TimeLimits = TimeLimits(),  # noqa: B008 frozen
-        promised: Sequence[Limit] = (),
+        slos: Sequence[Limit] = (),
+        prompt_tokens: int = PROMPT_TOKENS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         own_parsers: Mapping[str, OwnParser] | None = None,
@@ -69,7 +74,8 @@ class Served:
         self._installation = installation
         self._logs = logs
         self._limits = limits
-        self._promised = promised
+        self._slos = slos
+        self._prompt_tokens = prompt_tokens
         self._clock = clock
         self._sleep = sleep
         self._held = 0.0
@@ -106,7 +112,8 @@ class Served:
                 deployment=deployment,
                 config=config,
                 limits=self._limits,
-                promised=self._promised,
+                slos=self._slos,
+                prompt_tokens=self._prompt_tokens,
                 clock=self._clock,
                 sleep=self._sleep,
                 gpus=gpus,
@@ -132,7 +139,8 @@ class _Up:
     deployment: Deployment
     config: ServingConfig
     limits: TimeLimits
-    promised: Sequence[Limit]
+    slos: Sequence[Limit]
+    prompt_tokens: int
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     gpus: Driver | None
@@ -231,7 +239,7 @@ class _Up:
                 time_limit_s=self.limits.load_s,
                 stall_limit_s=self.limits.stall_s,
                 alive=self.check,
-                limits=self.promised,
+                limits=self.slos,
             ),
         )
 
@@ -313,7 +321,8 @@ class _Waiting:
                 return ask(member.url, "/health", timeout_s=timeout_s)
             if is_free(member.port):
                 return None
-            return complete(member.url, self._up.model_name(member), timeout_s=timeout_s)
+            name, tokens = self._up.model_name(member), self._up.prompt_tokens
+            return complete(member.url, name, prompt_tokens=tokens, timeout_s=timeout_s)
         except (OSError, http.client.HTTPException):
             return None
 

@@ -17,6 +17,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN_S = 0.002
+SHORT = 10
+"""A first prompt of fewer tokens kills the server that fails by `short_prompt`."""
 FAILURES = (
     "",
     "flag",
@@ -38,6 +40,7 @@ FAILURES = (
     "orphans",
     "daemon",
     "ignores_term",
+    "short_prompt",
 )
 COMBINATION = """\
 pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
@@ -103,6 +106,9 @@ class Handler(BaseHTTPRequestHandler):
             message = f"The model `{asked['model']}` does not exist."
             self.send_json(404, {"error": {"message": message, "type": "NotFoundError", "code": 404}})
             return
+        if self.failure == "short_prompt" and number == 1 and len(asked["prompt"]) < SHORT:
+            os.kill(os.getpid(), signal.SIGILL)
+            time.sleep(60)
         if self.failure == "errors_at_start":
             self.send_json(500, {"error": {"message": "something is wrong inside"}})
             return

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from runners.served.engine import METRICS, Scrape, Watch, complete, model_served, release, scrape, watched
+from runners.served.engine import METRICS, Reply, Scrape, Watch, complete, model_served, release, scrape, watched
 
 VLLM = METRICS["vllm"]
 PAGE = """\
@@ -107,6 +107,20 @@ def test_names_and_releases_are_asked_for_and_may_be_missing(serve):
 
 def test_a_completion_is_the_status_and_the_words(serve):
     url = serve({"/v1/completions": "{}"})
-    assert complete(url, "toy", timeout_s=5).status == 200
+    assert complete(url, "toy", prompt_tokens=64, timeout_s=5).status == 200
     with pytest.raises(OSError):
-        complete("http://127.0.0.1:9", "toy", timeout_s=5)
+        complete("http://127.0.0.1:9", "toy", prompt_tokens=64, timeout_s=5)
+
+
+def test_a_server_that_takes_no_token_ids_is_asked_in_as_many_words():
+    asked = []
+
+    def answer(_url, _path, body, *, timeout_s):
+        asked.append(body["prompt"])
+        return Reply(status=422 if isinstance(body["prompt"], list) else 200, text="")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runners.served.engine.ask", answer)
+        assert complete("http://127.0.0.1:9", "toy", prompt_tokens=300, timeout_s=5).status == 200
+    ids, words = asked
+    assert len(ids) == len(words.split()) == 300

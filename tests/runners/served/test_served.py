@@ -84,9 +84,9 @@ def of_this_test(tmp_path):
     return found
 
 
-def served(tmp_path, python, *args, limits=LIMITS, **installed):
+def served(tmp_path, python, *args, limits=LIMITS, prompt_tokens=10, **installed):
     installation = Installation(python=python, args=args, env={"FAKE_OF": str(tmp_path)}, **installed)
-    return Served(TOY, installation, logs=tmp_path / "logs", limits=limits)
+    return Served(TOY, installation, logs=tmp_path / "logs", limits=limits, prompt_tokens=prompt_tokens)
 
 
 def failing(tmp_path, python, how, **options):
@@ -138,6 +138,14 @@ def test_an_engine_that_is_not_installed_is_the_environments_failure(tmp_path):
     with pytest.raises(RunFailedError, match="engine not installed") as caught, runner.serve(CONFIG):
         pass
     assert caught.value.environment
+
+
+def test_a_server_is_ready_for_a_prompt_as_long_as_the_workloads(tmp_path, python):
+    with served(tmp_path, python, "--fail", "short_prompt", prompt_tokens=10).serve(CONFIG):
+        pass
+    with pytest.raises(RunFailedError, match="crash at start: killed by signal 4"):
+        with served(tmp_path, python, "--fail", "short_prompt", prompt_tokens=9).serve(CONFIG):
+            pass
 
 
 def test_a_wrong_model_name_is_told_at_once(tmp_path, python):
