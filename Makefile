@@ -31,7 +31,7 @@ check: $(INSTALLED)
 
 ## Write the pages of docs/reference/ again, after a change to a command or to the experiment's keys.
 docs: $(INSTALLED)
-	$(BIN)/python -m tuner.scenario.experiment > experiments/experiment.schema.json
+	$(BIN)/python -m tuner.scenario.experiment.schema > experiments/experiment.schema.json
 	$(BIN)/python tests/test_docs.py
 
 ## Reproduce the figures of the documentation (an hour).

@@ -6,9 +6,9 @@ Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.evide
 published row (configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of
 those measured so far that meet the SLA; its share is held against the best of all rows, and an answer that breaks the
 SLA, or none, scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows,
-and shows the errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model, on rows of
-other models, Hopper and Blackwell; the same won each time. Scores of variants on Blackwell had been seen before, so
-this is no blind test: docs/search.md says what was held out.
+and shows the errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model,
+on rows of other models, Hopper and Blackwell; the same won each time. Scores of variants on Blackwell had been seen
+before, so this is no blind test: docs/search.md says what was held out.
 
 Simulated: every legal aggregated deployment of gpt-oss-120b on 8 x B200 (10,744), priced exhaustively. With a prior,
 the "real" system is a copy of the closed form whose TTFT and TPOT are off by random factors of precision, layout,

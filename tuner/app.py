@@ -23,7 +23,8 @@ from search_spaces.config import Engine, ServingConfig
 from search_spaces.default import default_configs
 from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
-from tuner.scenario.experiment import Experiment, Serve
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.serve import Serve
 from tuner.scenario.recorded import RecordedPrior, recorded_rows, replayed
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings

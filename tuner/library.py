@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tuner.scenario.experiment import Experiment, find_experiment
-from tuner.scenario.experiment import read_experiment as read_file
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.files import find_experiment
+from tuner.scenario.experiment.reading import read_experiment as read_file
 from tuner.study import finished_study
 from tuner.study.finished_study import Finished
 

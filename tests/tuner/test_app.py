@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.app import Session, budget_of
-from tuner.scenario.experiment import read_experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.ranking import Prior
 
 EXPERIMENT = """\

@@ -17,7 +17,8 @@ from search_spaces.errors import InputError
 from search_spaces.hardware.system import find_system
 from tuner.cli import app
 from tuner.doctor import Check, Doctor, Gpu, nvidia_smi
-from tuner.scenario.experiment import find_experiment, read_experiment
+from tuner.scenario.experiment.files import find_experiment
+from tuner.scenario.experiment.reading import read_experiment
 
 CHAT = "gpt-oss-120b-b200-chat"
 B200 = Gpu(name="NVIDIA B200", memory="183359 MiB", driver="580.65.06")

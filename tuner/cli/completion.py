@@ -49,7 +49,7 @@ def report_formats(incomplete: str) -> list[str]:
 
 
 def _shipped() -> Path:
-    """As in tuner.scenario.experiment, which takes longer to import than a shell should wait."""
+    """As in tuner.scenario.experiment.files, which takes longer to import than a shell should wait."""
     package = Path(__file__).parent.parent
     packaged = package / "experiments"
     return packaged if packaged.is_dir() else package.parent / "experiments"

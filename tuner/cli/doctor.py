@@ -41,7 +41,8 @@ def doctor(
         servetune doctor gpt-oss-120b-b200-chat --python /opt/vllm/bin/python
     """
     from tuner.doctor import Doctor
-    from tuner.scenario.experiment import find_experiment, list_experiments, read_experiment
+    from tuner.scenario.experiment.files import find_experiment, list_experiments
+    from tuner.scenario.experiment.reading import read_experiment
 
     patient = Doctor(
         pythons=(Path(sys.executable), *(pythons or ())),

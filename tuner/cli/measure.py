@@ -88,7 +88,8 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     """
     from dataclasses import replace
 
-    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.scenario.experiment.files import find_experiment
+    from tuner.scenario.experiment.reading import read_experiment
     from tuner.search.deployment_load import Deployment, Sending
     from tuner.search.deployment_load import model_name as found_model
 
@@ -160,7 +161,8 @@ def _measure_here(experiment: str, settings: list[str], load: float | None, *, a
     from runners.runner import RunFailedError
     from search_spaces.errors import InfeasibleError
     from tuner.app import Session
-    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.scenario.experiment.files import find_experiment
+    from tuner.scenario.experiment.reading import read_experiment
     from tuner.show.figures import config_figures
     from tuner.show.terminal import show_experiment, show_measurement
 

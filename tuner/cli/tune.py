@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from search_spaces.config import ServingConfig
     from tuner.app import Outcome, Session
     from tuner.measured import Measured, Told
-    from tuner.scenario.experiment import Experiment as Asked
+    from tuner.scenario.experiment.experiment import Experiment as Asked
     from tuner.scenario.scenario import Scenario
     from tuner.search.trial import Trial
 
@@ -71,7 +71,8 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tuner.app import Session, Where
     from tuner.app import tune as run
-    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.scenario.experiment.files import find_experiment
+    from tuner.scenario.experiment.reading import read_experiment
     from tuner.show.progress import trial_line
     from tuner.show.terminal import show_next, show_verdict
 
@@ -142,7 +143,8 @@ def simulate(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
     from tuner.measured import Measured, measured_levels, show_told
-    from tuner.scenario.experiment import find_experiment, read_experiment
+    from tuner.scenario.experiment.files import find_experiment
+    from tuner.scenario.experiment.reading import read_experiment
     from tuner.show.terminal import show_experiment, show_measurement
     from tuner.study.finished_study import open_finished
 

@@ -15,7 +15,8 @@ from search_spaces.space import Value
 from tuner.app import Session
 from tuner.retune.machine import machine
 from tuner.retune.registry import PREFIX, Store, model_name
-from tuner.scenario.experiment import Experiment, rebuilt_experiment
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.reading import rebuilt_experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.search import objective, ranked_trials
 from tuner.search.trial import Trial, trial_from_json, trial_to_json

@@ -8,7 +8,8 @@ from runners.served.deployment import Installation
 from runners.served.installed import installed_engines
 from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError
-from tuner.scenario.experiment import Experiment, Serve
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.serve import Serve
 
 
 def installation_of(experiment: Experiment) -> Installation:

@@ -27,7 +27,9 @@ from tuner.retune.release import Index, Releases, newest_known, release_named, r
 from tuner.retune.retune import Retuned, Sides, retune, sides
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.retune.verdict import EXIT_KEEP, EXIT_SWITCH, Outcome
-from tuner.scenario.experiment import Experiment, find_experiment, read_experiment
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.files import find_experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.study.attributes import EXPERIMENT, keep_end
 from tuner.study.finished_study import as_yaml, open_finished
 from tuner.study.journal import open_study

@@ -35,7 +35,8 @@ from tuner.retune.verdict import (
     judge,
     settled,
 )
-from tuner.scenario.experiment import Experiment, Retune
+from tuner.scenario.experiment.budget import Retune
+from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import PRECISION
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed

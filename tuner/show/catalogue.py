@@ -11,7 +11,8 @@ from runners.recorded.mlperf import submissions, unsearchable
 from search_spaces.engines.engine import engines
 from search_spaces.hardware.system import list_price, systems
 from search_spaces.models.model import models
-from tuner.scenario.experiment import list_experiments, read_experiment
+from tuner.scenario.experiment.files import list_experiments
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.recorded import FOLDER, recorded_cases
 from tuner.show.words import METHODS, rate
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError
-from tuner.scenario.experiment import Experiment, read_experiment
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.trial import Trial
 from tuner.study.answer import Answer
 

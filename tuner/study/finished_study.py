@@ -13,7 +13,9 @@ from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError, UnknownNameError, nearest_first
 from tuner.app import PREDICTING, Session
-from tuner.scenario.experiment import Experiment, as_written, list_experiments, rebuilt_experiment
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.files import list_experiments
+from tuner.scenario.experiment.reading import as_written, rebuilt_experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.ranking import Ranking
 from tuner.search.search import finished_trials

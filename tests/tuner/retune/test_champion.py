@@ -18,7 +18,7 @@ from tuner.app import Session
 from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
 from tuner.retune.machine import read_machine
 from tuner.retune.registry import Store, StoreError, model_name
-from tuner.scenario.experiment import read_experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.search import measure_capacity
 
 EXPERIMENT = """\

@@ -9,7 +9,7 @@ from search_spaces.config import Engine
 from search_spaces.errors import InputError
 from tests.tuner.scenario.test_own_facts import MODEL, SYSTEM
 from tuner.retune.installations import check_both_installed, installed_releases
-from tuner.scenario.experiment import read_experiment
+from tuner.scenario.experiment.reading import read_experiment
 
 OLD, NEW = Engine(name="vllm", version="0.31.0"), Engine(name="vllm", version="0.32.0")
 EXPERIMENT = """\

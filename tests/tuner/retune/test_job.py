@@ -10,7 +10,7 @@ from tuner.retune import outbox
 from tuner.retune.champion import Champions, candidate
 from tuner.retune.job import UNSENT_TRIALS, Asked, Job, run_all, table, worst
 from tuner.retune.registry import Store
-from tuner.scenario.experiment import read_experiment
+from tuner.scenario.experiment.reading import read_experiment
 
 
 @pytest.fixture(scope="module")

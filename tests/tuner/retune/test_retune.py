@@ -28,7 +28,7 @@ from tuner.retune.retune import (
     sides,
 )
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
-from tuner.scenario.experiment import read_experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.trial import RECORD
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))

@@ -17,13 +17,10 @@ from runners.workload.workload import Lengths
 from search_spaces.config import Disaggregation, Engine, Layout, ServingConfig, Speculation
 from search_spaces.errors import InputError
 from search_spaces.models.model import find_model
-from tuner.scenario.experiment import (
-    Experiment,
-    find_experiment,
-    list_experiments,
-    read_experiment,
-    schema,
-)
+from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.files import find_experiment, list_experiments
+from tuner.scenario.experiment.reading import read_experiment
+from tuner.scenario.experiment.schema import schema
 from tuner.scenario.settings import parse_settings
 from tuner.scenario.sla import Slo
 
@@ -610,11 +607,11 @@ def test_a_name_that_no_file_can_have_is_refused(asked):
 
 
 def test_the_schema_in_the_repository_is_that_of_the_reader():
-    command = [sys.executable, "-m", "tuner.scenario.experiment"]
+    command = [sys.executable, "-m", "tuner.scenario.experiment.schema"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert printed == schema()
     committed = (ROOT / "experiments" / "experiment.schema.json").read_text(encoding="utf-8")
-    assert committed == printed, "run: python -m tuner.scenario.experiment > experiments/experiment.schema.json"
+    assert committed == printed, "run: python -m tuner.scenario.experiment.schema > experiments/experiment.schema.json"
 
 
 def test_the_schema_completes_names():

@@ -11,7 +11,8 @@ from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from tuner.app import Session
 from tuner.evidence.replay import cases
-from tuner.scenario.experiment import find_experiment, read_experiment
+from tuner.scenario.experiment.files import find_experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.recorded import (
     RecordedPrior,
     experiment_text,

@@ -10,7 +10,8 @@ import pytest
 from search_spaces.errors import InputError
 from tests.tuner.study.test_answer import CONFIG, answer_of, level, measured
 from tuner.app import Session
-from tuner.scenario.experiment import find_experiment, read_experiment
+from tuner.scenario.experiment.files import find_experiment
+from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.ranking import Ranking
 from tuner.search.trial import RECORD, Trial, trial_to_json
 from tuner.study.attributes import keep_experiment, keep_summary

@@ -1,0 +1,287 @@
+"""Experiment: what a file in experiments/ asks, and the Scenario that it asks about."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Tag, ValidationInfo
+
+from runners.served.deployment import Installation
+from runners.workload.workload import Workload
+from search_spaces.config import Method
+from search_spaces.engines.engine import engines, find_engine
+from search_spaces.errors import InputError
+from search_spaces.hardware.system import System, find_system, systems
+from search_spaces.models.model import Draft, Model, find_model, models
+from search_spaces.space import SearchSpace, Value, full_space
+from search_spaces.strict_yaml import SHOWN, Problems, shown
+from tuner.scenario.cost import OBJECTIVES, Objective
+from tuner.scenario.experiment.budget import Budget, Retune
+from tuner.scenario.experiment.files import read_mapping, read_text
+from tuner.scenario.experiment.part import (
+    MOST_REQUESTS,
+    Part,
+    broken,
+    enum,
+    key_path,
+    keys,
+    known,
+    names_or_file,
+    properties,
+)
+from tuner.scenario.experiment.price import ListPrice, OwnPrice, price_tag
+from tuner.scenario.experiment.serve import Serve
+from tuner.scenario.experiment.workload import RecordedWorkload, SyntheticWorkload, workload_tag
+from tuner.scenario.own_facts import Entry, entry_of, is_file_name
+from tuner.scenario.recorded import recorded_rows, recorded_space
+from tuner.scenario.scenario import Scenario
+from tuner.scenario.sla import SLOS, Sla, read_slo
+
+RunnerName = Literal["simulated", "estimated", "recorded", "served"]
+RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
+CONFIDENCE = "confidence"
+SLA_KEYS = (*SLOS, CONFIDENCE)
+LARGEST_SEED = 2**32 - 1  # numpy's and Optuna's
+
+
+def _engine_names() -> list[str]:
+    return [
+        name
+        for engine, facts in engines().items()
+        for name in (engine, *(f"{engine}@{version}" for version in facts.versions))
+    ]
+
+
+def _dimension_names() -> Iterable[str]:
+    return full_space(next(iter(models().values())), next(iter(systems().values())), (), gpus=2).dimensions
+
+
+def _engine(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, str):
+        raise broken(f"must be one of {', '.join(_engine_names())}, but got {shown(value)}")
+    try:
+        find_engine(value[:SHOWN], any_release=bool(info.context and info.context.get("any_release")))
+    except InputError as error:
+        raise broken(str(error)) from None
+    return value
+
+
+def _each_engine_once(names: list[str]) -> list[str]:
+    found = [name.partition("@")[0] for name in names]
+    for name in found:
+        if found.count(name) > 1:
+            raise broken(f"each engine must be listed once, but got {name} {found.count(name)} times")
+    return names
+
+
+def _space_value(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise broken(f"must be a whole number or a name, but got {shown(value)}")
+    return value if isinstance(value, int) else value[:SHOWN]
+
+
+def _promised(sla: dict[str, float]) -> dict[str, float]:
+    confidence = sla.get(CONFIDENCE, 0.5)
+    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for an SLO that is likely broken
+        raise broken(f"`0.5 <= {CONFIDENCE} < 1` must hold, but got {confidence:g}")
+    if set(sla) == {CONFIDENCE}:
+        raise broken(f"{CONFIDENCE} needs an SLO beside it, such as ttft_ms_p99: 1000")
+    return sla
+
+
+class Experiment(Part):
+    """An experiment in a file: which way of serving this model, with these SLOs, is cheapest."""
+
+    model: Annotated[str, known("model", models, or_file=True)] = Field(
+        json_schema_extra=names_or_file(models),
+        description="`servetune list models` shows them; or a file of your own",
+    )
+    system: Annotated[str, known("system", systems, or_file=True)] = Field(
+        json_schema_extra=names_or_file(systems),
+        description="`servetune list systems` shows them; or a file of your own",
+    )
+    gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged when held")
+    engines: Annotated[
+        list[Annotated[str, BeforeValidator(_engine), Field(json_schema_extra=enum(_engine_names))]],
+        AfterValidator(_each_engine_once),
+    ] = Field(min_length=1, description="engines to choose from, each by name or name@release")
+    workload: Annotated[
+        Annotated[SyntheticWorkload, Tag("<synthetic>")] | Annotated[RecordedWorkload, Tag("<recorded>")],
+        Discriminator(workload_tag),
+    ] = Field(description="what is asked of the server, a mapping")
+    sla: Annotated[
+        dict[Annotated[str, known("SLO", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
+        AfterValidator(_promised),
+    ] = Field(
+        min_length=1,
+        json_schema_extra=properties(lambda: SLA_KEYS),
+        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for each to "
+        "be kept with that probability",
+    )
+    price: Annotated[
+        Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(price_tag)
+    ] = Field(description="what a GPU-hour costs, a mapping")
+    objective: Annotated[Objective, known("objective", lambda: OBJECTIVES)] = Field(description="the cost to minimise")
+    space: dict[str, list[Annotated[Value, PlainValidator(_space_value, json_schema_input_type=int | str)]]] = Field(
+        default_factory=dict,
+        json_schema_extra=properties(_dimension_names),
+        description="dimensions of the search, each with the values left to choose from; else all",
+    )
+    runner: Annotated[RunnerName, known("runner", lambda: RUNNERS)] = Field(
+        default="simulated",
+        description=(
+            "simulated (request by request), estimated (steady state), recorded (published runs), served (real engines)"
+        ),
+    )
+    serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
+    budget: Budget = Budget()
+    retune: Retune = Retune()
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+
+    _path: Path = Path()
+
+    def model_post_init(self, context: Any) -> None:
+        self._path = Path(context["path"]) if context else Path()
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def name(self) -> str:
+        return self._path.stem
+
+    @property
+    def text(self) -> str:
+        """The file, or the experiment that comes with a recorded scenario. Raises InputError."""
+        return read_text(self._path)
+
+    def scenario(self) -> Scenario:
+        """The experiment asked. Raises InputError with every law that the file breaks, one in each line."""
+        model, system = self._model(), self._system()
+        problems = Problems(self.path)
+        problems.require(
+            "gpus",
+            holds=self.gpus <= system.max_gpus or self.runner == "recorded",  # published runs span several nodes
+            law=f"`gpus <= {system.max_gpus}` must hold on {system.name}, but got {self.gpus}",
+        )
+        workload = price = None
+        of_workload = Problems(self.path)
+        with of_workload.at("workload.trace"):
+            workload = self.workload.workload(self.path.parent, self.seed)
+            self._check_lengths(workload, model, of_workload)
+        space = self._space(model, system, workload, problems)
+        self._check_interpreters(problems)
+        with problems.at("price"):
+            price = self.price.price(system)
+        problems.lines += of_workload.lines
+        if problems.lines or workload is None or price is None or space is None:
+            raise problems.error()
+        return Scenario(
+            name=self.name,
+            model=model,
+            system=system,
+            gpus=self.gpus,
+            workload=workload,
+            sla=Sla(
+                slos=tuple(read_slo(key, limit) for key, limit in self.sla.items() if key != CONFIDENCE),
+                confidence=self.sla.get(CONFIDENCE),
+            ),
+            price=price,
+            objective=self.objective,
+            space=space,
+            installation=self._installation() if self.is_served else None,
+        )
+
+    def _check_interpreters(self, problems: Problems) -> None:
+        """Where interpreters are named by engine, each engine that is asked for has one."""
+        if not self.is_served or self.serve is None or not self.serve.pythons:
+            return
+        here = self._installation()
+        for name in self.engines:
+            engine = find_engine(name, any_release=True)
+            problems.require(
+                "serve.python",
+                holds=here.python_of(engine) is not None,
+                law=f"names no interpreter for {engine.name}@{engine.version}; it has {', '.join(here.pythons)}",
+            )
+
+    def _installation(self) -> Installation:
+        return (self.serve or Serve()).installation(self.path.parent, devices=())
+
+    def _model(self) -> Model:
+        """The model, its drafts accepted as this workload's data say."""
+        model = self._own(Model, self.model) or find_model(self.model)
+        accepted = self.workload.acceptance.items()
+        return replace(model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted})
+
+    def _system(self) -> System:
+        return self._own(System, self.system) or find_system(self.system)
+
+    def _own(self, kind: type[Entry], name: str) -> Entry | None:
+        """What a file relative to this one describes; None for a name. Raises InputError."""
+        path = self.path.parent / name
+        return entry_of(kind, path, read_mapping(path, keys(Experiment))) if is_file_name(name) else None
+
+    @property
+    def own_facts(self) -> dict[str, Any]:
+        """What the files hold that `model` and `system` name."""
+        files = {
+            key: self.path.parent / name
+            for key, name in (("model", self.model), ("system", self.system))
+            if is_file_name(name)
+        }
+        return {key: read_mapping(path, keys(Experiment)) for key, path in files.items()}
+
+    @property
+    def is_served(self) -> bool:
+        return self.runner == "served"
+
+    def _space(self, model: Model, system: System, workload: Workload | None, problems: Problems) -> SearchSpace | None:
+        """None where the recorded runner has nothing, or the workload is missing: problems noted elsewhere."""
+        space: SearchSpace | None
+        if self.runner == "recorded":
+            space = self._recorded_space(workload, problems)
+        else:
+            used = tuple(find_engine(name, any_release=self.is_served) for name in self.engines)
+            space = full_space(model, system, used, self.gpus)
+        if space is None:
+            return None
+        if self.is_served and self.serve and self.serve.variants:
+            space = space.with_variants(tuple(self.serve.variants))
+        for name, values in self.space.items():
+            with problems.at(f"space.{key_path([name])}"):
+                space = space.restricted({name[:SHOWN]: tuple(values)})
+        return space
+
+    def _recorded_space(self, workload: Workload | None, problems: Problems) -> SearchSpace | None:
+        if workload is not None:
+            with problems.at("runner: recorded"):
+                rows = recorded_rows(self.model, self.system, workload)
+                return recorded_space(rows, self.engines, self.gpus)
+        return None
+
+    def _check_lengths(self, workload: Workload, model: Model, problems: Problems) -> None:
+        longest, prefix = workload.max_request_tokens, workload.shared_prefix_tokens
+        problems.require(
+            "workload.trace" if workload.trace else "workload.output_tokens",
+            holds=longest <= model.max_context,
+            law=f"`input_tokens + output_tokens <= {model.max_context}` (the context of {model.name}) must "
+            f"hold, but got {longest}",
+        )
+        problems.require(
+            "workload.shared_prefix_tokens",
+            holds=prefix < workload.input_tokens.low,
+            law=f"`shared_prefix_tokens < {workload.input_tokens.low}` (the shortest input) must hold, "
+            f"but got {prefix}",
+        )
+
+
+def _draft(model: Model, name: Method, tokens_per_step: list[float]) -> Draft:
+    known = model.drafts.get(name)
+    return Draft(
+        parameters=known.parameters if known else 0,
+        tokens_per_step=tuple(tokens_per_step),
+        source="given in the experiment",
+    )
