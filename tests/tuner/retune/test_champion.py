@@ -74,7 +74,7 @@ def test_a_promotion_comes_back_whole(store, found):
     assert again.trial == found.trial
     assert again.others == found.others
     assert again.asked == found.asked
-    assert again.experiment.model_dump() == found.experiment.model_dump()
+    assert again.asked_experiment.model_dump() == found.asked_experiment.model_dump()
     assert (again.by, again.why, again.version, again.replaces) == ("ada", "first deployment", "1", "")
 
 
