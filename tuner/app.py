@@ -15,6 +15,7 @@ from rich.console import Console
 from runners.measurement import Measurement, Source
 from runners.recorded.recorded import Recorded, Recording
 from runners.runner import RunFailedError, Runner
+from runners.served.shell import how_to_start
 from runners.simulated.calibration import Calibrated
 from runners.simulated.estimated import Estimated
 from runners.simulated.silicon import Silicon
@@ -35,7 +36,6 @@ from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.show.progress import Told, searching_bar
 from tuner.show.terminal import show_answer, show_experiment, show_recorded, show_replayed
-from tuner.show.words import how_to_start
 from tuner.study.answer import Answer
 from tuner.study.attributes import keep_experiment, keep_summary
 from tuner.study.journal import open_study

@@ -20,8 +20,8 @@ from search_spaces.engines.commands import PORTS, SIDE_CHANNELS, Place
 from search_spaces.engines.engine import engines
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import systems
+from search_spaces.wording import plural
 from tuner.scenario.experiment.experiment import Experiment
-from tuner.show.words import plural
 from tuner.tracking.mlflow_tracker import check_tracking_uri, default_tracking_uri, shown
 
 State = Literal["ok", "absent", "broken"]

@@ -28,8 +28,9 @@ from runners.simulated.simulated import Simulated
 from runners.workload.workload import LoadedWorkload, Workload
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.wording import plural
+from tuner.scenario.amounts import milliseconds
 from tuner.scenario.scenario import Scenario
-from tuner.show.words import milliseconds, plural
 from tuner.study.finished_study import Finished
 
 MEASURING = ("measured", "recorded")

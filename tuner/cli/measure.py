@@ -203,7 +203,8 @@ def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement
 
 def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
     """One line for each load, as it ends."""
-    from tuner.show.words import milliseconds, plural, rate
+    from search_spaces.wording import plural
+    from tuner.scenario.amounts import milliseconds, rate
 
     level = report.measurement
     kept = "kept" if scenario.sla.met_by(level) else "missed"

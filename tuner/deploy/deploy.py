@@ -14,6 +14,7 @@ from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engines.commands import Command, Orchestrator, caveats
 from search_spaces.engines.engine import engine_names, engines
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from search_spaces.wording import in_words, plural
 from tuner.deploy.compose import COMPOSE_FILE, compose_files
 from tuner.deploy.dynamo import GRAPH, dynamo_files
 from tuner.deploy.gpus_asked import gpus_asked
@@ -21,9 +22,9 @@ from tuner.deploy.kubernetes import MANIFESTS, kubernetes_files
 from tuner.deploy.llm_d import CHART, VALUES, llmd_files
 from tuner.deploy.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
 from tuner.deploy.scripts import shell_files
+from tuner.scenario.amounts import milliseconds, rate
 from tuner.scenario.scenario import Scenario
 from tuner.show.terminal import PREDICTION
-from tuner.show.words import in_words, milliseconds, plural, rate
 from tuner.study.finished_study import Finished
 
 MARKER = ".servetune-deployment.json"

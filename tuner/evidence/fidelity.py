@@ -37,9 +37,9 @@ from tuner.evidence.validate import (
     score,
     spread,
 )
+from tuner.scenario.amounts import dollars as dollars_in_words
+from tuner.scenario.amounts import milliseconds, rate
 from tuner.scenario.cost import dollars_per_million
-from tuner.show.words import dollars as dollars_in_words
-from tuner.show.words import milliseconds, rate
 
 KINDS = (".md", ".html")
 HEADROOMS = (0.0, 0.1, 0.2, 0.4)

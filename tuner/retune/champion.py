@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from runners.measurement import Measurement
+from runners.served.shell import how_to_start
 from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import Value
@@ -20,7 +21,6 @@ from tuner.scenario.experiment.reading import rebuilt_experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.search import objective, ranked_trials
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
-from tuner.show.words import how_to_start
 from tuner.study.finished_study import Finished
 from tuner.tracking.mlflow_tracker import EXPERIMENTS, config_yaml
 

@@ -6,10 +6,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from search_spaces.wording import in_words
 from tuner.app import Session
 from tuner.retune.champion import Audited, Champion
+from tuner.scenario.amounts import dollars, milliseconds
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.search.search import objective
-from tuner.show.words import OBJECTIVES, dollars, in_words, milliseconds
 
 
 def champion_table(champion: Champion, history: Sequence[Audited]) -> Group:
@@ -18,7 +20,7 @@ def champion_table(champion: Champion, history: Sequence[Audited]) -> Group:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("experiment", champion.experiment)
     facts.add_row("champion", Text(in_words(champion.config)))
-    facts.add_row(OBJECTIVES[scenario.objective], dollars(objective(scenario, champion.trial)))
+    facts.add_row(OBJECTIVE_TITLES[scenario.objective], dollars(objective(scenario, champion.trial)))
     for slo in scenario.sla.slos:
         observed = milliseconds(slo.observed(champion.level))
         facts.add_row(f"{slo.metric.upper()} {slo.statistic}", f"{observed} of {milliseconds(slo.limit_s)}")

@@ -35,6 +35,7 @@ from tuner.retune.verdict import (
     judge,
     settled,
 )
+from tuner.scenario.amounts import dollars
 from tuner.scenario.experiment.budget import Retune
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.scenario import Scenario
@@ -43,7 +44,6 @@ from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.search.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.trial import Trial
-from tuner.show.words import dollars
 from tuner.tracking.record import Tracker, Untracked
 
 if TYPE_CHECKING:

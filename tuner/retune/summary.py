@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from runners.served.shell import how_to_start
+from search_spaces.wording import in_words
 from tuner.retune.retune import Retuned
 from tuner.retune.verdict import NOISELESS, Outcome, percent
+from tuner.scenario.amounts import dollars, milliseconds
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.search.search import objective
 from tuner.search.trial import Trial, trial_to_json
-from tuner.show.words import OBJECTIVES, dollars, how_to_start, in_words, milliseconds
 from tuner.tracking.mlflow_tracker import config_yaml
 
 TITLES: dict[Outcome, str] = {
@@ -62,7 +65,7 @@ def _why_not(found: Retuned) -> str:
 
 
 def _money(found: Retuned) -> str:
-    unit = OBJECTIVES[found.scenario.objective]
+    unit = OBJECTIVE_TITLES[found.scenario.objective]
     effect = found.verdict.effect
     if found.verdict.outcome == "keep" and abs(effect.estimate) <= NOISELESS:
         return f"{dollars(found.today)} {unit}, $0 a month"
@@ -89,7 +92,7 @@ def _sign(value: float) -> str:
 def to_markdown(found: Retuned) -> str:
     """The verdict, what was measured, the evidence, what changed, and what to do."""
     lines = [f"# {found.champion.experiment}: {found.sides.name}", "", f"**{verdict_line(found)}**", ""]
-    header = ["", "release", OBJECTIVES[found.scenario.objective], *_slo_names(found), "configuration"]
+    header = ["", "release", OBJECTIVE_TITLES[found.scenario.objective], *_slo_names(found), "configuration"]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in _rows(found)]
     for title, items in _sections(found):

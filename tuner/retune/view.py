@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.retune.retune import Retuned
+from tuner.scenario.amounts import dollars, milliseconds
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.search.search import objective
 from tuner.search.trial import Trial
-from tuner.show.words import OBJECTIVES, dollars, milliseconds
 
 
 def show_retuned(console: Console, found: Retuned, output: Path, studies: Path) -> None:
@@ -44,7 +45,7 @@ def _sides(found: Retuned) -> Table:
     scenario = found.scenario
     table = Table(box=None, padding=(0, 2, 0, 0))
     promised = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
-    for name in ("", "release", OBJECTIVES[scenario.objective], *promised, "load", "configuration"):
+    for name in ("", "release", OBJECTIVE_TITLES[scenario.objective], *promised, "load", "configuration"):
         table.add_column(name)
     rows = [("champion", found.sides.before, found.before), ("champion", found.sides.after, found.after)]
     for who, engine, trial in (*rows, ("challenger", found.sides.after, found.challenger)):

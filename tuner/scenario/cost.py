@@ -8,6 +8,10 @@ from search_spaces.hardware.system import Price
 
 Objective = Literal["usd_per_million_output_tokens", "usd_per_million_total_tokens"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+OBJECTIVE_TITLES: dict[Objective, str] = {
+    "usd_per_million_output_tokens": "$/M output tokens",
+    "usd_per_million_total_tokens": "$/M total tokens",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

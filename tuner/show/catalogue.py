@@ -11,10 +11,11 @@ from runners.recorded.mlperf import submissions, unsearchable
 from search_spaces.engines.engine import engines
 from search_spaces.hardware.system import list_price, systems
 from search_spaces.models.model import models
+from search_spaces.wording import METHODS
+from tuner.scenario.amounts import rate
 from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.recorded import FOLDER, recorded_cases
-from tuner.show.words import METHODS, rate
 
 Fact = dict[str, Any]
 

@@ -1,6 +1,8 @@
 """An answer as Markdown: the description of a study's run in MLflow."""
 
-from tuner.show.words import OBJECTIVES, dollars, in_words, milliseconds, plural
+from search_spaces.wording import in_words, plural
+from tuner.scenario.amounts import dollars, milliseconds
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.study.answer import Answer
 
 
@@ -18,7 +20,7 @@ def to_markdown(answer: Answer) -> str:
     figure = dollars(answer.scenario.usd_per_million(best.measurement))
     kept = "meets the SLA" if answer.meets_sla else "comes nearest, but no configuration meets the SLA"
     verdict = (
-        f"**Verdict.** {figure} ({OBJECTIVES[scenario.objective]}), trial {best.number}, {kept}: "
+        f"**Verdict.** {figure} ({OBJECTIVE_TITLES[scenario.objective]}), trial {best.number}, {kept}: "
         f"{in_words(best.config)}."
     )
     lines += [verdict, "", "| SLO | limit | value |", "|---|---|---|"]

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from runners.served.shell import how_to_start
 from tuner.app import Outcome, Session, Where
 from tuner.show.report.render import figures
 from tuner.show.report.report import Report
 from tuner.show.terminal import places
-from tuner.show.words import how_to_start
 from tuner.study.finished_study import open_finished
 
 

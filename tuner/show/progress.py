@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+from tuner.scenario.amounts import dollars
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import BACKLOG
 from tuner.search.search import Budget, objective
 from tuner.search.trial import Trial
-from tuner.show.words import dollars
 
 MINUTE, HOUR = 60.0, 3600.0
 

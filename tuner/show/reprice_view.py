@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search_spaces.wording import in_words
+from tuner.scenario.amounts import dollars, milliseconds
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.search.search import objective
 from tuner.show.figures import config_figures, level_figures
-from tuner.show.words import OBJECTIVES, dollars, in_words, milliseconds
 from tuner.study.reprice import Repriced, Rescored, percentile_is_mean
 
 SHOWN = 5
@@ -39,7 +41,7 @@ def verdict(repriced: Repriced) -> str:
     was = repriced.finished.best
     assert best.trial.config is not None
     assert was is not None
-    figure = f"{dollars(best.cost)} {OBJECTIVES[scenario.objective]}"
+    figure = f"{dollars(best.cost)} {OBJECTIVE_TITLES[scenario.objective]}"
     before = dollars(objective(repriced.finished.scenario, was))
     same = "still the cheapest" if best.trial.number == was.number else f"no longer trial {was.number}"
     most = "" if best.exact else "at most "
@@ -111,7 +113,7 @@ def _trials(repriced: Repriced) -> Table:
     shown = Table(box=None, padding=(0, 2, 0, 0))
     scenario = repriced.scenario
     promised = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
-    for name in ("trial", OBJECTIVES[scenario.objective], *promised, "load", "configuration"):
+    for name in ("trial", OBJECTIVE_TITLES[scenario.objective], *promised, "load", "configuration"):
         shown.add_column(name)
     for one in repriced.rescored[:SHOWN]:
         if one.level is not None:

@@ -14,14 +14,16 @@ from rich.text import Text
 
 from runners.measurement import Measurement
 from runners.recorded.recorded import Recording
+from runners.served.shell import how_to_start
 from runners.simulated.known_errors import SIMULATED
 from search_spaces.config import ServingConfig, flatten
-from tuner.scenario.cost import Cost
+from search_spaces.wording import in_words, plural
+from tuner.scenario.amounts import dollars, milliseconds, rate
+from tuner.scenario.cost import OBJECTIVE_TITLES, Cost
 from tuner.scenario.recorded import Replayed, configurations, judged_on_means
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.trial import Trial
-from tuner.show.words import OBJECTIVES, dollars, how_to_start, in_words, milliseconds, plural, rate
 from tuner.study.answer import Answer, Point
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def show_experiment(console: Console, scenario: Scenario) -> None:
     console.print(f"SLO: {scenario.sla}")
     energy = f" + ${price.usd_per_kwh:g}/kWh" if price.usd_per_kwh else ""
     console.print(
-        f"Minimise {OBJECTIVES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
+        f"Minimise {OBJECTIVE_TITLES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
         f"[dim]({escape(price.source)})[/]"
     )
 
@@ -289,7 +291,7 @@ def _runners_up(answer: Answer) -> Table:
     table = Table(title="Runners-up", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("#", justify="right")
     table.add_column("configuration", overflow="fold")
-    table.add_column(OBJECTIVES[scenario.objective], justify="right")
+    table.add_column(OBJECTIVE_TITLES[scenario.objective], justify="right")
     table.add_column("against best", justify="right")
     for slo in scenario.sla.slos:
         table.add_column(f"{slo.metric.upper()} {slo.statistic}", justify="right")
@@ -322,7 +324,7 @@ def _pareto(answer: Answer) -> Table:
     scenario = answer.scenario
     title = "Cost against interactivity (no other load tried is better in both)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    for name in (OBJECTIVES[scenario.objective], "tokens/s/user", "tokens/s/GPU", "load"):
+    for name in (OBJECTIVE_TITLES[scenario.objective], "tokens/s/user", "tokens/s/GPU", "load"):
         table.add_column(name, justify="right")
     table.add_column("SLA")
     table.add_column("configuration", overflow="fold")

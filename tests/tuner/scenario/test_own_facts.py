@@ -7,6 +7,7 @@ import pytest
 
 from runners.measurement import Measurement, Observed, Percentiles
 from runners.served.served import Served
+from runners.served.shell import how_to_start
 from runners.served.time_limits import TimeLimits
 from search_spaces.config import Engine
 from search_spaces.errors import InputError
@@ -18,7 +19,6 @@ from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.own_facts import entry_of
 from tuner.search.ranking import Uninformed
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
-from tuner.show.words import how_to_start
 from tuner.tracking.record import record
 
 MODEL = """\

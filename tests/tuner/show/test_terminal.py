@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from runners.measurement import Measurement, Percentiles
+from runners.served.shell import how_to_start
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Disaggregation, Layout, Precision, ServingConfig, Speculation, flatten
 from search_spaces.engines.engine import find_engine
@@ -23,7 +24,6 @@ from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
 from tuner.search.trial import Trial
 from tuner.show.terminal import show_answer, show_experiment, show_measurement, show_next
-from tuner.show.words import how_to_start
 from tuner.study.answer import Answer
 
 MODEL, SYSTEM = find_model("gpt-oss-120b"), find_system("b200")

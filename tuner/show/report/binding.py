@@ -9,8 +9,8 @@ from runners.measurement import Measurement
 from runners.simulated.silicon import Silicon, StepKey
 from runners.simulated.steady_state import SteadyState, step_key, transfer_seconds
 from search_spaces.errors import InfeasibleError
+from tuner.scenario.amounts import milliseconds
 from tuner.scenario.sla import Slo
-from tuner.show.words import milliseconds
 from tuner.study.finished_study import Finished
 
 if TYPE_CHECKING:

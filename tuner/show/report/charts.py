@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from runners.measurement import Measurement, Metric
 from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import engines
+from tuner.scenario.amounts import dollars, milliseconds, rate
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.show.report.contender import Contender
 from tuner.show.report.importance import Importance
 from tuner.show.report.page import Chart
-from tuner.show.words import OBJECTIVES, dollars, milliseconds, rate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -55,7 +56,7 @@ def pareto_charts(scenario: Scenario, served: Sequence[Served], contenders: Sequ
         more_is_better=True,
     )
     objective = Measure(
-        title=OBJECTIVES[scenario.objective],
+        title=OBJECTIVE_TITLES[scenario.objective],
         of=scenario.usd_per_million,
         shown=dollars,
         more_is_better=False,

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 from runners.measurement import Measurement
+from runners.served.shell import how_to_start
 from search_spaces.config import flatten
 from search_spaces.hardware.system import find_system, list_price
+from search_spaces.wording import in_words, plural
+from tuner.scenario.amounts import dollars, milliseconds, rate
+from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.scenario.sla import BACKLOG, Slo
 from tuner.search.trial import Trial
 from tuner.show.report.charts import importance_chart, load_charts, pareto_charts
@@ -15,7 +19,6 @@ from tuner.show.report.report import Report
 from tuner.show.report.reproduce import commands, releases
 from tuner.show.report.shadow_prices import ShadowPrice, served
 from tuner.show.terminal import PREDICTION, certainty
-from tuner.show.words import OBJECTIVES, dollars, how_to_start, in_words, milliseconds, plural, rate
 
 RUNNERS_UP = 5
 SHOWN_POINTS = 12
@@ -50,7 +53,7 @@ def experiment(report: Report) -> str:
         lengths = f"{len(workload.trace.arrival):,} requests of {workload.trace.path.rpartition('/')[2]}"
     return (
         f"Which way of serving {scenario.model.name} on {plural(scenario.gpus, 'GPU')} of {scenario.system.title} "
-        f"({lengths}, {workload.shape.replace('_', ' ')}) has the fewest {OBJECTIVES[scenario.objective]} "
+        f"({lengths}, {workload.shape.replace('_', ' ')}) has the fewest {OBJECTIVE_TITLES[scenario.objective]} "
         f"and keeps {_law(scenario.sla)}?"
     )
 
@@ -84,7 +87,7 @@ def _against_default(report: Report) -> str:
 def tiles(report: Report) -> list[Tile]:
     winner = report.contenders[0]
     figures = report.finished.scenario.cost(winner.measurement)
-    objective = OBJECTIVES[report.finished.scenario.objective]
+    objective = OBJECTIVE_TITLES[report.finished.scenario.objective]
     made = [Tile(label=objective, value=dollars(report.objective(winner)))]
     saving = report.finished.answer.saving
     if saving is not None:
@@ -193,7 +196,7 @@ def _runners_up(report: Report) -> list[Table]:
         rows.append(
             [f"{trial.number}: {trial.config}", f"{bound}{dollars(value)}", f"{value / reference - 1:+.1%}", *observed]
         )
-    heads = ["trial: configuration", OBJECTIVES[objective], "against the winner"]
+    heads = ["trial: configuration", OBJECTIVE_TITLES[objective], "against the winner"]
     heads += [f"{slo.metric.upper()} {slo.statistic}" for slo in slos]
     caption = "Runners-up (≤: its capacity was not made exact, as it could not win)"
     return [Table(caption=caption, heads=heads, rows=rows)]
@@ -217,7 +220,7 @@ def _pareto(report: Report) -> Section:
         ]
         for point in shown
     ]
-    heads = ["configuration", OBJECTIVES[scenario.objective], "tokens/s/user", "tokens/s/GPU", "load", "SLA"]
+    heads = ["configuration", OBJECTIVE_TITLES[scenario.objective], "tokens/s/user", "tokens/s/GPU", "load", "SLA"]
     table = Table(caption="Points of the front, from cheap to quick", heads=heads, rows=rows, folded=True)
     text = [
         (
@@ -239,7 +242,7 @@ def _load(report: Report) -> Section:
     rows = [_level_row(report, trial, level) for level in levels]
     heads = [
         f"load ({scenario.workload.load_unit})",
-        OBJECTIVES[scenario.objective],
+        OBJECTIVE_TITLES[scenario.objective],
         *(f"TTFT p{p}" for p in (50, 90, 99)),
         *(f"TPOT p{p}" for p in (50, 90, 99)),
         "SLA",
@@ -327,7 +330,7 @@ def _shadow_prices(report: Report) -> Section:
     ]
     rows = [_shadow_row(price) for price in report.shadow_prices]
     prices = Table(
-        caption=f"Shadow prices, in {OBJECTIVES[report.finished.scenario.objective]}, the other SLOs kept",
+        caption=f"Shadow prices, in {OBJECTIVE_TITLES[report.finished.scenario.objective]}, the other SLOs kept",
         heads=heads,
         rows=rows,
     )
@@ -396,7 +399,7 @@ def _menu(report: Report) -> list[Table]:
     if not rows:
         return []
     title = f"{slo.metric.upper()} {slo.statistic}"
-    heads = [f"{title} at most", OBJECTIVES[report.finished.scenario.objective], "cheapest configuration tried"]
+    heads = [f"{title} at most", OBJECTIVE_TITLES[report.finished.scenario.objective], "cheapest configuration tried"]
     return [Table(caption=f"What other limits of {title} would cost", heads=heads, rows=rows, words=(0, 2))]
 
 
