@@ -207,9 +207,9 @@ def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
     from tuner.scenario.amounts import milliseconds, rate
 
     level = report.measurement
-    kept = "kept" if scenario.sla.met_by(level) else "missed"
+    verdict = "met" if scenario.sla.met_by(level) else "missed"
     parts = [
-        f"load {level.load:,.4g} {scenario.workload.load_unit}: SLA {kept}",
+        f"load {level.load:,.4g} {scenario.workload.load_unit}: SLA {verdict}",
         f"{plural(level.requests, 'request')} ({report.ended})",
         f"{rate(level.output_rate)} output tokens/s",
         f"TTFT p99 {milliseconds(level.ttft.at(99))}",
