@@ -55,7 +55,9 @@ def deploy(  # noqa: PLR0913, PLR0917 one for each option
     about = {"made_by": "servetune", "study": finished.name, "target": chosen.name}
     write_folder(output, files, about=about, force=force)
     if as_json:
-        found = {"gpus": plan.config.gpus, "config": str(plan.config), "start": chosen.start(plan)}
+        held = plan.config.gpus
+        found: dict[str, object] = {"gpus": held, "gpus_left_over": finished.scenario.left_over(held)}
+        found |= {"config": str(plan.config), "start": chosen.start(plan)}
         print_json({**about, "folder": str(output), **found, "unfinished": finished.unfinished, "files": sorted(files)})
     elif quiet:
         typer.echo(str(output))

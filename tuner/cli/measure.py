@@ -53,7 +53,8 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         ),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs that the deployment holds; by default the experiment's.")
+        int | None,
+        typer.Option(min=1, help="GPUs that the deployment holds, all charged; by default the experiment's."),
     ] = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Requests measured at each load.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Send chats, not completions.")] = False,
@@ -104,10 +105,11 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     scenario = read_experiment(find_experiment(experiment)).scenario()
     if requests is not None:
         scenario = replace(scenario, workload=scenario.workload.with_requests(requests))
+    scenario = replace(scenario, gpus=gpus or scenario.gpus)
     deployment = Deployment(
         urls=tuple(url),
         model_name=found_model(url, model_name, api_key_env),
-        gpus=gpus or scenario.gpus,
+        gpus=scenario.gpus,
         endpoint="chat" if chat else "completions",
         api_key_env=api_key_env,
     )

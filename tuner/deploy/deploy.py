@@ -264,6 +264,8 @@ def _readme(finished: Finished, plan: Plan, target: Target, experiment: str) -> 
         f"median TTFT {milliseconds(best.ttft.at(50))}, median TPOT {milliseconds(best.tpot.at(50))}, "
         f"{rate(best.output_rate)} output tokens/s."
     )
+    rest = finished.scenario.left_over_in_words(plan.config.gpus)
+    figures += f" {rest}" if rest else ""
     if best.source in PREDICTION:
         figures += f"\n\n{PREDICTION[best.source]}"
     url, where = URL, ""
@@ -291,7 +293,7 @@ Start:
 Measure it with `bash bench.sh {url}`, and verify that it meets the SLO with
 
 ```sh
-servetune measure {shlex.quote(experiment)} --url {url} --gpus {plan.config.gpus}
+servetune measure {shlex.quote(experiment)} --url {url} --gpus {finished.scenario.charged_gpus(plan.config.gpus)}
 ```{where}
 
 {_token(target, plan)}

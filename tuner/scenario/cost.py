@@ -1,4 +1,4 @@
-"""Cost: dollars per million tokens, from the GPUs held and the energy they draw."""
+"""Cost: dollars per million tokens, from the GPUs charged and the energy they draw."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,9 +16,9 @@ OBJECTIVE_TITLES: dict[Objective, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What serving at one load costs and yields. All GPUs held are charged, idle or not.
+    """What serving at one load costs and yields. GPUs are those charged: idle and left over, too.
 
-    `total` counts input and output tokens. The tokens/s/MW are output tokens over the all-in power of the GPUs held.
+    `total` counts input and output tokens. The tokens/s/MW are output tokens over their all-in power.
     """
 
     usd_per_million_output_tokens: float

@@ -11,6 +11,7 @@ from search_spaces.fit import check
 from search_spaces.hardware.system import Price, System
 from search_spaces.models.model import Model
 from search_spaces.space import SearchSpace
+from search_spaces.wording import plural
 from tuner.scenario.cost import Cost, Objective, cost, dollars_per_million
 from tuner.scenario.sla import Sla
 
@@ -44,9 +45,26 @@ class Scenario:
         longest = self.workload.max_request_tokens
         check(self.model, self.system, config, gpus=self.gpus, max_request_tokens=longest)
 
+    def charged_gpus(self, held: int) -> int:
+        """GPUs that are paid for by a configuration that holds so many: all that were given.
+
+        Published runs are of different sizes: where they are replayed, each pays for those that it held.
+        """
+        return held if isinstance(self.space, EnumeratedSpace) else self.gpus
+
+    def left_over(self, held: int) -> int:
+        """GPUs that are paid for and not held."""
+        return self.charged_gpus(held) - held
+
+    def left_over_in_words(self, held: int) -> str:
+        """That GPUs are left over, and charged, as a sentence; empty where none is."""
+        rest = self.left_over(held)
+        verb = "is" if rest == 1 else "are"
+        return f"{rest} of the {plural(held + rest, 'GPU')} {verb} left over, and charged too." if rest else ""
+
     def cost(self, level: Measurement) -> Cost:
-        """What serving at one load costs and yields."""
-        return cost(level, self.price, gpus=level.gpus)
+        """What serving at one load costs and yields, by all GPUs that are charged."""
+        return cost(level, self.price, gpus=self.charged_gpus(level.gpus))
 
     def usd_per_million(self, level: Measurement) -> float:
         """Dollars per million tokens of the kind that the objective counts."""
@@ -57,4 +75,4 @@ class Scenario:
         tokens = self.workload.mean_output_tokens
         if self.objective == "usd_per_million_total_tokens":
             tokens += self.workload.mean_input_tokens
-        return dollars_per_million(request_rate * tokens, held, self.price)
+        return dollars_per_million(request_rate * tokens, self.charged_gpus(held), self.price)

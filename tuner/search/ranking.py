@@ -224,15 +224,16 @@ class Prior:
     # Disaggregation
 
     def _with_prefill(self, params: Params) -> Params:
-        """With the kind and number of prefill workers that leave the fewest GPUs waiting (rate matching).
+        """With the kind and number of prefill workers that serve most requests/s (rate matching).
 
         x prefill workers offer x times one worker's requests/s; the decode workers that fill the rest of the GPUs
-        take theirs; the smaller of both is served, and all GPUs are paid for.
+        take theirs; the smaller of both is served. All GPUs are paid for: of equals, those that hold more are first.
         """
         aggregated = self.scenario.space.config(params | {"mode": "aggregated"})
         layout = replace(aggregated.layout, replicas=1)
         decode_rate = self._decode_rate(replace(aggregated, layout=layout))
-        best: tuple[float, Params] | None = None
+        best: tuple[float, int] = (0.0, 0)
+        chosen: Params | None = None
         pools = self._prefill_pools(params, aggregated)
         room = self.scenario.gpus - layout.gpus
         fitting = [pool for pool in pools if pool.gpus <= room]
@@ -244,12 +245,12 @@ class Prior:
                 if decoders < 1:
                     break
                 rate = min(workers * pool.request_rate, decoders * decode_rate)
-                gpus_per_rate = (held + decoders * layout.gpus) / rate
-                if best is None or gpus_per_rate < best[0]:
-                    best = gpus_per_rate, params | pool.params | {"prefill.workers": workers}
-        if best is None:
+                if (rate, held + decoders * layout.gpus) > best:
+                    best = rate, held + decoders * layout.gpus
+                    chosen = params | pool.params | {"prefill.workers": workers}
+        if chosen is None:
             raise InfeasibleError("GPUs", f"no prefill worker fits beside {layout}")
-        return best[1]
+        return chosen
 
     def _decode_rate(self, worker: ServingConfig) -> float:
         """Requests/s of one decode worker whose prompts are always ready."""

@@ -28,6 +28,7 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
         "load": level.load,
         "load_unit": scenario.workload.load_unit,
         "gpus": level.gpus,
+        "gpus_left_over": scenario.left_over(level.gpus),
         "requests": level.requests,
         "failed_requests": level.failed_requests,
         "duration_s": level.duration_s,

@@ -45,7 +45,9 @@ def verdict(repriced: Repriced) -> str:
     before = dollars(objective(repriced.finished.scenario, was))
     same = "still the cheapest" if best.trial.number == was.number else f"no longer trial {was.number}"
     most = "" if best.exact else "at most "
-    return f"{most}{figure} (was {before}): trial {best.trial.number}, {same}. {in_words(best.trial.config)}."
+    rest = scenario.left_over_in_words(best.trial.config.gpus)
+    said = f"{most}{figure} (was {before}): trial {best.trial.number}, {same}. {in_words(best.trial.config)}."
+    return f"{said} {rest}" if rest else said
 
 
 def document(repriced: Repriced) -> dict[str, Any]:

@@ -174,6 +174,7 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
         elif answer.baseline is not None:
             missed = ", ".join(answer.missed(answer.baseline))
             lines.append(f"The engine's default configuration breaks the SLA ({missed}).")
+        lines += left_over_lines(answer)
         lines += certainty(answer)
         return Panel("\n".join(lines), title="Verdict: SLA met", border_style="green")
     binding = answer.binding()
@@ -182,6 +183,13 @@ def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
     if BACKLOG not in answer.missed(best):
         lines.append(f"This SLA could be met: {_nearest_sla(scenario, best.measurement)}, at {figure}.")
     return Panel("\n".join(lines), title="Verdict: SLA not met", border_style="red")
+
+
+def left_over_lines(answer: Answer) -> list[str]:
+    """How many GPUs the best configuration leaves over, where it does."""
+    best = answer.best
+    sentence = answer.scenario.left_over_in_words(best.measurement.gpus) if best else ""
+    return [sentence] if sentence else []
 
 
 def certainty(answer: Answer) -> list[str]:
@@ -281,9 +289,14 @@ def _cost_table(columns: Sequence[tuple[str, Cost, Measurement]], scenario: Scen
     table.add_row("output tokens/s/GPU", *(rate(c.output_tokens_per_s_per_gpu) for c in costs))
     table.add_row("tokens/s/user", *(rate(c.tokens_per_s_per_user) for c in costs))
     table.add_row("output tokens/s/MW", *(rate(c.tokens_per_s_per_mw) for c in costs))
-    table.add_row("GPUs", *(str(level.gpus) for level in levels))
+    table.add_row("GPUs", *(_gpus(scenario, level) for level in levels))
     table.add_row(f"load ({scenario.workload.load_unit})", *(f"{level.load:,.4g}" for level in levels))
     return table
+
+
+def _gpus(scenario: Scenario, level: Measurement) -> str:
+    rest = scenario.left_over(level.gpus)
+    return f"{level.gpus} (+{rest} left over)" if rest else str(level.gpus)
 
 
 def _runners_up(answer: Answer) -> Table:

@@ -27,9 +27,9 @@ def trials_frame(scenario: Scenario, trials: Sequence[Trial]) -> "pd.DataFrame":
 def levels_frame(scenario: Scenario, trials: Sequence[Trial]) -> "pd.DataFrame":
     """A row for each load that a trial was measured at, indexed by trial and step (in the order measured).
 
-    Columns: chosen (the load that counts), sla_met, load, gpus, $/M and tokens/s as in Cost, request_rate
-    (requests/s), latencies in milliseconds (`ttft_ms_mean`, `tpot_ms_p99`, ...), kept_up, preemptions, kv_cache_peak
-    (share), source.
+    Columns: chosen (the load that counts), sla_met, load, gpus (held), gpus_left_over (charged too), $/M and tokens/s
+    as in Cost, request_rate (requests/s), latencies in milliseconds (`ttft_ms_mean`, `tpot_ms_p99`, ...), kept_up,
+    preemptions, kv_cache_peak (share), source.
     """
     return _frame((row for trial in trials for row in _level_rows(scenario, trial)), ["trial", "step"])
 
@@ -63,6 +63,7 @@ def _level_rows(scenario: Scenario, trial: Trial) -> Iterator[Row]:
 
 def _level_row(scenario: Scenario, level: Measurement) -> Row:
     row: Row = {"sla_met": scenario.sla.met_by(level), "load": level.load, "gpus": level.gpus}
+    row["gpus_left_over"] = scenario.left_over(level.gpus)
     row |= asdict(scenario.cost(level))
     row["request_rate"] = level.request_rate
     for metric in METRICS:

@@ -113,7 +113,7 @@ def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
     return _finite(
         {scenario.objective: figures[scenario.objective]}
         | figures
-        | {"gpus": measurement.gpus, "load": measurement.load}
+        | {"gpus": measurement.gpus, "gpus_left_over": scenario.left_over(measurement.gpus), "load": measurement.load}
         | _promised_ms(measurement, scenario)
         | {f"excess.{key}": value for key, value in scenario.sla.excess(measurement).items()}
         | {"preemptions": measurement.preemptions, "kv_cache_peak": measurement.kv_cache_peak}

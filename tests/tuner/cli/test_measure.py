@@ -58,6 +58,7 @@ def test_json_has_the_measurement_and_nothing_else(folder, server):
     result = measure(folder, "chat.yaml", "--url", server.url, "--load", "4", "--gpus", "1", "--json")
     level = json.loads(result.stdout)
     assert (level["source"], level["requests"], level["gpus"], level["load"]) == ("measured", 50, 1, 4)
+    assert level["gpus_left_over"] == 0
     assert 20 <= level["ttft_ms"]["p50"] <= level["ttft_ms"]["p99"]
     assert "load 4 requests in flight: SLA met" in result.stderr
 

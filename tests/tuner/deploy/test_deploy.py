@@ -55,6 +55,16 @@ def test_the_page_says_how_to_start_measure_and_verify(finished):
     assert "kubectl create secret generic hf-token" in page
 
 
+def test_the_page_says_how_many_gpus_are_left_over_and_verifies_with_those_charged(tmp_path):
+    three = replace(CONFIG, layout=replace(CONFIG.layout, replicas=3))
+    study_of(tmp_path / "studies", measured(0, level(4000, gpus=6), config=three))
+    finished = open_finished(tmp_path / "studies", CHAT)
+    page = deployment(finished, plan_of(finished), find_target("trtllm"))["README.md"]
+    assert "6 GPUs of HGX/DGX B200" in page
+    assert "2 of the 8 GPUs are left over, and charged too." in page
+    assert "--gpus 8" in page
+
+
 def test_a_service_over_several_workers_is_not_measured_through_a_port_forward(finished):
     several = plan_of(finished)
     page = deployment(finished, several, find_target("kubernetes"))["README.md"]

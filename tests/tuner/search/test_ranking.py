@@ -248,6 +248,13 @@ def test_a_prefill_worker_that_fits_is_found_where_the_thriftiest_do_not():
     assert {candidate.params["prefill.tensor"] for candidate in candidates} == {1}
 
 
+def test_prefill_workers_fill_the_gpus_that_a_decode_worker_leaves():
+    """Where decoding binds, one prefill worker serves as many requests as four; all eight GPUs are paid for."""
+    one = prior(mode=("disaggregated",), layout_tensor=(4,), prefill_tensor=(1,), tpot_ms=1.5)
+    held = {one.scenario.space.config(candidate.params).gpus for candidate in one.rank().candidates}
+    assert held == {8}
+
+
 @pytest.mark.parametrize("tpot_ms", [1.6, 2.2, 4, 20])
 @pytest.mark.parametrize("speed", [0.0, 0.8, 1.1, 1.5])
 def test_no_other_prefill_workers_are_better_however_many_of_any_kind(tpot_ms, speed):
@@ -322,9 +329,9 @@ def test_there_is_no_frontier_of_nothing():
     assert one.frontier(one.rank(), most=10) == []
 
 
-def objective(one: Prior, config, point) -> float:
+def objective(one: Prior, _config, point) -> float:
     tokens = one.scenario.workload.mean_output_tokens
-    return dollars_per_million(point.request_rate * tokens, config.gpus, one.scenario.price)
+    return dollars_per_million(point.request_rate * tokens, one.scenario.gpus, one.scenario.price)
 
 
 # Where a capacity may lie

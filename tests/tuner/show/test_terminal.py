@@ -338,3 +338,17 @@ def test_a_search_that_had_nothing_left_to_run_says_so():
     assert said == "the study had 2 trials already; --trials with a higher number may add some"
     assert "Nothing left to run" not in next_of(outcome_of(answer_of(BEST)))
     assert "Nothing left to run" not in next_of(outcome_of(answer_of(BEST), tried=0, interrupted=True))
+
+
+# GPUs left over
+
+
+@WIDTHS
+def test_the_verdict_says_how_many_gpus_are_left_over(width):
+    text = words(shown(show_answer, answer_of(measured(0, level(4000, gpus=7)), baseline=BASELINE), width=width))
+    assert "1 of the 8 GPUs is left over, and charged too." in text
+    assert "7 (+1 left over)" in text
+
+
+def test_nothing_is_said_of_gpus_left_over_where_none_is():
+    assert "left over" not in shown(show_answer, answer_of(BEST, baseline=BASELINE))

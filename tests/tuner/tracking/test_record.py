@@ -104,6 +104,7 @@ def test_costs_and_rates_are_those_worked_out_by_hand():
     assert metrics["tokens_per_s_per_user"] == pytest.approx(50)
     assert metrics["tokens_per_s_per_mw"] == pytest.approx(2000 / 0.016)
     assert metrics["gpus"] == 8
+    assert metrics["gpus_left_over"] == 0
     assert metrics["load"] == 20
 
 

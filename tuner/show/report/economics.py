@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 from runners.measurement import Measurement
-from search_spaces.hardware.system import Price
-from tuner.scenario.cost import Objective
+from tuner.scenario.scenario import Scenario
 
 HOURS_PER_MONTH = 730
 """365 x 24 / 12."""
@@ -58,26 +57,26 @@ class Month:
         return None if self.revenue is None else self.revenue / self.cost
 
 
-def month(measurement: Measurement, price: Price, objective: Objective, demand: Demand) -> Month:
+def month(scenario: Scenario, level: Measurement, demand: Demand) -> Month:
     """A month at the load that was measured, around the clock."""
-    rate = measurement.output_rate if objective == "usd_per_million_output_tokens" else measurement.total_rate
+    rate = level.output_rate if scenario.objective == "usd_per_million_output_tokens" else level.total_rate
     capacity = rate * 3600 * HOURS_PER_MONTH
     tokens = demand.tokens_per_month or capacity
     deployments = max(math.ceil(tokens / capacity), 1)
-    gpus = deployments * measurement.gpus
+    gpus = deployments * scenario.charged_gpus(level.gpus)
     return Month(
         capacity=capacity,
         deployments=deployments,
         gpus=gpus,
         tokens=tokens,
-        cost=gpus * price.usd_per_gpu_second * 3600 * HOURS_PER_MONTH,
+        cost=gpus * scenario.price.usd_per_gpu_second * 3600 * HOURS_PER_MONTH,
         revenue=None if demand.usd_per_million is None else tokens / 1e6 * demand.usd_per_million,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Energy:
-    """At the all-in power of every GPU held: watts, tokens/s for each MW, and Wh for a million tokens."""
+    """At the all-in power of every GPU charged: watts, tokens/s for each MW, and Wh for a million tokens."""
 
     watts: float
     output_tokens_per_s_per_mw: float
@@ -86,10 +85,10 @@ class Energy:
     wh_per_million_total_tokens: float
 
 
-def energy(measurement: Measurement, price: Price) -> Energy:
+def energy(scenario: Scenario, level: Measurement) -> Energy:
     """Watts / (tokens/s) x 1e6 / 3600 is Wh for a million tokens."""
-    watts = measurement.gpus * price.all_in_watts_per_gpu
-    output, total = measurement.output_rate, measurement.total_rate
+    watts = scenario.charged_gpus(level.gpus) * scenario.price.all_in_watts_per_gpu
+    output, total = level.output_rate, level.total_rate
     return Energy(
         watts=watts,
         output_tokens_per_s_per_mw=output / watts * 1e6,

@@ -77,11 +77,11 @@ class Report:
 
     def month_of(self, contender: Contender) -> Month:
         scenario = self.finished.scenario
-        return month(contender.measurement, scenario.price, scenario.objective, self.demand)
+        return month(scenario, contender.measurement, self.demand)
 
     @cached_property
     def energy(self) -> Energy:
-        return energy(self.winner.measurement, self.finished.scenario.price)
+        return energy(self.finished.scenario, self.winner.measurement)
 
     def objective(self, contender: Contender) -> float:
         """Dollars per million tokens."""

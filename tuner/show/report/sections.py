@@ -18,7 +18,7 @@ from tuner.show.report.page import Block, Chart, Code, Section, Table, Tile
 from tuner.show.report.report import Report
 from tuner.show.report.reproduce import commands, releases
 from tuner.show.report.shadow_prices import ShadowPrice, served
-from tuner.show.terminal import PREDICTION, certainty
+from tuner.show.terminal import PREDICTION, certainty, left_over_lines
 
 RUNNERS_UP = 5
 SHOWN_POINTS = 12
@@ -119,6 +119,7 @@ def caveats(report: Report) -> list[str]:
     source = report.winner.measurement.source
     if source in PREDICTION:
         found.append(PREDICTION[source])
+    found += left_over_lines(finished.answer)
     found += certainty(finished.answer)
     if finished.unfinished:
         found.append(f"The study is unfinished: {finished.unfinished}. Better configurations may be left to try.")
@@ -172,6 +173,8 @@ def _figure_rows(report: Report) -> Iterator[list[str]]:
     yield ["tokens/s/user", *(rate(c.tokens_per_s_per_user) for c in costs)]
     yield [f"load ({scenario.workload.load_unit})", *(f"{level.load:,.4g}" for level in levels)]
     yield ["GPUs held", *(str(level.gpus) for level in levels)]
+    if any(scenario.left_over(level.gpus) for level in levels):
+        yield ["GPUs left over, charged too", *(str(scenario.left_over(level.gpus)) for level in levels)]
     for slo in scenario.sla.slos:
         yield [_law(slo), *(_observed(slo, level) for level in levels)]
 
@@ -488,10 +491,10 @@ def _claim(report: Report) -> Table:
     ]
     price = report.demand.usd_per_million
     if price is not None:
-        winner = report.contenders[0].measurement
-        spent = winner.gpus * report.finished.scenario.price.usd_per_gpu_second * claim.years * YEAR_S
+        gpus = report.finished.scenario.charged_gpus(report.contenders[0].measurement.gpus)
+        spent = gpus * report.finished.scenario.price.usd_per_gpu_second * claim.years * YEAR_S
         tokens = report.month.capacity * hours / HOURS_PER_MONTH
-        columns.append(_return_column("this winner, at your price", winner.gpus, tokens, price, spent, "rent"))
+        columns.append(_return_column("this winner, at your price", gpus, tokens, price, spent, "rent"))
     names = ["", "GPUs", "tokens in three years, always full", "tokens/s/GPU", "price of a million tokens"]
     names += ["revenue = tokens x price", "cost", "return = revenue / cost"]
     rows = [list(row) for row in zip(names, *columns, strict=True)]
@@ -517,7 +520,7 @@ def _energy(report: Report) -> Section:
     found, scenario = report.energy, report.finished.scenario
     text = [
         (
-            f"{scenario.price.all_in_watts_per_gpu:,.0f} W for each GPU held, all in (cooling and losses included, "
+            f"{scenario.price.all_in_watts_per_gpu:,.0f} W for each GPU charged, all in (cooling and losses included, "
             "idle or not; stated with the price, not measured)."
         )
     ]

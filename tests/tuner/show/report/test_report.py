@@ -88,7 +88,8 @@ def test_shares_of_a_worker_s_time_sum_to_one(tmp_path):
 
 def test_a_month_is_worked_out_by_hand(finished):
     price = replace(finished.scenario.price, usd_per_gpu_hour=2.0, usd_per_kwh=0.0)
-    found = month(level(1000), price, "usd_per_million_output_tokens", Demand(tokens_per_month=3e9, usd_per_million=10))
+    scenario = replace(finished.scenario, price=price)
+    found = month(scenario, level(1000), Demand(tokens_per_month=3e9, usd_per_million=10))
     assert found.capacity == 1000 * 3600 * 730  # 2.628e9
     assert found.deployments == 2
     assert found.cost == pytest.approx(2 * 8 * 2.0 * 730)
@@ -99,11 +100,25 @@ def test_a_month_is_worked_out_by_hand(finished):
 
 def test_energy_is_worked_out_by_hand(finished):
     price = replace(finished.scenario.price, all_in_watts_per_gpu=2000)
-    found = energy(level(1000), price)
+    found = energy(replace(finished.scenario, price=price), level(1000))
     assert found.watts == 16_000
     assert found.output_tokens_per_s_per_mw == pytest.approx(62_500)
     assert found.wh_per_million_output_tokens == pytest.approx(16_000 * 1000 / 3600)
     assert found.wh_per_million_total_tokens == pytest.approx(16_000 * 500 / 3600)
+
+
+def test_gpus_left_over_cost_and_draw_power_too(finished):
+    assert month(finished.scenario, level(1000, gpus=5), Demand()) == month(finished.scenario, level(1000), Demand())
+    assert energy(finished.scenario, level(1000, gpus=5)) == energy(finished.scenario, level(1000))
+
+
+def test_the_report_says_how_many_gpus_are_left_over(tmp_path):
+    study_of(tmp_path, measured(0, level(100_000, gpus=5)), measured(1, level(90_000)))
+    report = Report(finished=open_finished(tmp_path, CHAT))
+    assert "3 of the 8 GPUs are left over, and charged too." in to_markdown(report)
+    found = json.loads(to_json(report))
+    assert (found["winner"]["gpus"], found["winner"]["gpus_left_over"]) == (5, 3)
+    assert found["winner"]["output_tokens_per_s_per_gpu"] == 12_500
 
 
 def test_the_published_fifteenfold_implies_its_price_of_a_token():
