@@ -1,9 +1,7 @@
 """ServingConfig: one complete way of serving a model, as frozen parts that compare and hash by value."""
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, get_args
-
-from search_spaces.errors import UnknownNameError
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 Weights = Literal["bf16", "fp8", "fp8_block", "nvfp4", "mxfp4", "mxfp4_mxfp8", "fp8_mxfp4"]
 KvCache = Literal["bf16", "fp8"]
@@ -197,56 +195,3 @@ class ServingConfig:
 
 def _worker(layout: Layout) -> str:
     return str(layout).split(" ", maxsplit=1)[0]
-
-
-def flatten(config: ServingConfig) -> dict[str, Any]:
-    """`{"layout.tensor": 4, ...}` in declaration order; `disaggregation` and `variant` are absent where None."""
-    return dict(_leaves(config, prefix=""))
-
-
-def _leaves(part: Any, prefix: str) -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for field in fields(part):
-        value = getattr(part, field.name)
-        key = f"{prefix}{field.name}"
-        if is_dataclass(value):
-            leaves += _leaves(value, f"{key}.")
-        elif value is not None:
-            leaves.append((key, value))
-    return leaves
-
-
-def unflatten(values: dict[str, Any]) -> ServingConfig:
-    """The inverse of `flatten`; absent leaves take their defaults.
-
-    Raises UnknownNameError for a key that is no leaf of a ServingConfig, ValueError for a value that breaks a
-    part's law.
-    """
-    for key in values:
-        if key not in KNOBS:
-            raise UnknownNameError("setting", key, KNOBS)
-    disaggregated = any(key.startswith("disaggregation.") for key in values)
-    return ServingConfig(
-        engine=Engine(**_under("engine.", values)),
-        layout=Layout(**_under("layout.", values)),
-        batching=Batching(**_under("batching.", values)),
-        precision=Precision(**_under("precision.", values)),
-        speculation=Speculation(**_under("speculation.", values)),
-        disaggregation=Disaggregation(
-            prefill_layout=Layout(**_under("disaggregation.prefill_layout.", values)),
-            prefill_batching=Batching(**_under("disaggregation.prefill_batching.", values)),
-        )
-        if disaggregated
-        else None,
-        variant=values.get("variant"),
-    )
-
-
-def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-
-
-KNOBS: tuple[str, ...] = tuple(
-    flatten(ServingConfig(engine=Engine(name="", version="", folder=""), disaggregation=Disaggregation(), variant=""))
-)
-"""Every setting of a ServingConfig by its dotted name."""

@@ -134,9 +134,20 @@ class Knob:
     def _number(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputError(f"must be a whole number, but got {value!r}")
-        if not self.least <= value <= self.most:
-            raise InputError(f"`{self.least} <= {self.name} <= {self.most}` must hold, but got {value}")
+        if value < self.least:
+            raise InputError(f"`{self.name} >= {self.least}` must hold, but got {value}")
+        if value > self.most:
+            raise InputError(f"`{self.name} <= {self.most}` must hold, but got {value}")
         return value
+
+    def parsed(self, text: str) -> Value:
+        """A value as it is written on the command line. Raises InputError as `checked` does."""
+        if not self.is_number:
+            return self.checked(text)
+        try:
+            return self.checked(int(text))
+        except ValueError:
+            raise InputError(f"must be a whole number, but got {text!r}") from None
 
 
 # Grids

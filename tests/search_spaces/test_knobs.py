@@ -1,10 +1,12 @@
 """Knobs: one declaration each, from which configurations are written down and read."""
 
+import io
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from search_spaces.config import (
     MAX_DRAFT_LENGTH,
@@ -22,6 +24,8 @@ from search_spaces.knobs import EARLIER, KNOBS, PREFILL, find_knob, flatten, unf
 from search_spaces.models.model import KV_BYTES, WEIGHT_BYTES
 
 SIZES = st.integers(1, 72)
+# Versions that YAML would read as numbers, dates or nothing at all, were they not quoted.
+VERSIONS = st.sampled_from(["1.3.0rc20", "0.24.0", "0.24", "1e3", "0x10", "2026-07-31", "null", "no", "~", ""])
 LAYOUTS = st.builds(Layout, tensor=SIZES, pipeline=SIZES, attention_dp=SIZES, expert=SIZES, replicas=SIZES)
 
 
@@ -43,7 +47,7 @@ def speculations(draw) -> Speculation:
 
 CONFIGS = st.builds(
     ServingConfig,
-    engine=st.builds(Engine, name=st.sampled_from(("trtllm", "vllm", "sglang")), version=st.just("1.0")),
+    engine=st.builds(Engine, name=st.sampled_from(("trtllm", "vllm", "sglang")), version=VERSIONS),
     layout=LAYOUTS,
     batching=batchings(),
     precision=st.builds(
@@ -59,6 +63,34 @@ CONFIGS = st.builds(
 @given(CONFIGS)
 def test_a_configuration_is_the_same_after_being_written_down_and_read(config):
     assert unflatten(flatten(config)) == config
+
+
+@settings(deadline=None)
+@given(CONFIGS)
+def test_a_configuration_is_the_same_after_yaml_and_back(config):
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(flatten(config), text)
+    assert unflatten(YAML(typ="safe", pure=True).load(text.getvalue())) == config
+
+
+@settings(deadline=None)
+@given(CONFIGS)
+def test_all_pools_are_counted_in_gpus(config):
+    layouts = [config.layout]
+    if config.disaggregation is not None:
+        layouts.append(config.disaggregation.prefill_layout)
+    assert config.gpus == sum(one.tensor * one.pipeline * one.attention_dp * one.replicas for one in layouts)
+
+
+@settings(deadline=None)
+@given(CONFIGS)
+def test_equal_configurations_count_once_in_a_set(config):
+    assert len({config, unflatten(flatten(config))}) == 1
+
+
+def test_what_is_left_out_is_default():
+    config = unflatten({"engine": "vllm", "engine.version": "0.24.0", "layout.tensor": 4})
+    assert config == ServingConfig(engine=Engine(name="vllm", version="0.24.0"), layout=Layout(tensor=4))
 
 
 @settings(deadline=None)
@@ -126,9 +158,9 @@ def test_no_earlier_name_is_a_knob_again():
         ("layout.tensor", True, "must be a whole number, but got True"),
         ("layout.tensor", 2.0, r"must be a whole number, but got 2\.0"),
         ("layout.tensor", "2", "must be a whole number, but got '2'"),
-        ("layout.tensor", 0, r"`1 <= layout\.tensor <= 16777216` must hold, but got 0"),
-        ("batching.max_sequences", -8, r"`1 <= batching\.max_sequences <= 16777216` must hold, but got -8"),
-        ("speculation.draft_length", 9, r"`0 <= speculation\.draft_length <= 8` must hold, but got 9"),
+        ("layout.tensor", 0, r"`layout\.tensor >= 1` must hold, but got 0"),
+        ("batching.max_sequences", -8, r"`batching\.max_sequences >= 1` must hold, but got -8"),
+        ("speculation.draft_length", 9, r"`speculation\.draft_length <= 8` must hold, but got 9"),
         ("precision.weights", 8, "must be a name, but got 8"),
         ("precision.weights", "fp8_bloc", r"unknown precision\.weights 'fp8_bloc'; valid: fp8_block, "),
         ("mode", "agregated", "unknown mode 'agregated'; valid: aggregated, disaggregated"),

@@ -2,15 +2,16 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
 from runners.measurement import Measurement
 from runners.simulated.known_errors import SPREADS, Spread
-from search_spaces.config import ServingConfig, flatten
+from search_spaces.config import ServingConfig, Value
 from search_spaces.default import default_configs
 from search_spaces.errors import InputError
+from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.search.trial import Trial
@@ -23,7 +24,7 @@ INTERVAL = 0.9
 
 REACH = NormalDist().inv_cdf((1 + INTERVAL) / 2)
 
-NOT_CHANGES = ("engine.name", "engine.version", "layout.replicas")
+NOT_CHANGES = ("mode", "engine", "engine.version", "layout.replicas")
 """Settings that follow from others, or that there is no default of."""
 
 
@@ -111,7 +112,7 @@ def settings_changed(scenario: Scenario, config: ServingConfig) -> int:
     return min((_different(flatten(config), default) for default in defaults), default=0)
 
 
-def _different(some: dict[str, object], others: dict[str, object]) -> int:
+def _different(some: Mapping[str, Value], others: Mapping[str, Value]) -> int:
     names = {*some, *others} - {*NOT_CHANGES}
     return sum(some.get(name) != others.get(name) for name in names)
 

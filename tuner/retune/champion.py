@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runners.measurement import Measurement
 from runners.served.shell import how_to_start
-from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
+from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.knobs import EARLIER, KNOBS, flatten, unflatten
 from search_spaces.space import Value
 from tuner.app import Session
 from tuner.retune.machine import machine
@@ -286,8 +287,9 @@ def known_settings(values: Mapping[str, Any]) -> tuple[ServingConfig, tuple[str,
 
     Settings that are new since have their default.
     """
-    removed = tuple(f"{name}={value}" for name, value in values.items() if name not in KNOBS)
-    return unflatten({name: value for name, value in values.items() if name in KNOBS}), removed
+    named = {EARLIER.get(name, name): value for name, value in values.items()}
+    removed = tuple(f"{name}={value}" for name, value in named.items() if name not in KNOBS)
+    return unflatten({name: value for name, value in named.items() if name in KNOBS}), removed
 
 
 def _bare(trial: Trial) -> Trial:

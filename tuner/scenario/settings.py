@@ -1,74 +1,59 @@
 """Settings from the command line: `layout.tensor=4` as a change of a ServingConfig."""
 
 from collections.abc import Iterable
-from typing import Any, get_args, get_type_hints
+from dataclasses import replace
+from typing import Any
 
-from search_spaces.config import KNOBS, ServingConfig, flatten, unflatten
-from search_spaces.engines.engine import find_engine
+from search_spaces.config import ServingConfig, Value
+from search_spaces.engines.engine import engine_names, find_engine
 from search_spaces.errors import InputError, UnknownNameError
-from search_spaces.space import Value
+from search_spaces.knobs import PREFILL, find_knob, flatten, unflatten
 from search_spaces.strict_yaml import SHOWN, shown
 
 
 def parse_settings(settings: Iterable[str], base: ServingConfig) -> ServingConfig:
-    """`base` with settings such as `layout.tensor=4` changed; `disaggregation=none` makes it aggregated.
+    """`base` with settings such as `layout.tensor=4` changed; `mode=aggregated` takes its prefill workers away.
 
-    Raises InputError with every setting that is unknown or has a value it cannot take, one a line, or with
-    the law that the settings break together.
+    A setting of prefill workers brings some, and `speculation.method=none` needs no draft length. Raises InputError
+    with every setting that is unknown or has a value it cannot take, one a line, or with the law that the settings
+    break together.
     """
-    values = flatten(base)
+    given: dict[str, Value] = {}
     problems: list[str] = []
     for setting in settings:
         try:
-            _apply(setting, values)
+            name, value = _parsed(setting, base)
+            given[name] = value
         except InputError as error:
             problems.append(f"{shown(setting)}: {error}")
     if problems:
         raise InputError("\n".join(problems))
-    if values["engine.name"] != base.engine.name and values["engine.version"] == base.engine.version:
-        values["engine.version"] = find_engine(values["engine.name"]).version
-    return _checked(values, base)
+    return _checked(_with_what_follows(given, flatten(base)), base)
 
 
-def _apply(setting: str, values: dict[str, Any]) -> None:
-    knob, equals, text = setting.partition("=")
+def _parsed(setting: str, base: ServingConfig) -> tuple[str, Value]:
+    name, equals, text = setting.partition("=")
     if not equals:
         raise InputError("a setting must read KEY=VALUE, such as layout.tensor=4")
-    if knob == "disaggregation" and text == "none":
-        for prefill_knob in [name for name in values if name.startswith("disaggregation.")]:
-            del values[prefill_knob]
-        return
-    if knob not in KNOBS:
-        raise UnknownNameError("setting", knob[:SHOWN], (*KNOBS, "disaggregation"))
-    values[knob] = _setting_value(knob, text)
+    knob = find_knob(name[:SHOWN])
+    value = knob.parsed(text[:SHOWN])
+    if knob.name == "engine" and value not in (known := (*engine_names(), base.engine.name)):
+        raise UnknownNameError("engine", value, known)
+    return knob.name, value
 
 
-def _setting_value(knob: str, text: str) -> Value:
-    kind = _knob_type(knob)
-    if kind is int:
-        return _whole_number(text)
-    if choices := get_args(kind):
-        if text not in choices:
-            raise UnknownNameError(knob, text[:SHOWN], choices)
-        return text
-    return text
-
-
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"must be a whole number, but got {shown(text)}") from None
-
-
-def _knob_type(knob: str) -> Any:
-    """int, str, or a Literal of names."""
-    kind: Any = ServingConfig
-    for name in knob.split("."):
-        hint = get_type_hints(kind)[name]
-        parts = [part for part in get_args(hint) if isinstance(part, type) and part is not type(None)]
-        kind = parts[0] if parts else hint
-    return kind
+def _with_what_follows(given: dict[str, Value], base: dict[str, Value]) -> dict[str, Value]:
+    """`base` with what is given, and with what is not given but has to change with it."""
+    values = {**base, **given}
+    if given.get("mode") == "aggregated":
+        values = {name: value for name, value in values.items() if not name.startswith(PREFILL) or name in given}
+    elif "mode" not in given and any(name.startswith(PREFILL) for name in given):
+        values["mode"] = "disaggregated"
+    if given.get("speculation.method") == "none" and "speculation.draft_length" not in given:
+        values["speculation.draft_length"] = 0
+    if values["engine"] != base["engine"] and "engine.version" not in given:
+        values["engine.version"] = find_engine(str(values["engine"])).version
+    return values
 
 
 def _checked(values: dict[str, Any], base: ServingConfig) -> ServingConfig:
@@ -76,6 +61,7 @@ def _checked(values: dict[str, Any], base: ServingConfig) -> ServingConfig:
         config = unflatten(values)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if config.engine != base.engine:
-        find_engine(f"{config.engine.name}@{config.engine.version}")
+    if (config.engine.name, config.engine.version) == (base.engine.name, base.engine.version):
+        return replace(config, engine=base.engine)  # one of the user's own has a folder beside
+    find_engine(f"{config.engine.name}@{config.engine.version}")
     return config

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from runners.measurement import METRICS, PERCENTILES, Measurement
-from search_spaces.config import ServingConfig, flatten
+from search_spaces.config import ServingConfig
+from search_spaces.knobs import flatten
 from tuner.evidence.confidence import INTERVAL, Judged
 from tuner.scenario.scenario import Scenario
 from tuner.study.answer import Answer

@@ -16,7 +16,8 @@ from runners.measurement import Measurement
 from runners.recorded.recorded import Recording
 from runners.served.shell import how_to_start
 from runners.simulated.known_errors import SIMULATED
-from search_spaces.config import ServingConfig, flatten
+from search_spaces.config import ServingConfig
+from search_spaces.knobs import flatten
 from search_spaces.wording import in_words, plural
 from tuner.scenario.amounts import dollars, milliseconds, rate
 from tuner.scenario.cost import OBJECTIVE_TITLES, Cost

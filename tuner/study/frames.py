@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from runners.measurement import METRICS, PERCENTILES, Measurement
-from search_spaces.config import flatten
+from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial
 

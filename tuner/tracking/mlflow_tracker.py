@@ -20,8 +20,9 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from search_spaces.config import ServingConfig, flatten
+from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError, UnknownNameError
+from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Ending, Trial
 from tuner.tracking import mlflow_writer

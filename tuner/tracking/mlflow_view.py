@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from search_spaces.config import flatten
+from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial
 

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Protocol
 
 from runners.measurement import Measurement
-from search_spaces.config import flatten
+from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial
 

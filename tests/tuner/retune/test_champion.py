@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from search_spaces.config import Speculation, flatten
+from search_spaces.config import Speculation
 from search_spaces.errors import InputError
+from search_spaces.knobs import flatten
 from tuner.app import Session
 from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
 from tuner.retune.machine import read_machine

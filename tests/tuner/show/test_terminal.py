@@ -12,9 +12,10 @@ from rich.console import Console
 from runners.measurement import Measurement, Percentiles
 from runners.served.shell import how_to_start
 from runners.workload.workload import Lengths, Workload
-from search_spaces.config import Disaggregation, Layout, Precision, ServingConfig, Speculation, flatten
+from search_spaces.config import Disaggregation, Layout, Precision, ServingConfig, Speculation
 from search_spaces.engines.engine import find_engine
 from search_spaces.hardware.system import Price, find_system
+from search_spaces.knobs import flatten
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.app import Outcome, Where

@@ -23,9 +23,10 @@ import pytest
 
 from runners.measurement import Measurement, Percentiles
 from runners.workload.workload import Lengths, Trace, Workload
-from search_spaces.config import Engine, Layout, Precision, ServingConfig, unflatten
+from search_spaces.config import Engine, Layout, Precision, ServingConfig
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import Price, find_system
+from search_spaces.knobs import unflatten
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario

@@ -90,7 +90,7 @@ def test_a_trial_without_configuration_is_named_after_its_reason():
 def test_params_are_flat_and_readable():
     params = record(measured(), SCENARIO).params
     assert params["layout.tensor"] == "2"
-    assert params["engine.name"] == "trtllm"
+    assert params["engine"] == "trtllm"
     assert params["speculation.draft_length"] == "2"
 
 

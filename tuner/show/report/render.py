@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from runners.measurement import Measurement
-from search_spaces.config import flatten
+from search_spaces.knobs import flatten
 from tuner.show.figures import candidate_figures, certainty_figures, config_figures, level_figures
 from tuner.show.report.contender import Contender
 from tuner.show.report.page import Chart, Code, Section, Table

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from runners.measurement import Measurement
 from runners.served.shell import how_to_start
-from search_spaces.config import flatten
 from search_spaces.hardware.system import find_system, list_price
+from search_spaces.knobs import flatten
 from search_spaces.wording import in_words, plural
 from tuner.scenario.amounts import dollars, milliseconds, rate
 from tuner.scenario.cost import OBJECTIVE_TITLES
