@@ -40,9 +40,9 @@ from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Prior
 from tuner.search.search import Budget, Search
 from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.tracker import Untracked
 from tuner.study.answer import Answer
 from tuner.study.journal import open_study
-from tuner.tracking.record import Untracked
 
 BIN = Path(sys.executable).parent
 # Finer than the usual dimension, because the peer's context tokens are.

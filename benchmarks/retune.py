@@ -30,8 +30,8 @@ from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.search import Budget, Search, best_trial, measure_capacity, objective
 from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.tracker import Untracked
 from tuner.search.trial import Trial
-from tuner.tracking.record import Untracked
 
 SMALL = """\
 model: gpt-oss-120b

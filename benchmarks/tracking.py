@@ -24,9 +24,9 @@ from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
+from tuner.search.tracker import Tracker, Untracked
 from tuner.search.trial import Trial
 from tuner.tracking.mlflow_tracker import MlflowTracker
-from tuner.tracking.record import Tracker, Untracked
 
 TRTLLM = Engine(name="trtllm", version="1.3.0rc20")
 PACES = {"all at once": 0.0, "one in 50 ms": 0.05}

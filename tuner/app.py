@@ -32,6 +32,7 @@ from tuner.scenario.settings import parse_settings
 from tuner.search.ranking import Prior, Ranking, Uninformed, has_kernel_data
 from tuner.search.search import Budget, Search, best_trial, measure_capacity
 from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.tracker import Untracked
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.show.progress import Told, searching_bar
@@ -39,7 +40,6 @@ from tuner.show.terminal import show_answer, show_experiment, show_recorded, sho
 from tuner.study.answer import Answer
 from tuner.study.attributes import keep_experiment, keep_summary
 from tuner.study.journal import open_study
-from tuner.tracking.record import Untracked
 
 if TYPE_CHECKING:
     from tuner.tracking.mlflow_tracker import MlflowTracker

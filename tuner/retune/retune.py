@@ -43,8 +43,8 @@ from tuner.search.capacity import PRECISION
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.search.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
 from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.tracker import Tracker, Untracked
 from tuner.search.trial import Trial
-from tuner.tracking.record import Tracker, Untracked
 
 if TYPE_CHECKING:
     import optuna

@@ -14,8 +14,8 @@ from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import find_capacity
 from tuner.search.ranking import Prior, Uninformed
 from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.tracker import Tracker
 from tuner.search.trial import RECORD, Trial, trial_from_json, trial_to_json
-from tuner.tracking.record import Tracker
 
 if TYPE_CHECKING:
     import optuna

@@ -1,4 +1,4 @@
-"""Tracking: what is recorded of a trial, and the seam behind which it is kept."""
+"""Record: what is worth comparing of a trial, as a row of a table and the steps of a chart."""
 
 import hashlib
 import json
@@ -6,26 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Protocol
 
 from runners.measurement import Measurement
 from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial
-
-
-class Tracker(Protocol):
-    """Where finished trials are kept for people to compare."""
-
-    def log(self, trial: Trial) -> None:
-        """Keep a finished trial, once by its number; takes under a millisecond and never stops a search."""
-
-
-class Untracked:
-    """Keeps nothing."""
-
-    def log(self, trial: Trial) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -223,7 +223,7 @@ def replay(session, **budget):
     """Trials and study of a search over a session's rows."""
     from tuner.search.search import Budget, Search
     from tuner.search.surrogate.sampler import SurrogateSampler
-    from tuner.tracking.record import Untracked
+    from tuner.search.tracker import Untracked
 
     sampler = SurrogateSampler(session.prior, session.prior.rank(), seed=0)
     study = optuna.create_study(sampler=sampler)

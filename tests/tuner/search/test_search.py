@@ -35,8 +35,8 @@ from tuner.search.search import (
     ranked_trials,
 )
 from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.tracker import Untracked
 from tuner.search.trial import RECORD, Trial
-from tuner.tracking.record import Untracked
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -14,8 +14,9 @@ from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
+from tuner.search.tracker import Tracker, Untracked
 from tuner.search.trial import Trial
-from tuner.tracking.record import Tracker, Untracked, record, scenario_params
+from tuner.tracking.record import record, scenario_params
 
 TRTLLM = Engine(name="trtllm", version="1.3.0rc20")
 MODEL, SYSTEM = find_model("gpt-oss-120b"), find_system("b200")
