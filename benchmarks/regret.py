@@ -52,8 +52,9 @@ from search_spaces.errors import InfeasibleError
 from search_spaces.hardware.system import find_system, list_price
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.evidence.replay import BLACKWELL, Case, Limits, Prediction, cases, rate_per_gpu
+from tuner.evidence.replay import BLACKWELL, Limits, Prediction, cases, limits_of, rate_per_gpu
 from tuner.evidence.validate import compare
+from tuner.scenario.recorded import Case
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Candidate, Prior, Uninformed
@@ -272,7 +273,7 @@ def recorded(systems: Sequence[str], seeds: int, console: Console) -> dict[str, 
     """Mean shares by method."""
     found = cases(systems=systems)
     known = predictions([row for case in found for row in case.rows])
-    asked = [(case, limits) for case in found for limits in case.limits]
+    asked = [(case, limits) for case in found for limits in limits_of(case)]
     title = f"Share of the best measured tokens/s/GPU: {len(found)} scenarios, {len(asked)} experiments"
     table = Table("", *(f"{k}" for k in range(1, MOST + 1)), "no answer after 5", title=title, box=SIMPLE_HEAD)
     means: dict[str, list[float]] = {}

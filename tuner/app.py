@@ -26,10 +26,12 @@ from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.serve import Serve
-from tuner.scenario.recorded import RecordedPrior, recorded_rows, replayed
+from tuner.scenario.recorded import recorded_rows
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings
 from tuner.search.ranking import Prior, Ranking, Uninformed, has_kernel_data
+from tuner.search.recorded import RecordedPrior
+from tuner.search.replayed import replayed
 from tuner.search.search import Budget, Search, best_trial, measure_capacity
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Untracked

@@ -1,13 +1,11 @@
 """Replay: the experiments that recorded rows can answer, and how good a decision is, held against the best measured."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean, median
 
-from runners.recorded.recorded import Recording, Recordings, closed_loop_rate, newest, recordings, served
-from search_spaces.config import ServingConfig
+from runners.recorded.recorded import Recording, Recordings, closed_loop_rate, recordings
+from tuner.scenario.recorded import Case, case_of
 from tuner.scenario.sla import Sla, Slo
 
 BLACKWELL = ("b200", "b300", "gb200-nvl72", "gb300-nvl72")
@@ -53,54 +51,15 @@ class Limits:
 GRID = tuple(Limits(ttft=ttft, tpot=tpot) for ttft in TTFT_LIMITS for tpot in TPOT_LIMITS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One recorded scenario: what was measured, and the limits of GRID that at least one of its rows keeps.
-
-    `rows` hold each configuration at each load once: the newest measurement of it.
-    """
-
-    model: str
-    system: str
-    input_tokens: int
-    output_tokens: int
-    rows: tuple[Recording, ...]
-    limits: tuple[Limits, ...]
-
-    @property
-    def scenario(self) -> tuple[str, str, int, int]:
-        return self.model, self.system, self.input_tokens, self.output_tokens
-
-    @property
-    def name(self) -> str:
-        """`deepseek-r1-b200-1024-1024`."""
-        return case_name(self.scenario)
-
-    @cached_property
-    def configs(self) -> Mapping[ServingConfig, tuple[Recording, ...]]:
-        """Rows by what of their configuration was chosen (`served`), each from the lowest concurrency up."""
-        groups: dict[ServingConfig, list[Recording]] = defaultdict(list)
-        for row in sorted(self.rows, key=lambda row: row.concurrency):
-            groups[served(row.config)].append(row)
-        return {config: tuple(rows) for config, rows in groups.items()}
-
-
-def case_name(scenario: tuple[str, str, int, int]) -> str:
-    return "-".join(map(str, scenario))
-
-
 def cases(found: Recordings | None = None, *, systems: Sequence[str] = BLACKWELL) -> Sequence[Case]:
     """Every recorded scenario on these systems that has at least eight measured configurations, by name."""
     scenarios = (found or recordings()).scenarios()
-    return [case(key, rows) for key, rows in scenarios.items() if key[1] in systems]
+    return [case_of(key, rows) for key, rows in scenarios.items() if key[1] in systems]
 
 
-def case(scenario: tuple[str, str, int, int], rows: Iterable[Recording]) -> Case:
-    """A scenario's rows as a case."""
-    model, system, inputs, outputs = scenario
-    kept = newest(rows)
-    limits = tuple(limits for limits in GRID if any(map(limits.met_by, kept)))
-    return Case(model=model, system=system, input_tokens=inputs, output_tokens=outputs, rows=kept, limits=limits)
+def limits_of(case: Case) -> tuple[Limits, ...]:
+    """The limits of GRID that at least one of a case's rows meets."""
+    return tuple(limits for limits in GRID if any(map(limits.met_by, case.rows)))
 
 
 def rate_per_gpu(row: Recording, point: Prediction | Recording) -> float:

@@ -20,8 +20,9 @@ from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware.system import Price, find_system, list_price
 from search_spaces.models.model import find_model
-from tuner.evidence.replay import BLACKWELL, GRID, Decision, Prediction, case_name, decide
+from tuner.evidence.replay import BLACKWELL, GRID, Decision, Prediction, decide
 from tuner.scenario.cost import dollars_per_million
+from tuner.scenario.recorded import case_name
 
 Figure = Literal["ttft", "tpot", "throughput", "cost"]
 FIGURES: Mapping[Figure, str] = {

@@ -1,36 +1,27 @@
-"""Recorded scenarios as experiments: which rows answer one, what may be searched in them, and what it took."""
+"""Recorded scenarios as experiments: which rows answer one, and what may be searched in them."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import median
 
 from runners.recorded.recorded import (
     SMALLEST_SCENARIO,
     Recording,
     Recordings,
-    as_measurement,
     newest,
     recordings,
     same_lengths,
     served,
 )
-from runners.simulated.silicon import Silicon
-from runners.simulated.steady_state import SteadyPoint, SteadyState
 from runners.workload.workload import Workload
 from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import find_engine
 from search_spaces.enumerated import EnumeratedSpace, enumerated
-from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.space import Params
-from tuner.evidence.replay import Case, case
-from tuner.scenario.scenario import Scenario
+from search_spaces.errors import InputError
 from tuner.scenario.sla import Sla
-from tuner.search.capacity import LoadRange
-from tuner.search.ranking import Candidate, Prior, Ranking
-from tuner.search.trial import Trial
 
 NEAREST = 3
 """Recorded scenarios that an error names."""
@@ -42,10 +33,51 @@ USUAL_TTFT_MS = 2000
 USUAL_TPOT_MS = 30
 
 
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One recorded scenario: what was measured of it.
+
+    `rows` hold each configuration at each load once: the newest measurement of it.
+    """
+
+    model: str
+    system: str
+    input_tokens: int
+    output_tokens: int
+    rows: tuple[Recording, ...]
+
+    @property
+    def scenario(self) -> tuple[str, str, int, int]:
+        return self.model, self.system, self.input_tokens, self.output_tokens
+
+    @property
+    def name(self) -> str:
+        """`deepseek-r1-b200-1024-1024`."""
+        return case_name(self.scenario)
+
+    @cached_property
+    def configs(self) -> Mapping[ServingConfig, tuple[Recording, ...]]:
+        """Rows by what of their configuration was chosen (`served`), each from the lowest concurrency up."""
+        groups: dict[ServingConfig, list[Recording]] = defaultdict(list)
+        for row in sorted(self.rows, key=lambda row: row.concurrency):
+            groups[served(row.config)].append(row)
+        return {config: tuple(rows) for config, rows in groups.items()}
+
+
+def case_name(scenario: tuple[str, str, int, int]) -> str:
+    return "-".join(map(str, scenario))
+
+
+def case_of(scenario: tuple[str, str, int, int], rows: Iterable[Recording]) -> Case:
+    """A scenario's rows as a case."""
+    model, system, inputs, outputs = scenario
+    return Case(model=model, system=system, input_tokens=inputs, output_tokens=outputs, rows=newest(rows))
+
+
 def recorded_cases(found: Recordings | None = None) -> Mapping[str, Case]:
     """Every recorded scenario that can be searched, by name."""
     scenarios = (found or recordings()).scenarios()
-    made = [case(key, rows) for key, rows in scenarios.items()]
+    made = [case_of(key, rows) for key, rows in scenarios.items()]
     return {known.name: known for known in made}
 
 
@@ -174,117 +206,6 @@ def recorded_space(rows: Iterable[Recording], engines: Sequence[str], gpus: int)
         least = min(config.gpus for config in of_engines)
         raise InputError(f"`gpus >= {least}` (the smallest deployment recorded) must hold, but got {gpus}")
     return enumerated(fitting, engines=tuple(map(find_engine, engines)), gpus=gpus)
-
-
-# The search over them
-
-
-class RecordedPrior(Prior):
-    """Predicts what was recorded, and nothing else, at the loads that were recorded.
-
-    What the closed form cannot predict is not left out, since it was served: it is tried last.
-    """
-
-    def __init__(self, scenario: Scenario, silicon: Silicon, rows: Iterable[Recording]) -> None:
-        super().__init__(scenario, silicon, source="recorded")
-        self._rows: dict[ServingConfig, list[Recording]] = defaultdict(list)
-        for row in sorted(rows, key=lambda row: row.concurrency):
-            self._rows[served(row.config)].append(row)
-
-    def rank(self) -> Ranking:
-        space = self.scenario.space
-        assert isinstance(space, EnumeratedSpace)
-        candidates = [self.predict(space.params(config)) for config in space.configs.values()]
-        return Ranking(candidates=tuple(sorted(candidates, key=lambda candidate: candidate.rank)), excluded={})
-
-    def predict(self, params: Params) -> Candidate:
-        """The candidate that parameters stand for; its cost is None where there is no prediction."""
-        config = self.scenario.space.config(params)
-        try:
-            return self._candidate(params, config, self._best_point(config))
-        except InfeasibleError:
-            return Candidate(params=params, objective=None, excess=math.inf)
-
-    def load_range(self, config: ServingConfig) -> LoadRange:
-        """The recorded loads; the first guess is the predicted capacity or, without one, the middle."""
-        loads = tuple(float(row.concurrency) for row in self._rows[served(config)])
-        try:
-            guess = self._best_point(config).concurrency
-        except InfeasibleError:
-            guess = median(loads)
-        return LoadRange(lowest=loads[0], highest=loads[-1], guess=guess, only=loads)
-
-    def frontier(self, ranking: Ranking, *, most: int) -> list[tuple[ServingConfig, SteadyPoint]]:  # noqa: ARG002
-        """None: what was not chosen is not measured."""
-        return []
-
-    def _best_point(self, config: ServingConfig) -> SteadyPoint:
-        """The highest recorded load predicted to meet the SLA, or the lowest where none does."""
-        points = [self._point(row) for row in self._rows[served(config)]]
-        kept = [point for point in points if self._keeps(point)]
-        return kept[-1] if kept else points[0]
-
-    def _point(self, row: Recording) -> SteadyPoint:
-        steady = SteadyState(silicon=self.silicon, config=row.config, workload=self.scenario.workload)
-        return steady.at(math.ceil(row.concurrency / row.config.layout.schedulers))
-
-
-# What it came to
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
-    """A search over recorded rows, against all that they hold.
-
-    `seconds` and `gpu_seconds` are what the measured runs took (start-up of the engines, which is not recorded,
-    left out); `all_gpu_seconds` is what all rows took. `best` is the cheapest row that meets the SLA, at `dollars`;
-    `found` is the answer's own row, `at_the_top` where its configuration was measured at no higher load.
-    """
-
-    configs: int
-    tried: int
-    seconds: float
-    gpu_seconds: float
-    all_gpu_seconds: float
-    dollars: float | None
-    best: Recording | None
-    found: Recording | None
-    at_the_top: bool
-
-
-def replayed(scenario: Scenario, rows: Sequence[Recording], trials: Sequence[Trial], chosen: Trial | None) -> Replayed:
-    """`chosen` is the trial that was recommended; `rows` are those that could be searched."""
-    measured = [trial for trial in trials if trial.ending == "measured"]
-    levels = [level for trial in measured for level in trial.levels]
-    found = row_of(chosen, rows) if chosen else None
-    best = min(
-        (row for row in rows if scenario.sla.met_by(as_measurement(row))),
-        key=lambda row: scenario.usd_per_million(as_measurement(row)),
-        default=None,
-    )
-    return Replayed(
-        configs=len(configurations(rows)),
-        tried=len(measured),
-        seconds=sum(level.duration_s for level in levels),
-        gpu_seconds=sum(level.duration_s * level.gpus for level in levels),
-        all_gpu_seconds=sum(row.seconds * row.config.gpus for row in rows),
-        dollars=scenario.usd_per_million(as_measurement(best)) if best else None,
-        best=best,
-        found=found,
-        at_the_top=found is not None and found.concurrency == _highest(rows, found),
-    )
-
-
-def _highest(rows: Iterable[Recording], like: Recording) -> int:
-    return max(row.concurrency for row in rows if served(row.config) == served(like.config))
-
-
-def row_of(trial: Trial, rows: Iterable[Recording]) -> Recording | None:
-    """The row that a trial's measurement is a replay of."""
-    if trial.config is None or trial.ending != "measured":
-        return None
-    asked = served(trial.config), trial.measurement.load
-    return next((row for row in rows if (served(row.config), row.concurrency) == asked), None)
 
 
 def judged_on_means(sla: Sla) -> tuple[str, ...]:

@@ -21,9 +21,10 @@ from search_spaces.knobs import flatten
 from search_spaces.wording import in_words, plural
 from tuner.scenario.amounts import dollars, milliseconds, rate
 from tuner.scenario.cost import OBJECTIVE_TITLES, Cost
-from tuner.scenario.recorded import Replayed, configurations, judged_on_means
+from tuner.scenario.recorded import configurations, judged_on_means
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import BACKLOG, Slo
+from tuner.search.replayed import Replayed
 from tuner.search.trial import Trial
 from tuner.study.answer import Answer, Point
 

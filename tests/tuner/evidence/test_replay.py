@@ -5,7 +5,18 @@ from dataclasses import replace
 import pytest
 
 from runners.recorded.recorded import recordings, served
-from tuner.evidence.replay import GRID, Decision, Limits, Prediction, best_row, cases, decide, quality, rate_per_gpu
+from tuner.evidence.replay import (
+    GRID,
+    Decision,
+    Limits,
+    Prediction,
+    best_row,
+    cases,
+    decide,
+    limits_of,
+    quality,
+    rate_per_gpu,
+)
 
 LIMITS = Limits(ttft=1.0, tpot=0.02)
 
@@ -91,9 +102,9 @@ def test_the_cases_are_the_blackwell_scenarios_with_eight_configurations_and_lim
     assert len({case.name for case in found}) == len(found)
     for case in found:
         assert len(case.configs) >= 8
-        assert case.limits
-        assert all(best_row(case.rows, limits) for limits in case.limits)
-        assert set(case.limits) <= set(GRID)
+        assert limits_of(case)
+        assert all(best_row(case.rows, limits) for limits in limits_of(case))
+        assert set(limits_of(case)) <= set(GRID)
 
 
 def test_a_case_holds_each_configuration_at_each_load_once_the_newest_measurement_of_it():

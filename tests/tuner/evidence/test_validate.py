@@ -10,7 +10,7 @@ from runners.recorded.recorded import Recordings, recordings
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.cli import app
 from tuner.evidence.fidelity import Fidelity, to_html, to_markdown, write
-from tuner.evidence.replay import case, cases, quality
+from tuner.evidence.replay import cases, limits_of, quality
 from tuner.evidence.validate import (
     GROUPS,
     SPLITS,
@@ -29,6 +29,7 @@ from tuner.evidence.validate import (
     score,
     select,
 )
+from tuner.scenario.recorded import case_of
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,7 @@ def scenario():
 
 def test_an_oracle_breaks_no_limit_and_reaches_the_best(scenario):
     found = quality(decisions([predicted(row) for row in scenario], "simulator"))
-    assert found.decisions == len(case(scenario[0].scenario, scenario).limits)
+    assert found.decisions == len(limits_of(case_of(scenario[0].scenario, scenario)))
     assert (found.broken, found.none, found.share) == (0, 0, 1)
 
 
@@ -288,5 +289,5 @@ def test_only_recordings_are_written(tmp_path):
 def test_the_report_asks_what_the_benchmarks_ask():
     """An oracle over every clean Blackwell row decides once for each limit of each case."""
     found = decisions([predicted(row) for row in select(recordings().clean)], "simulator")
-    assert len(found) == sum(len(case.limits) for case in cases())
+    assert len(found) == sum(len(limits_of(case)) for case in cases())
     assert all(decision.share == 1 for decision in found)

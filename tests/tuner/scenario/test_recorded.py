@@ -13,15 +13,9 @@ from tuner.app import Session
 from tuner.evidence.replay import cases
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
-from tuner.scenario.recorded import (
-    RecordedPrior,
-    experiment_text,
-    judged_on_means,
-    recorded_cases,
-    recorded_rows,
-    write_experiments,
-)
+from tuner.scenario.recorded import experiment_text, judged_on_means, recorded_cases, recorded_rows, write_experiments
 from tuner.scenario.sla import Sla, read_slo
+from tuner.search.recorded import RecordedPrior
 from tuner.search.trial import RECORD, trial_from_json
 
 KILO = Lengths(low=819, high=1024)
@@ -241,7 +235,7 @@ def replay(session, **budget):
 
 
 def test_a_search_to_the_end_measures_every_configuration_once_and_finds_the_best_recorded(session):
-    from tuner.scenario.recorded import replayed
+    from tuner.search.replayed import replayed
     from tuner.search.search import best_trial
 
     search, study = replay(session)
@@ -260,7 +254,7 @@ def test_a_search_to_the_end_measures_every_configuration_once_and_finds_the_bes
 
 
 def test_a_search_is_charged_the_gpu_hours_of_the_runs_that_it_replayed(session):
-    from tuner.scenario.recorded import replayed
+    from tuner.search.replayed import replayed
 
     search, _ = replay(session, trials=1)
     (trial,) = search.trials()
