@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runners.recorded.recorded import Recording
-    from tuner.evidence.calibrated import Page
-    from tuner.evidence.fidelity import Fidelity
     from tuner.evidence.validate import Compared
+    from tuner.show.fidelity.calibrated import Page
+    from tuner.show.fidelity.page import Fidelity
 
 QUIET_TABLES = 2
 """Coverage and errors; the others say where the errors lie."""
@@ -58,9 +58,10 @@ def validate(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.recorded.recorded import recordings
-    from tuner.evidence import calibrated as calibration
-    from tuner.evidence import fidelity
+    from tuner.evidence.calibrated import judge
     from tuner.evidence.validate import sample, select
+    from tuner.show.fidelity import calibrated as calibration
+    from tuner.show.fidelity import page as fidelity
 
     if output is not None:
         (calibration if calibrated else fidelity).check_kind(output)
@@ -71,7 +72,7 @@ def validate(
     if calibrated:
         command += f" --calibrated --measurements {measurements}"
         with bars.status("Calibrating on some layouts, predicting the others; all rows take minutes"):
-            evidence = calibration.judge(drawn, measurements=measurements)
+            evidence = judge(drawn, measurements=measurements)
         page = calibration.Page(evidence=evidence, measurements=measurements, command=command)
         _tell(page, as_json=as_json, quiet=quiet)
         _end(len(evidence.judged), len(drawn) if evidence.interrupted else 0)
@@ -99,12 +100,12 @@ def _write(write: "Callable[[Path], None]", output: Path | None, *, as_json: boo
 
 def _compared(bars: "Console", rows: "Sequence[Recording]") -> "list[Compared]":
     """All rows, or those until Ctrl-C. Raises KeyboardInterrupt where there are none."""
-    from tuner.evidence.fidelity import progress
     from tuner.evidence.validate import compare
+    from tuner.show.progress import comparing
 
     compared: list[Compared] = []
     try:
-        with progress(bars, len(rows)) as done:
+        with comparing(bars, len(rows)) as done:
             compared.extend(compare(rows, done=done))
     except KeyboardInterrupt:
         if not compared:
@@ -113,7 +114,7 @@ def _compared(bars: "Console", rows: "Sequence[Recording]") -> "list[Compared]":
 
 
 def _tell(page: "Fidelity | Page", *, as_json: bool, quiet: bool) -> None:
-    from tuner.evidence.fidelity import as_document, show
+    from tuner.show.fidelity.tables import as_document, show
 
     if as_json:
         print_json(as_document(page))

@@ -140,6 +140,11 @@ def score(rows: Iterable[Compared], runner: str, figure: Figure) -> Score | None
     return Score(rows=len(ratios), median_error=median(errors), mean_error=fmean(errors), bias=median(ratios))
 
 
+def scores_of(compared: Sequence[Compared], runners: Iterable[str]) -> dict[str, dict[str, Score]]:
+    """By runner and figure, on these rows."""
+    return {name: {figure: found for figure in FIGURES if (found := score(compared, name, figure))} for name in runners}
+
+
 def _quarter(row: Recording) -> str:
     return f"{row.date.year} Q{(row.date.month + 2) // 3}" if row.date else UNDATED
 

@@ -1,10 +1,19 @@
 """Progress of a search on a terminal: how far it is, how long it may still take, and the best so far."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 from tuner.scenario.amounts import dollars
@@ -29,6 +38,15 @@ def searching_bar(console: Console) -> Progress:
         expand=True,
         transient=True,
     )
+
+
+@contextmanager
+def comparing(console: Console, total: int) -> Iterator[Callable[[], None]]:
+    """A bar for rows that are predicted; what it yields is called once for each."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Predicting measured runs", total=total)
+        yield lambda: bar.advance(task)
 
 
 class Told:

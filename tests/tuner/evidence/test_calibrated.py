@@ -10,7 +10,8 @@ import tuner.evidence.calibrated
 from runners.recorded.recorded import recordings
 from search_spaces.errors import InputError
 from tuner.cli import app
-from tuner.evidence.calibrated import AFTER, BEFORE, Page, check_kind, domain_of, handful, judge, observed, to_markdown
+from tuner.evidence.calibrated import AFTER, BEFORE, domain_of, handful, judge, observed
+from tuner.show.fidelity.calibrated import Page, check_kind, to_markdown
 
 
 @pytest.fixture(scope="module")

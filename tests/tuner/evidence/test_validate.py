@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from runners.recorded.recorded import Recordings, recordings
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.cli import app
-from tuner.evidence.fidelity import Fidelity, to_html, to_markdown, write
 from tuner.evidence.replay import cases, limits_of, quality
 from tuner.evidence.validate import (
     GROUPS,
@@ -30,6 +29,7 @@ from tuner.evidence.validate import (
     select,
 )
 from tuner.scenario.recorded import case_of
+from tuner.show.fidelity.page import Fidelity, to_html, to_markdown, write
 
 
 @pytest.fixture(scope="module")

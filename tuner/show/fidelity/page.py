@@ -1,25 +1,16 @@
-"""Fidelity: a comparison with measured rows as a page, in Markdown or HTML."""
+"""Fidelity: a comparison of predictions with measured rows as a page, in Markdown or HTML."""
 
 import html
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
-
-from rich import table as rich_table
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runners.recorded.mlperf import Submission, Submissions, submissions, unsearchable
 from runners.recorded.recorded import Recordings
 from search_spaces.errors import InputError
 from tuner.evidence.replay import GRID, TPOT_LIMITS, TTFT_LIMITS, Decision, Quality, quality
-from tuner.evidence.scatter import UNITS, scatter
 from tuner.evidence.validate import (
     FIGURES,
     GROUPS,
@@ -35,11 +26,14 @@ from tuner.evidence.validate import (
     grouped,
     rank_correlation,
     score,
+    scores_of,
     spread,
 )
 from tuner.scenario.amounts import dollars as dollars_in_words
 from tuner.scenario.amounts import milliseconds, rate
 from tuner.scenario.cost import dollars_per_million
+from tuner.show.fidelity.scatter import UNITS, scatter
+from tuner.show.fidelity.tables import Table, markdown_rows
 
 KINDS = (".md", ".html")
 HEADROOMS = (0.0, 0.1, 0.2, 0.4)
@@ -53,15 +47,6 @@ LOOK = (
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:left}"
     "svg{margin:0 1em 1em 0}"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Cells as text, the first row of them the heads."""
-
-    title: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,65 +266,6 @@ def _mlperf_cells(best: Submission) -> list[str]:
     return [rate(best.output_rate / best.gpus), dollars_in_words(paid), *shown]
 
 
-@contextmanager
-def progress(console: Console, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on the terminal; what it yields is called once for each row."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("Predicting measured runs", total=total)
-        yield lambda: bar.advance(task)
-
-
-class Tables(Protocol):
-    """What is shown of a comparison, and the command that made it."""
-
-    @property
-    def command(self) -> str: ...
-
-    @property
-    def tables(self) -> Iterator[Table]: ...
-
-    @property
-    def notes(self) -> Sequence[str]: ...
-
-    @property
-    def scores(self) -> Mapping[str, Mapping[str, Score]]: ...
-
-
-def show(console: Console, report: Tables, *, most: int | None = None) -> None:
-    """The first tables or all, then how to read them."""
-    for table in islice(report.tables, most):
-        shown = rich_table.Table(title=table.title, title_justify="left", box=SIMPLE_HEAD)
-        for head in table.heads:
-            shown.add_column(head, overflow="fold")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
-    for note in report.notes if most is None else ():
-        console.print(note, style="dim", markup=False)
-
-
-def as_document(report: Tables) -> dict[str, Any]:
-    """The comparison as plain data: errors as numbers, every table as text."""
-    return {
-        "command": report.command,
-        "scores": {
-            runner: {figure: asdict(found) for figure, found in scores.items()}
-            for runner, scores in report.scores.items()
-        },
-        "tables": [
-            {"title": table.title, "heads": list(table.heads), "rows": [list(row) for row in table.rows]}
-            for table in report.tables
-        ],
-        "notes": list(report.notes),
-    }
-
-
-def scores_of(compared: Sequence[Compared], runners: Iterable[str]) -> dict[str, dict[str, Score]]:
-    """By runner and figure, on these rows."""
-    return {name: {figure: found for figure in FIGURES if (found := score(compared, name, figure))} for name in runners}
-
-
 def check_kind(path: Path) -> None:
     """Raises InputError for a file that no report can be written to as."""
     if path.suffix not in KINDS:
@@ -377,14 +303,8 @@ def to_markdown(report: Fidelity, *, stem: str = "fidelity") -> str:
         lines += [note, ""]
     lines += [*(f"![{name}]({name})" for name in plots(report, stem)), ""]
     for table in report.tables:
-        lines += [f"## {table.title}", "", _line(table.heads), _line(["---"] * len(table.heads))]
-        lines += [_line(row) for row in table.rows]
-        lines.append("")
+        lines += [f"## {table.title}", "", *markdown_rows(table), ""]
     return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def to_html(report: Fidelity) -> str:
