@@ -21,6 +21,9 @@ TRIES: Final = 100
 METRICS_ON: Final[Mapping[EngineName, tuple[str, ...]]] = {"sglang": ("--enable-metrics",)}
 """What makes an engine count, where it does not by itself."""
 
+FAULTS_LOGGED: Final = "PYTHONFAULTHANDLER"
+"""Makes every Python process of a server write down where it was when a signal ended it."""
+
 HIDDEN: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables of this process that would lead another interpreter to the wrong packages."""
 
@@ -149,7 +152,7 @@ def plan(model: Model, config: ServingConfig, installation: Installation) -> Dep
 
 def environment(member: Member, installation: Installation) -> dict[str, str]:
     """The environment of this process with what the installation, the worker and its GPUs add."""
-    env = dict(os.environ)
+    env = {FAULTS_LOGGED: "1", **os.environ}
     if installation.python and not member.is_ours:
         env = {name: value for name, value in env.items() if name not in HIDDEN}
         env["PATH"] = f"{Path(installation.python).parent}{os.pathsep}{env.get('PATH', os.defpath)}"

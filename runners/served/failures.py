@@ -1,6 +1,7 @@
 """Why a server failed: a named cause, from its log and from how it ended."""
 
 import re
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,10 @@ ENVIRONMENT: Final = frozenset(
     {"engine not installed", "disk full", "port in use", "no GPU", "engine broken", "other release"}
 )
 """Causes that lie in the machine: every other configuration would fail alike."""
+
+
+CORE_KILLED: Final = "engine core killed"
+SERVER_KILLED: Final = "server killed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,17 @@ ENGINE = re.compile(r"^\((?:EngineCore|Worker|Engine)[^)]*\) ERROR\b")
 HARMLESS = re.compile(r"\b(WARNING|INFO|DEBUG)\b|UserWarning|FutureWarning|DeprecationWarning|, retrying \d")
 POINTERS = re.compile(r"See (root cause|stack trace)|EngineDeadError|Engine core initialization failed")
 VALIDATION = re.compile(r"(validation errors? for \w+)\n[^\n]*?(?=Value error)")
+FAULT = re.compile(r"^Fatal Python error: ([A-Z][a-z -]+)$", re.MULTILINE)
+FAULTS: Final = {
+    "Segmentation fault": signal.SIGSEGV,
+    "Floating point exception": signal.SIGFPE,
+    "Floating-point exception": signal.SIGFPE,
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Illegal instruction": signal.SIGILL,
+}
+"""The signals that Python's faulthandler writes down, where PYTHONFAULTHANDLER is set, before they end the process."""
+
 FATAL = re.compile(r"EngineCore failed to start|Engine core initialization failed|EngineDeadError|EngineCore hit an")
 
 
@@ -136,33 +152,59 @@ def tail(log: str, lines: int = TAIL_LINES) -> str:
 
 
 def failure(
-    state: str, *, log: Path, exit_code: int | None, otherwise: str, under_load: bool = False
+    state: str,
+    *,
+    log: Path,
+    exit_code: int | None,
+    core_signal: int | None = None,
+    otherwise: str,
+    under_load: bool = False,
 ) -> RunFailedError:
-    """What to raise for a server that ended; its cause is `otherwise` where the log names none.
+    """What to raise for a server that ended; its cause is `otherwise` where neither its log nor a signal names one.
 
-    `state` says what it was doing. SIGKILL without a word comes from the kernel, as a rule, when the host's memory
-    runs out: that says nothing of the GPU's.
+    `state` says what it was doing. `core_signal` is the signal that ended a process of its own (see `Descendants`).
     """
-    cause, line = diagnose(read_log(log), under_load=under_load)
-    if not cause and exit_code == KILLED:
-        cause, line = "killed", line or "as the kernel does when the host's memory runs out"
+    text = read_log(log)
+    cause, line = diagnose(text, under_load=under_load)
+    ending = "still running" if exit_code is None else f"exit {exit_code}"
+    if exit_code is not None and exit_code < 0:
+        ending = f"ended by {in_words(-exit_code)}"
+    if not cause:
+        cause, by = _killed(text, exit_code, core_signal)
+        ending = f"{by}, {ending}" if cause == CORE_KILLED else by or ending
     said = f": {line}" if line else ""
-    return told(cause or otherwise, f"{_ending(exit_code)} {state}{said}", log=log)
+    return told(cause or otherwise, f"{ending} {state}{said}", log=log)
+
+
+def _killed(log: str, exit_code: int | None, core_signal: int | None) -> tuple[str, str]:
+    """Whom a signal ended, and which, in words; both empty where none is known.
+
+    A server may end itself because of a fault in its engine's core, and it kills what is left of an engine that raised
+    an error: a fault of the core comes first, and its SIGKILL last.
+    """
+    if core_signal is not None and core_signal != signal.SIGKILL:
+        return CORE_KILLED, in_words(core_signal)
+    if exit_code is not None and exit_code < 0:
+        return SERVER_KILLED, in_words(-exit_code)
+    if fault := next((FAULTS[words] for words in FAULT.findall(log) if words in FAULTS), None):
+        return CORE_KILLED, in_words(fault)
+    if core_signal is not None and not any(map(ENGINE.match, log.splitlines())):
+        return CORE_KILLED, in_words(core_signal)
+    return "", ""
+
+
+def in_words(number: int) -> str:
+    """`illegal instruction (SIGILL)`. A SIGKILL that nobody ordered says nothing of the GPU's memory."""
+    if number == signal.SIGKILL:
+        return "SIGKILL, as the kernel does when the host's memory runs out"
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"{(signal.strsignal(number) or 'unknown').lower()} ({name})"
 
 
 def told(cause: str, what: str, *, log: Path) -> RunFailedError:
     """What to raise for a cause that is known: state, path and the tail of the log."""
     end = tail(read_log(log))
     return RunFailedError(cause, f"{what}\nlog: {log}\n{end}".rstrip(), environment=cause in ENVIRONMENT)
-
-
-KILLED: Final = -9
-
-
-def _ending(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "still running"
-    return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit {exit_code}"
 
 
 def _bare(line: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.runner import RunFailedError
+from runners.served.descendants import Descendants
 
 if TYPE_CHECKING:
     import psutil
@@ -68,6 +69,7 @@ class ServerProcess:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+        self.descendants = Descendants(self.pid)
 
     @property
     def pid(self) -> int:
@@ -138,6 +140,7 @@ class ServerProcess:
             time.sleep(POLL_S)
 
     def _slip_leash(self) -> None:
+        self.descendants.release()
         self._process.wait()
         self._leash.kill()
         assert self._leash.stdin is not None

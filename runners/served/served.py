@@ -198,6 +198,7 @@ class _Up:
                     where,
                     log=process.log,
                     exit_code=process.exit_code,
+                    core_signal=process.descendants.killed_by,
                     otherwise=otherwise,
                     under_load=not self.starting,
                 )
@@ -216,6 +217,9 @@ class _Up:
 
     def measure(self, loaded: LoadedWorkload) -> Measurement:
         """Raises RunFailedError."""
+        for process in self.processes.values():
+            process.descendants.release()  # whoever ended before is no reason for what follows
+            process.descendants.look()
         self.check()
         names = METRICS.get(self.deployment.engine, NO_METRICS)
         workers = [worker.url for worker in self.deployment.workers]
@@ -261,16 +265,25 @@ class _Up:
         self.check()
         if dead is not None:
             where = f"under load, after {self.seconds:.0f} s ({dead})"
-            log = self.processes[dead].log
-            return failure(where, log=log, exit_code=None, otherwise="crash under load", under_load=True)
+            process = self.processes[dead]
+            return failure(
+                where,
+                log=process.log,
+                exit_code=None,
+                core_signal=process.descendants.killed_by,
+                otherwise="crash under load",
+                under_load=True,
+            )
         cause = CAUSES.get(error.cause, "server errors" if error.cause.startswith("HTTP ") else error.cause)
         first = next(iter(self.processes.values()))
         what = f"still running under load, after {self.seconds:.0f} s: {error.detail}"
         return told(cause, what, log=first.log)
 
     def _dead_engine(self) -> str | None:
-        logs = ((name, read_log(process.log)) for name, process in self.processes.items())
-        return next((name for name, log in logs if says_it_is_dead(log)), None)
+        for name, process in self.processes.items():
+            if process.descendants.killed_by is not None or says_it_is_dead(read_log(process.log)):
+                return name
+        return None
 
     # Both
 
@@ -293,12 +306,14 @@ class _Waiting:
     def __init__(self, up: _Up, member: Member) -> None:
         self._up = up
         self._member = member
-        self._log = up.processes[member.name].log
+        self._process = up.processes[member.name]
+        self._log = self._process.log
         self._errors_since: float | None = None
         self._dead_since: float | None = None
 
     def is_over(self) -> bool:
         """Raises RunFailedError for a death, an error that stays, or the end of the time limit."""
+        self._process.descendants.look()
         self._up.check()
         self._check_log()
         left = self._up.limits.start_s - self._up.seconds
@@ -343,7 +358,8 @@ class _Waiting:
             self._dead_since = now
         if self._dead_since is not None and now - self._dead_since >= self._up.limits.dying_s:
             where = f"while starting, after {self._up.seconds:.0f} s ({self._member.name})"
-            raise failure(where, log=self._log, exit_code=None, otherwise="crash at start")
+            core = self._process.descendants.killed_by
+            raise failure(where, log=self._log, exit_code=None, core_signal=core, otherwise="crash at start")
 
 
 def _own_folder(logs: Path) -> Path:

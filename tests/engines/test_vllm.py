@@ -18,6 +18,7 @@ from runners.served.time_limits import TimeLimits
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig, Speculation
 from search_spaces.models.model import Model
+from tests.runners.served.kernel import NEEDS_MEMORY_OF_THE_REAPED
 from tuner.scenario.own_facts import entry_of
 
 pytestmark = pytest.mark.engine
@@ -153,7 +154,13 @@ def _is_of(process, tmp_path):
 
 @pytest.mark.parametrize(
     ("with_signal", "cause", "said"),
-    [(signal.SIGSTOP, "hang under load", "no token for"), (signal.SIGKILL, "crash under load", "under load, after")],
+    [
+        (signal.SIGSTOP, "hang under load", "no token for"),
+        (signal.SIGILL, "engine core killed", r"illegal instruction \(SIGILL\), exit 0 under load, after"),
+        pytest.param(
+            signal.SIGKILL, "engine core killed", "SIGKILL, .*, exit 0 under load", marks=NEEDS_MEMORY_OF_THE_REAPED
+        ),
+    ],
 )
 def test_an_engine_that_hangs_or_dies_under_load_is_found_out(runner, tmp_path, with_signal, cause, said):
     long = replace(WORKLOAD, output_tokens=Lengths(low=400, high=500), requests=2000)

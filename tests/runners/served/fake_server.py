@@ -41,6 +41,8 @@ FAILURES = (
     "daemon",
     "ignores_term",
     "short_prompt",
+    "core_at_start",
+    "core_under_load",
 )
 COMBINATION = """\
 pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
@@ -76,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     failure = ""
     model = "toy"
+    core = None
+    core_signal = 0
     completions = 0
     lock = threading.Lock()
 
@@ -109,6 +113,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.failure == "short_prompt" and number == 1 and len(asked["prompt"]) < SHORT:
             os.kill(os.getpid(), signal.SIGILL)
             time.sleep(60)
+        if self.failure == "core_at_start" or (self.failure == "core_under_load" and number > 20):
+            self.lose_the_core()
         if self.failure == "errors_at_start":
             self.send_json(500, {"error": {"message": "something is wrong inside"}})
             return
@@ -126,6 +132,13 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(code)
         if self.failure == "hang_under_load" and number > 20:
             time.sleep(3600)
+
+    def lose_the_core(self):
+        """As vLLM's server does when its engine is gone: it reaps it, writes of no signal, and exits with 0."""
+        os.kill(Handler.core.pid, Handler.core_signal)
+        Handler.core.join()
+        print(UNDER_LOAD["crash_with_code_0"][0], file=sys.stderr, flush=True)
+        os._exit(0)
 
     def answer(self, asked):
         tokens = asked.get("max_tokens", 16)
@@ -183,8 +196,9 @@ class Server(ThreadingHTTPServer):
 
 def start_companions(failure):
     """Workers as engines have them: in the same group, and for `daemon` in a session of their own."""
-    if failure in ("orphans", "crash_under_load", "ignores_term"):
-        multiprocessing.get_context("fork").Process(target=sleep_for_ever).start()
+    if failure in ("orphans", "crash_under_load", "ignores_term", "core_at_start", "core_under_load"):
+        Handler.core = multiprocessing.get_context("fork").Process(target=sleep_for_ever)
+        Handler.core.start()
     if failure == "daemon":
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -195,6 +209,7 @@ def main():
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", default="toy")
     parser.add_argument("--fail", choices=FAILURES, default="")
+    parser.add_argument("--core-signal", type=int, default=0)
     options, _ = parser.parse_known_args()
     failure = options.fail
     print("starting", failure, flush=True)
@@ -212,6 +227,7 @@ def main():
     if failure == "orphans":
         threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
     Handler.failure = failure
+    Handler.core_signal = options.core_signal
     Handler.model = options.model
     Server(("127.0.0.1", options.port), Handler).serve_forever()
 

@@ -1,5 +1,7 @@
 """Causes by what engines really wrote: excerpts of vLLM 0.32.0's logs, and of CUDA builds where a GPU is needed."""
 
+import signal
+
 import pytest
 
 from runners.runner import OUT_OF_MEMORY
@@ -117,13 +119,46 @@ def test_a_failure_says_state_path_and_the_tail_of_the_log(tmp_path):
     [
         (None, "crash under load", "still running"),
         (0, "crash under load", "exit 0"),
-        (-9, "killed", "killed by signal 9"),
+        (-9, "server killed", "SIGKILL, as the kernel does when the host's memory runs out"),
+        (-11, "server killed", "segmentation fault (SIGSEGV)"),
+        (-44, "server killed", "real-time signal 10 (signal 44)"),
     ],
 )
 def test_a_log_that_names_nothing_leaves_the_way_it_ended(tmp_path, code, cause, state):
     error = failure("under load", log=tmp_path / "missing", exit_code=code, otherwise="crash under load")
     assert error.cause == cause
     assert error.detail.startswith(f"{state} under load")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("Illegal instruction", "illegal instruction (SIGILL), exit 0 under load"),
+        ("Bus error", "bus error (SIGBUS), exit 0 under load"),
+    ],
+)
+def test_a_fault_that_python_wrote_down_names_the_signal(tmp_path, words, said):
+    log = tmp_path / "serve-0.log"
+    log.write_text(f"Fatal Python error: {words}\n\nThread 0x00007f (most recent call first):\n{DEAD}")
+    error = failure("under load", log=log, exit_code=0, otherwise="crash under load", under_load=True)
+    assert error.cause == "engine core killed"
+    assert error.detail.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("log", "core_signal", "cause"),
+    [
+        (DEAD, signal.SIGKILL, "engine core killed"),
+        (MEMORY, signal.SIGABRT, OUT_OF_MEMORY),  # an error that nobody catches aborts the process
+        (FP8, signal.SIGILL, "engine core killed"),
+        ("(EngineCore pid=1) ERROR RuntimeError: x", signal.SIGKILL, "crash at start"),  # by the server, at its end
+    ],
+)
+def test_a_signal_counts_where_the_engine_gave_no_reason_of_its_own(tmp_path, log, core_signal, cause):
+    path = tmp_path / "serve-0.log"
+    path.write_text(log)
+    error = failure("while starting", log=path, exit_code=0, core_signal=core_signal, otherwise="crash at start")
+    assert error.cause == cause
 
 
 def test_what_the_machine_lacks_is_the_environments_failure(tmp_path):

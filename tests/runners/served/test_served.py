@@ -24,6 +24,7 @@ from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import Attention, Model
+from tests.runners.served.kernel import NEEDS_MEMORY_OF_THE_REAPED
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import LoadRange, find_capacity
 
@@ -112,7 +113,7 @@ def failing(tmp_path, python, how, **options):
         ("silent_worker_death", OUT_OF_MEMORY, False, "still running while starting"),
         ("errors_at_start", "server errors", False, "answers HTTP 500: .*something is wrong inside"),
         ("memory_under_load", OUT_OF_MEMORY, False, "exit 1 under load.*CUDA out of memory"),
-        ("crash_under_load", "crash under load", False, "killed by signal 11 under load"),
+        ("crash_under_load", "server killed", False, r"segmentation fault \(SIGSEGV\) under load"),
         ("crash_with_code_0", "crash under load", False, "exit 0 under load"),
         ("disk_full_under_load", "disk full", True, "exit 1 under load"),
         ("hang_under_load", "hang under load", False, "no token for"),
@@ -140,10 +141,32 @@ def test_an_engine_that_is_not_installed_is_the_environments_failure(tmp_path):
     assert caught.value.environment
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGILL, "illegal instruction (SIGILL)"),
+        (signal.SIGSEGV, "segmentation fault (SIGSEGV)"),
+        (signal.SIGBUS, "bus error (SIGBUS)"),
+        pytest.param(
+            signal.SIGKILL,
+            "SIGKILL, as the kernel does when the host's memory runs out",
+            marks=NEEDS_MEMORY_OF_THE_REAPED,
+        ),
+    ],
+)
+@pytest.mark.parametrize(("how", "state"), [("core_at_start", "while starting"), ("core_under_load", "under load")])
+def test_a_signal_that_ended_the_engines_core_is_named(tmp_path, python, number, words, how, state):
+    with pytest.raises(RunFailedError) as caught:
+        with served(tmp_path, python, "--fail", how, "--core-signal", str(int(number))).serve(CONFIG) as measure:
+            measure(WORKLOAD.at(8))
+    assert str(caught.value).startswith(f"engine core killed: {words}, exit 0 {state}")
+    assert not caught.value.environment
+
+
 def test_a_server_is_ready_for_a_prompt_as_long_as_the_workloads(tmp_path, python):
     with served(tmp_path, python, "--fail", "short_prompt", prompt_tokens=10).serve(CONFIG):
         pass
-    with pytest.raises(RunFailedError, match="crash at start: killed by signal 4"):
+    with pytest.raises(RunFailedError, match=r"server killed: illegal instruction \(SIGILL\) while starting"):
         with served(tmp_path, python, "--fail", "short_prompt", prompt_tokens=9).serve(CONFIG):
             pass
 
@@ -220,7 +243,7 @@ def test_a_capacity_search_is_one_start_and_at_most_seven_loads(tmp_path, python
     sla = Sla(slos=(Slo(metric="ttft", statistic="p95", limit_s=60),))
     with served(tmp_path, python).serve(CONFIG) as measure:
         found = find_capacity(measure, WORKLOAD, sla, loads)
-    assert found.levels[found.chosen].load == 8
+    assert max(level.load for level in found.levels) == 8
     assert len(found.levels) <= 7
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["0000"]
     assert (tmp_path / "logs" / "0000" / "serve-0.log").read_text().count("starting") == 1
@@ -263,7 +286,9 @@ def test_prefill_and_decode_workers_stand_behind_a_proxy(tmp_path, python):
 
 def test_a_worker_that_dies_beside_others_ends_the_run_and_all_of_them(tmp_path, python):
     config = replace(CONFIG, layout=Layout(replicas=2))
-    with pytest.raises(RunFailedError, match="killed: killed by signal 9 under load"):
+    with pytest.raises(
+        RunFailedError, match="server killed: SIGKILL, as the kernel does when the host's memory runs out under load"
+    ):
         with served(tmp_path, python, "--fail", "orphans").serve(config) as measure:
             while True:
                 measure(WORKLOAD.at(4))
