@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from search_spaces.errors import InputError
 
@@ -63,9 +65,22 @@ class _LocatedConstructor(SafeConstructor):
             raise ConstructorError(None, None, problem, node.start_mark) from None
 
 
-def parse_yaml(path: Path, text: str) -> object:
+class _PlainComposer(Composer):
+    """Takes no aliases: a few lines of them stand for more than fits the memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.parser.check_event(AliasEvent):
+            mark = self.parser.peek_event().start_mark
+            raise ComposerError(None, None, "aliases are not taken here; write it out", mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(path: Path, text: str, *, aliases: bool = True) -> object:
+    """Raises InputError with the place of what cannot be read."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _LocatedConstructor
+    if not aliases:
+        yaml.Composer = _PlainComposer
     try:
         return yaml.load(text)
     except MarkedYAMLError as error:

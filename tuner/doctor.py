@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from runners.served.installed import installed_engines
-from search_spaces.engines.commands import PORTS, SIDE_CHANNELS, Place
+from search_spaces.engines.commands import PORTS, SIDE_CHANNELS, Placement
 from search_spaces.engines.engine import engines
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import systems
@@ -160,7 +160,7 @@ class Doctor:
 
     def _ports(self) -> list[Check]:
         """Ports that a deployment here takes by default."""
-        ports = sorted({*PORTS.values(), *SIDE_CHANNELS.values(), Place().bootstrap_port})
+        ports = sorted({*PORTS.values(), *SIDE_CHANNELS.values(), Placement().bootstrap_port})
         taken = [str(port) for port in ports if not _is_free(port)]
         if taken:
             return [Check(name="ports", state="broken", found=f"taken: {', '.join(taken)}")]

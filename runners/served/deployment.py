@@ -11,7 +11,7 @@ from typing import Final, get_args
 from runners.runner import RunFailedError
 from runners.served.process import free_ports, is_free
 from search_spaces.config import Engine, EngineName, ServingConfig
-from search_spaces.engines.commands import Address, Command, Place, Role, commands, router
+from search_spaces.engines.commands import Address, Command, Placement, Role, commands, router
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import Model
 
@@ -142,8 +142,8 @@ def plan(model: Model, config: ServingConfig, installation: Installation) -> Dep
     workers = []
     for command in commands(model, config):
         for copy in range(command.copies):
-            place, ports = _place(command, config, installation)
-            own = next(one for one in commands(model, config, place=place) if one.role == command.role)
+            placement, ports = _placement(command, config, installation)
+            own = next(one for one in commands(model, config, placement=placement) if one.role == command.role)
             member = _worker(own, copy, ports, config, replace(installation, args=args))
             workers.append(replace(member, devices=tuple(itertools.islice(devices, command.gpus))))
     before = _router(config, workers, installation) if config.disaggregation else None
@@ -170,14 +170,16 @@ def _handed_out(config: ServingConfig, installation: Installation) -> Iterator[s
     return iter(installation.devices)
 
 
-def _place(command: Command, config: ServingConfig, installation: Installation) -> tuple[Place, tuple[int, ...]]:
+def _placement(
+    command: Command, config: ServingConfig, installation: Installation
+) -> tuple[Placement, tuple[int, ...]]:
     """Ports of one worker's own: HTTP, and a side channel for each attention-DP rank, side by side."""
     ranks = config.layout.attention_dp
     if command.role == "prefill" and config.disaggregation:
         ranks = config.disaggregation.prefill_layout.attention_dp
     http, bootstrap = free_ports(2)
     channels = _side_by_side(ranks)
-    place = Place(
+    placement = Placement(
         host=HOST,
         ports=dict.fromkeys(get_args(Role), http),
         side_channels={"prefill": channels[0], "decode": channels[0]},
@@ -185,7 +187,7 @@ def _place(command: Command, config: ServingConfig, installation: Installation) 
         checkpoint=installation.checkpoint,
         draft=installation.draft,
     )
-    return place, (http, bootstrap, *channels)
+    return placement, (http, bootstrap, *channels)
 
 
 def _side_by_side(count: int) -> tuple[int, ...]:
@@ -241,7 +243,7 @@ def _router(config: ServingConfig, workers: Sequence[Member], installation: Inst
         urls = ("--prefill", *(one.url for one in prefill), "--decode", *(one.url for one in decode))
         argv = (sys.executable, "-P", "-m", "runners.served.proxy", "--port", str(port), *urls)
         return Member(name="router", role="router", port=port, argv=argv, ports=(port,))
-    place = Place(host=HOST, ports=dict.fromkeys(get_args(Role), port))
-    command = router(config, [one.address for one in prefill], [one.address for one in decode], place=place)
+    placement = Placement(host=HOST, ports=dict.fromkeys(get_args(Role), port))
+    command = router(config, [one.address for one in prefill], [one.address for one in decode], placement=placement)
     argv = _installed(command.argv, config.engine.name, installation.python)
     return Member(name="router", role="router", port=port, argv=argv, files=command.files, ports=(port,))

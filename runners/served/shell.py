@@ -4,7 +4,7 @@ import shlex
 
 from runners.served.deployment import Installation
 from search_spaces.config import ServingConfig
-from search_spaces.engines.commands import Place, commands
+from search_spaces.engines.commands import Placement, commands
 from search_spaces.models.model import Model
 from search_spaces.wording import plural
 
@@ -17,7 +17,7 @@ def how_to_start(model: Model, config: ServingConfig, installation: Installation
     here = installation or Installation()
     added = here.args_for(config) if installation else ()
     lines: list[str] = []
-    for command in commands(model, config, place=Place(checkpoint=here.checkpoint, draft=here.draft)):
+    for command in commands(model, config, placement=Placement(checkpoint=here.checkpoint, draft=here.draft)):
         lines.append(f"# {command.role}: {command.copies} x {plural(command.gpus, 'GPU')}")
         env = {**command.env, **here.env}
         words = [f"{name}={shlex.quote(value)}" for name, value in env.items()]

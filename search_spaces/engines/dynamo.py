@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from search_spaces.config import Engine, EngineName
-from search_spaces.engines.worker import Place, Rendered, Worker, as_yaml, counted_gpus, many, options
+from search_spaces.engines.worker import Placement, Rendered, Worker, as_yaml, counted_gpus, many, options
 from search_spaces.tables import read_yaml
 
 MODULES: dict[EngineName, str] = {"trtllm": "dynamo.trtllm", "vllm": "dynamo.vllm", "sglang": "dynamo.sglang"}
@@ -54,8 +54,8 @@ def release_for(engine: Engine) -> Release:
     return next(newer, releases()[-1])
 
 
-def frontend(place: Place) -> Rendered:
-    argv = options({"--http-host": place.host, "--http-port": place.ports["router"]})
+def frontend(placement: Placement) -> Rendered:
+    argv = options({"--http-host": placement.host, "--http-port": placement.ports["router"]})
     return Rendered(argv=("python", "-m", "dynamo.frontend", *argv))
 
 

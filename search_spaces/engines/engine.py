@@ -1,81 +1,111 @@
-"""EngineFacts: how each engine schedules and what it does when nobody tunes it."""
+"""Which engines there are, what is known of each, and how they are named."""
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from importlib.resources import files
+from os.path import abspath
+from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from search_spaces.config import Engine, EngineName, Method
-from search_spaces.errors import UnknownNameError
-from search_spaces.tables import read_yaml
+from search_spaces.config import Engine, EngineName
+from search_spaces.engines import reading
+from search_spaces.engines.facts import EngineFacts
+from search_spaces.errors import InputError, UnknownNameError
 
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFacts:
-    """An engine's documented defaults and scheduling policy.
-
-    `admission`: `reserve` admits a request when its whole length fits the KV cache; `preempt` when its prompt does,
-    and evicts the newest when the cache is full. `mixes_prefill`: prompts ride in the same iterations as decoding.
-    `issues_prefill`: without CUDA graphs, the host issues a pass with prompts kernel by kernel. `overlaps`: the host
-    plans a pass while the one before runs, so a request that arrives meanwhile misses the next one.
-    """
-
-    name: EngineName
-    title: str
-    versions: tuple[str, ...]
-    default_max_sequences: int
-    default_max_batched_tokens: int
-    memory_fraction: float
-    memory_fraction_of: Literal["free", "total"]
-    admission: Literal["reserve", "preempt"]
-    mixes_prefill: bool
-    issues_prefill: bool
-    overlaps: bool
-    methods: tuple[Method, ...]
-    image: str
-    source: str
-
-    def image_of(self, version: str) -> str:
-        """The container image that the engine's makers publish for a release."""
-        return self.image.format(version=version)
-
-
 @cache
 def engine_names() -> tuple[EngineName, ...]:
-    """Every engine that servetune comes with."""
-    return tuple(engines())
+    """The engines that servetune comes with: the folders beside this file with an `engine.yaml` in them."""
+    folders = files("search_spaces.engines").iterdir()
+    return tuple(sorted(folder.name for folder in folders if folder.joinpath(reading.FILE).is_file()))
 
 
 @cache
-def engines() -> dict[str, EngineFacts]:
-    """Every engine that servetune knows, by name."""
-    return {name: _facts(name, facts) for name, facts in read_yaml("search_spaces.engines", "engines.yaml").items()}
+def engines() -> dict[EngineName, EngineFacts]:
+    """Every engine that servetune comes with, by name."""
+    return {name: _built_in(name) for name in engine_names()}
 
 
-def find_engine(text: str, *, any_release: bool = False) -> Engine:
-    """`vllm`, or `vllm@0.27.0` for a release other than the default.
+def facts_of(engine: Engine) -> EngineFacts:
+    """Raises InputError for an engine that is unknown, or whose own folder is not as it must be."""
+    return _built_in(engine.name) if engine.folder is None else _own(engine.folder)
 
-    Raises UnknownNameError for an engine, or a release without data unless `any_release` is accepted.
+
+@cache
+def _built_in(name: EngineName) -> EngineFacts:
+    if name not in engine_names():
+        raise UnknownNameError("engine", name, engine_names())
+    return reading.built_in(name)
+
+
+@cache
+def _own(folder: str) -> EngineFacts:
+    facts = reading.own(Path(folder))
+    where = Path(folder, reading.FILE)
+    if facts.name in engine_names():
+        raise InputError(f"{folder}: servetune comes with an engine of that name; rename the folder")
+    if facts.times_of:
+        try:
+            find_engine(facts.times_of)
+        except InputError as error:
+            raise InputError(f"{where}: times_of: {error}") from None
+    return facts
+
+
+def find_engine(text: str, *, directory: Path | None = None, any_release: bool = False) -> Engine:
+    """`vllm`, `vllm@0.27.0` for a release other than the default, or `./my-engine` for a folder beside `directory`.
+
+    Raises UnknownNameError for an engine, or a release without data unless `any_release` is accepted; InputError for a
+    folder that describes no engine. Without `directory`, no folder is taken.
     """
+    if directory is not None and is_folder(text):
+        return _found(*_own_folder(text, directory), any_release=any_release)
     name, _, version = text.partition("@")
-    if name not in engines():
-        raise UnknownNameError("engine", name, engines())
-    facts = engines()[name]
-    known = version in facts.versions or (any_release and RELEASE.fullmatch(version))
+    return _found(Engine(name=name, version=""), version, any_release=any_release)
+
+
+def is_folder(text: str) -> bool:
+    """Whether an engine is named by the folder that describes it."""
+    return "/" in text or text.startswith(".")
+
+
+def _own_folder(text: str, directory: Path) -> tuple[Engine, str]:
+    """The engine of a folder, without its release, and the release asked for."""
+    path, at, version = text.rpartition("@") if "@" in text.rpartition("/")[2] else (text, "", "")
+    if ".." in Path(path).parts:
+        raise InputError(f"{text!r}: an engine's folder is named without `..`, from the experiment's folder on")
+    folder = abspath(directory / path)  # noqa: PTH100 links are kept, as the user named them
+    return Engine(name=Path(folder).name, version="", folder=folder), version if at else ""
+
+
+def _found(engine: Engine, version: str, *, any_release: bool) -> Engine:
+    facts = facts_of(engine)
+    known = version in facts.versions or ((any_release or facts.times_of) and RELEASE.fullmatch(version))
     if version and not known:
-        raise UnknownNameError(f"{name} version", version, facts.versions)
-    return Engine(name=facts.name, version=version or facts.versions[0])
+        raise UnknownNameError(f"{facts.name} version", version, facts.versions)
+    return Engine(name=facts.name, version=version or facts.versions[0], folder=engine.folder)
+
+
+def timed_as(engine: Engine, *, stand_in: bool = False) -> Engine:
+    """The release whose kernel times an engine is simulated with.
+
+    Its own; where it names another's (`times_of`), that; with `stand_in`, where its release has none, the nearest
+    that has: the newest before it, else the oldest.
+    """
+    facts = facts_of(engine)
+    if facts.times_of:
+        return find_engine(facts.times_of)
+    return nearest_release(engine) if stand_in else engine
 
 
 def nearest_release(engine: Engine) -> Engine:
     """The release with kernel times that is nearest: the same, else the newest before it, else the oldest."""
-    versions = sorted(engines()[engine.name].versions, key=_order)
+    versions = sorted(facts_of(engine).versions, key=_order)
     older = [version for version in versions if _order(version) <= _order(engine.version)]
-    return Engine(name=engine.name, version=(older or versions[:1])[-1])
+    return Engine(name=engine.name, version=(older or versions[:1])[-1], folder=engine.folder)
 
 
 def _order(version: str) -> Version:
@@ -83,8 +113,3 @@ def _order(version: str) -> Version:
         return Version(version)
     except InvalidVersion:
         return Version("0")
-
-
-def _facts(name: str, facts: dict[str, Any]) -> EngineFacts:
-    tuples = {key: tuple(facts.pop(key)) for key in ("versions", "methods")}
-    return EngineFacts(name=name, **tuples, **facts)  # type: ignore[arg-type]

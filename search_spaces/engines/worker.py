@@ -9,7 +9,10 @@ from typing import Any, Literal, get_args
 
 from search_spaces.config import Batching, EngineName, Layout, ServingConfig, Weights
 from search_spaces.engines.checkpoints import EAGLE3_DRAFTS, FORMATS, PUBLISHED, REMOTE_CODE
-from search_spaces.engines.laws import drafts_while_prefilling
+from search_spaces.engines.engine import facts_of
+from search_spaces.engines.facts import EngineFacts
+from search_spaces.engines.law import drafts_while_prefilling
+from search_spaces.knobs import KNOBS, PREFILL
 from search_spaces.models.model import Model
 
 Role = Literal["serve", "prefill", "decode", "router"]
@@ -22,21 +25,14 @@ BOOTSTRAP_PORT = 8998
 NGRAM_SIZE = 4
 """The longest n-gram that is looked up in the text so far."""
 
-# What `--quantization` makes of a BF16 checkpoint while it is loaded.
-ONLINE: dict[EngineName, dict[Weights, str]] = {
-    "trtllm": {},
-    "vllm": {"fp8": "fp8", "fp8_block": "fp8_per_block"},
-    "sglang": {"fp8": "fp8"},
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Placement:
     """Where workers listen, and what they load in place of the model's own checkpoint.
 
     `host` is the address that they bind to. `ports` are those of the HTTP servers, by role; a further copy needs a
-    place of its own. `side_channels` are the ports where vLLM's NIXL agents shake hands (each attention-DP rank takes
-    the next one), `bootstrap_port` the one where SGLang's decode workers find a prefill worker. `checkpoint` and
+    placement of its own. `side_channels` are the ports where vLLM's NIXL agents shake hands (each attention-DP rank
+    takes the next one), `bootstrap_port` the one where SGLang's decode workers find a prefill worker. `checkpoint` and
     `draft` are local copies, loaded in place of what is published under the names that would stand there.
     """
 
@@ -97,15 +93,19 @@ class Worker:
     role: Role
     layout: Layout
     batching: Batching
-    place: Place
+    placement: Placement
 
     @property
     def port(self) -> int:
-        return self.place.ports[self.role]
+        return self.placement.ports[self.role]
 
     @property
     def engine(self) -> EngineName:
         return self.config.engine.name
+
+    @property
+    def facts(self) -> EngineFacts:
+        return facts_of(self.config.engine)
 
     @property
     def weights(self) -> Weights:
@@ -122,10 +122,17 @@ class Worker:
         carries = self.role != "prefill" or drafts_while_prefilling(self.config)
         return self.config.speculation.draft_length if carries else 0
 
+    def knob(self, name: str) -> Any:
+        """The value of a knob, as this worker has it; None where the configuration has none."""
+        if name == "speculation.draft_length":
+            return self.draft_length
+        twin = PREFILL + name.rpartition(".")[2]
+        return KNOBS[twin if self.role == "prefill" and twin in KNOBS else name].read(self.config)
+
     @property
     def draft(self) -> str:
         """The EAGLE-3 head's checkpoint, or a placeholder that no registry resolves."""
-        return self.place.draft or EAGLE3_DRAFTS.get(
+        return self.placement.draft or EAGLE3_DRAFTS.get(
             self.model.checkpoint, f"<eagle3 draft of {self.model.checkpoint}>"
         )
 
@@ -140,7 +147,7 @@ class Worker:
         """What the engine is told to make of a BF16 checkpoint."""
         if self.loads_own or self.model.own_weights != "bf16":
             return None
-        return ONLINE[self.engine].get(self.weights)
+        return self.facts.quantization.get(self.weights)
 
     @property
     def published(self) -> str | None:
@@ -149,7 +156,7 @@ class Worker:
     @property
     def checkpoint(self) -> str:
         """What is loaded, or a placeholder that no registry resolves."""
-        return self.place.checkpoint or self.published_checkpoint
+        return self.placement.checkpoint or self.published_checkpoint
 
     @property
     def published_checkpoint(self) -> str:
@@ -174,9 +181,9 @@ class Rendered:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def workers_of(model: Model, config: ServingConfig, place: Place) -> list[Worker]:
+def workers_of(model: Model, config: ServingConfig, placement: Placement) -> list[Worker]:
     def worker(role: Role, layout: Layout, batching: Batching) -> Worker:
-        return Worker(model=model, config=config, role=role, layout=layout, batching=batching, place=place)
+        return Worker(model=model, config=config, role=role, layout=layout, batching=batching, placement=placement)
 
     if config.disaggregation is None:
         return [worker("serve", config.layout, config.batching)]

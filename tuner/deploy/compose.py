@@ -74,11 +74,11 @@ def _front(plan: Plan, slots: Sequence[Slot]) -> tuple[dict[str, Any], Files]:
         mount = f"./{LOAD_BALANCER}:/etc/nginx/nginx.conf:ro"
         service = {"image": NGINX_IMAGE, "volumes": [mount], "depends_on": [slot.name for slot in slots]}
         return {"router": {**service, "restart": "unless-stopped"}}, {LOAD_BALANCER: conf}
-    place = plan.place(host=EVERYWHERE, ports={"router": FRONT_PORT})
-    ports = plan.place().ports
+    placement = plan.placement(host=EVERYWHERE, ports={"router": FRONT_PORT})
+    ports = plan.placement().ports
     at = [Address(host=slot.name, port=ports[slot.command.role]) for slot in slots]
     prefill = [address for address in at if address.host.startswith("prefill")]
-    command = router(plan.config, prefill, at[len(prefill) :], place=place)
+    command = router(plan.config, prefill, at[len(prefill) :], placement=placement)
     router_image, argv = router_container(plan, command.argv)
     service = {
         "image": router_image,

@@ -257,7 +257,7 @@ def _arrivals(workload: Workload, load: float) -> dict[str, str]:
 
 def _readme(finished: Finished, plan: Plan, target: Target, experiment: str) -> str:
     best = finished.winner.measurement
-    notes = caveats(plan.model, plan.config, place=plan.place(), orchestrator=target.orchestrator)
+    notes = caveats(plan.model, plan.config, placement=plan.placement(), orchestrator=target.orchestrator)
     kind = "Predicted" if finished.predicted else "Measured"
     figures = (
         f"{kind} at {rate(best.load)} {finished.scenario.workload.load_unit}: "

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search_spaces.engines.commands import Address, Command, router
-from search_spaces.engines.sglang import command as sglang
-from search_spaces.engines.vllm import command as vllm
+from search_spaces.engines.sglang import deploy as sglang
+from search_spaces.engines.vllm import deploy as vllm
 from search_spaces.errors import InputError
 from tuner.deploy.compose import EVERYWHERE, image, in_container, router_container
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text
@@ -107,7 +107,7 @@ def _object(version: str, kind: str, plan: Plan, role: str, spec: Mapping[str, A
 
 
 def _pod(plan: Plan, command: Command, argv: Sequence[str], gpus: int, *, serves: bool) -> dict[str, Any]:
-    port = plan.place().ports[command.role]
+    port = plan.placement().ports[command.role]
     container: dict[str, Any] = {
         "name": "engine",
         "image": image(plan),
@@ -160,7 +160,7 @@ def _environment(plan: Plan, command: Command) -> list[dict[str, Any]]:
 
 def _headless(plan: Plan, command: Command) -> dict[str, Any]:
     """Gives each worker a name of its own."""
-    port = plan.place().ports[command.role]
+    port = plan.placement().ports[command.role]
     spec = {
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
@@ -174,12 +174,12 @@ def _router(plan: Plan, workers: Sequence[Command]) -> Command | None:
     if plan.config.disaggregation is None:
         return None
     prefill, decode = (_addresses(plan, command) for command in workers)
-    return router(plan.config, prefill, decode, place=plan.place(host=EVERYWHERE, ports={"router": FRONT_PORT}))
+    return router(plan.config, prefill, decode, placement=plan.placement(host=EVERYWHERE, ports={"router": FRONT_PORT}))
 
 
 def _addresses(plan: Plan, command: Command) -> list[Address]:
     """Pods of a StatefulSet, and leaders of a LeaderWorkerSet, are named alike: NAME-INDEX.NAME."""
-    name, port = _name(plan, command.role), plan.place().ports[command.role]
+    name, port = _name(plan, command.role), plan.placement().ports[command.role]
     return [Address(host=f"{name}-{copy}.{name}", port=port) for copy in range(command.copies)]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search_spaces.config import ServingConfig
-from search_spaces.engines.commands import Command, Orchestrator, Place, commands
+from search_spaces.engines.commands import Command, Orchestrator, Placement, commands
 from search_spaces.engines.worker import workers_of
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import System
@@ -73,14 +73,14 @@ class Plan:
     @property
     def served_name(self) -> str:
         """What a request has to name as its model: the checkpoint that is loaded."""
-        return workers_of(self.model, self.config, self.place())[0].checkpoint
+        return workers_of(self.model, self.config, self.placement())[0].checkpoint
 
     @property
     def gpus_per_node(self) -> int:
         return self.system.gpus_per_node
 
-    def place(self, **changes: Any) -> Place:
-        return Place(checkpoint=self.checkpoint, draft=self.draft, **changes)
+    def placement(self, **changes: Any) -> Placement:
+        return Placement(checkpoint=self.checkpoint, draft=self.draft, **changes)
 
     def commands(self, orchestrator: Orchestrator | None = None, **changes: Any) -> tuple[Command, ...]:
         """Raises InfeasibleError; InputError where Dynamo would not take what TensorRT-LLM was given."""
@@ -88,7 +88,7 @@ class Plan:
             raise InputError(
                 f"dynamo does not take arguments of trtllm-serve, but the winner had {' '.join(self.args)}"
             )
-        rendered = commands(self.model, self.config, place=self.place(**changes), orchestrator=orchestrator)
+        rendered = commands(self.model, self.config, placement=self.placement(**changes), orchestrator=orchestrator)
         return tuple(map(self._with_own, rendered))
 
     def _with_own(self, command: Command) -> Command:

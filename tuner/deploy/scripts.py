@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from search_spaces.engines.commands import Address, Command, router
-from search_spaces.engines.sglang import command as sglang
-from search_spaces.engines.trtllm import command as tensorrt_llm
-from search_spaces.engines.vllm import command as vllm
+from search_spaces.engines.sglang import deploy as sglang
+from search_spaces.engines.trtllm import deploy as tensorrt_llm
+from search_spaces.engines.vllm import deploy as vllm
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed
 
 FIRST_PORTS = {"serve": 8001, "prefill": 8100, "decode": 8200}
@@ -94,7 +94,9 @@ def _front(plan: Plan, started: Sequence[_Started], *, alone: bool) -> tuple[Com
     if plan.config.disaggregation is not None:
         prefill = [worker.address for worker in started if worker.command.role == "prefill"]
         decode = [worker.address for worker in started if worker.command.role == "decode"]
-        command = router(plan.config, prefill, decode, place=plan.place(host=host, ports={"router": FRONT_PORT}))
+        command = router(
+            plan.config, prefill, decode, placement=plan.placement(host=host, ports={"router": FRONT_PORT})
+        )
         return _reading_resolved(command, alone=alone), dict(command.files)
     if len(started) == 1:
         return None, {}

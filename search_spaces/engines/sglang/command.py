@@ -4,18 +4,7 @@ What a ServingConfig does not choose stays the engine's default, except the shar
 assumes and CUDA graphs as large as the batch, as the step times assume.
 """
 
-from collections.abc import Sequence
-
-from search_spaces.config import KvCache
-from search_spaces.engines.engine import engines
-from search_spaces.engines.worker import Address, Place, Rendered, Worker, many, options
-
-KV_CACHES: dict[KvCache, str] = {"bf16": "bf16", "fp8": "fp8_e4m3"}
-
-DIST_INIT_PORT = 20000
-
-ROUTER = "`python -m sglang_router.launch_router --pd-disaggregation --prefill URL {bootstrap_port} --decode URL`"
-ACROSS_NODES = "add --nnodes, --node-rank and --dist-init-addr"
+from search_spaces.engines.worker import Rendered, Worker, many, options
 
 
 def render(worker: Worker) -> Rendered:
@@ -30,7 +19,7 @@ def render(worker: Worker) -> Rendered:
     argv = options(
         {
             "--model-path": worker.checkpoint,
-            "--host": worker.place.host,
+            "--host": worker.placement.host,
             "--port": worker.port,
             "--tp-size": worker.ranks,
             "--pp-size": many(layout.pipeline),
@@ -41,15 +30,15 @@ def render(worker: Worker) -> Rendered:
             "--chunked-prefill-size": batching.max_batched_tokens * layout.attention_dp,
             "--scheduler-recv-interval": many(batching.receive_interval),
             "--cuda-graph-max-bs-decode": None if worker.role == "prefill" else batching.max_sequences,
-            "--mem-fraction-static": engines()["sglang"].memory_fraction,
+            "--mem-fraction-static": worker.facts.memory_fraction,
             "--quantization": worker.quantization,
-            "--kv-cache-dtype": KV_CACHES[worker.config.precision.kv_cache],
+            "--kv-cache-dtype": worker.facts.kv_cache[worker.config.precision.kv_cache],
             "--flashinfer-mxfp4-moe-precision": "bf16" if worker.weights == "mxfp4" else None,
             "--moe-runner-backend": "flashinfer_mxfp4" if worker.weights == "mxfp4_mxfp8" else None,
             **_speculation(worker),
             "--disaggregation-mode": None if worker.role == "serve" else worker.role,
             "--disaggregation-transfer-backend": None if worker.role == "serve" else "nixl",
-            "--disaggregation-bootstrap-port": worker.place.bootstrap_port if worker.role == "prefill" else None,
+            "--disaggregation-bootstrap-port": worker.placement.bootstrap_port if worker.role == "prefill" else None,
             "--trust-remote-code": worker.trusts_remote_code,
         }
     )
@@ -77,14 +66,6 @@ def _speculation(worker: Worker) -> dict[str, object]:
     }
 
 
-def router(prefill: Sequence[Address], decode: Sequence[Address], place: Place) -> Rendered:
-    """`sglang_router.launch_router` (sglang-router 0.3.2), told each prefill worker's bootstrap port."""
-    argv = options({"--host": place.host, "--port": place.ports["router"], "--policy": "round_robin"})
-    workers = [part for address in prefill for part in ("--prefill", address.url, str(address.bootstrap_port))]
-    workers += [part for address in decode for part in ("--decode", address.url)]
-    return Rendered(argv=("python", "-m", "sglang_router.launch_router", *argv, "--pd-disaggregation", *workers))
-
-
-def across_nodes(argv: Sequence[str], *, nodes: int, rank: str, leader: str) -> tuple[str, ...]:
-    """One node's part of a worker that spans several; only the first answers requests."""
-    return (*argv, *options({"--nnodes": nodes, "--node-rank": rank, "--dist-init-addr": f"{leader}:{DIST_INIT_PORT}"}))
+def notes(_: Worker) -> list[str]:
+    """What a command line cannot say."""
+    return []

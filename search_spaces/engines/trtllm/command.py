@@ -4,27 +4,16 @@ What a ServingConfig does not choose stays the engine's default, except the shar
 assumes and CUDA graphs as large as the batch, as the step times assume.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.config import KvCache, Weights
-from search_spaces.engines.engine import engines
-from search_spaces.engines.worker import NGRAM_SIZE, Address, Place, Rendered, Worker, as_yaml, many, options
+from search_spaces.config import Weights
+from search_spaces.engines.worker import NGRAM_SIZE, Rendered, Worker, as_yaml, many, options
 
 # How MXFP4 experts take 16-bit and how they take MXFP8 activations.
 ACTIVATIONS: dict[Weights, dict[str, str]] = {
     "mxfp4": {"OVERRIDE_QUANT_ALGO": "W4A16_MXFP4"},
     "mxfp4_mxfp8": {"OVERRIDE_QUANT_ALGO": "W4A8_MXFP4_MXFP8"},
 }
-
-KV_CACHES: dict[KvCache, str] = {"bf16": "auto", "fp8": "fp8"}
-
-ROUTER = (
-    "`trtllm-serve disaggregated -c FILE`, with the prefill workers' URLs under context_servers and the "
-    "decode workers' under generation_servers"
-)
-ROUTER_FILE = "trtllm-router.yaml"
-ACROSS_NODES = "start it under mpirun or srun with trtllm-llmapi-launch"
 
 
 def render(worker: Worker) -> Rendered:
@@ -37,7 +26,7 @@ def render(worker: Worker) -> Rendered:
     name = f"trtllm-{worker.role}.yaml"
     argv = options(
         {
-            "--host": worker.place.host,
+            "--host": worker.placement.host,
             "--port": worker.port,
             "--tp_size": worker.ranks,
             "--pp_size": many(worker.layout.pipeline),
@@ -61,8 +50,8 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "enable_attention_dp": worker.layout.attention_dp > 1,
         "enable_chunked_prefill": True,
         "kv_cache_config": {
-            "dtype": KV_CACHES[worker.config.precision.kv_cache],
-            "free_gpu_memory_fraction": engines()["trtllm"].memory_fraction,
+            "dtype": worker.facts.kv_cache[worker.config.precision.kv_cache],
+            "free_gpu_memory_fraction": worker.facts.memory_fraction,
         },
     }
     if worker.batching.receive_interval > 1:
@@ -101,25 +90,6 @@ def _speculation(worker: Worker) -> dict[str, Any]:
             return {"decoding_type": "NGram", "max_draft_len": length, "max_matching_ngram_size": NGRAM_SIZE}
 
 
-def router(prefill: Sequence[Address], decode: Sequence[Address], place: Place) -> Rendered:
-    """`trtllm-serve disaggregated`, which hands a prompt to one prefill and one decode worker, in turn.
-
-    Its file names workers as host:port (disagg_utils.py, extract_ctx_gen_cfgs).
-    """
-    settings = {
-        "hostname": place.host,
-        "port": place.ports["router"],
-        "context_servers": _servers(prefill),
-        "generation_servers": _servers(decode),
-    }
-    argv = ("trtllm-serve", "disaggregated", "-c", ROUTER_FILE)
-    return Rendered(argv=argv, files={ROUTER_FILE: as_yaml(settings)})
-
-
-def _servers(addresses: Sequence[Address]) -> dict[str, Any]:
-    return {"num_instances": len(addresses), "urls": [f"{address.host}:{address.port}" for address in addresses]}
-
-
 def notes(worker: Worker) -> list[str]:
     """What a command line cannot say."""
     sentences = []
@@ -128,11 +98,3 @@ def notes(worker: Worker) -> list[str]:
     if worker.layout.pipeline > 1:
         sentences.append("TensorRT-LLM has not tested chunked prefill with pipeline parallelism.")
     return sentences
-
-
-def across_nodes(argv: Sequence[str], *, hosts: Sequence[str], gpus: Sequence[int]) -> tuple[str, ...]:
-    """The whole of a worker that spans several nodes, as its first node starts it: one MPI rank for each GPU."""
-    slots = ",".join(f"{host}:{len(gpus)}" for host in hosts)
-    visible = f"CUDA_VISIBLE_DEVICES={','.join(map(str, gpus))}"
-    ranks = str(len(hosts) * len(gpus))
-    return ("mpirun", "-n", ranks, "-H", slots, "-x", visible, "trtllm-llmapi-launch", *argv)

@@ -4,26 +4,12 @@ What a ServingConfig does not choose stays the engine's default, except the shar
 assumes and CUDA graphs as large as the batch, as the step times assume.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.config import KvCache
-from search_spaces.engines.engine import engines
-from search_spaces.engines.worker import NGRAM_SIZE, Address, Place, Rendered, Role, Worker, as_json, many, options
+from search_spaces.engines.worker import NGRAM_SIZE, Rendered, Role, Worker, as_json, many, options
 
 GRAPH_TOKENS = 512
 """Where vLLM's CUDA graphs end by default."""
-
-KV_CACHES: dict[KvCache, str] = {"bf16": "bfloat16", "fp8": "fp8"}
-
-ROUTER = (
-    "`vllm-router --vllm-pd-disaggregation --prefill URL --decode URL` or another proxy that hands "
-    "kv_transfer_params from prefill to decode"
-)
-ACROSS_NODES = (
-    "add --nnodes, --node-rank and --master-addr, or with attention DP --data-parallel-size-local and "
-    "--data-parallel-address"
-)
 
 
 def render(worker: Worker) -> Rendered:
@@ -37,7 +23,7 @@ def render(worker: Worker) -> Rendered:
     large_graphs = worker.role != "prefill" and worker.graph_tokens > GRAPH_TOKENS
     argv = options(
         {
-            "--host": worker.place.host,
+            "--host": worker.placement.host,
             "--port": worker.port,
             "--tensor-parallel-size": worker.layout.tensor,
             "--pipeline-parallel-size": many(worker.layout.pipeline),
@@ -47,16 +33,16 @@ def render(worker: Worker) -> Rendered:
             "--max-num-batched-tokens": worker.batching.max_batched_tokens,
             "--max-model-len": "auto",
             "--max-cudagraph-capture-size": worker.graph_tokens if large_graphs else None,
-            "--gpu-memory-utilization": engines()["vllm"].memory_fraction,
+            "--gpu-memory-utilization": worker.facts.memory_fraction,
             "--quantization": worker.quantization,
             "--quantization-config": as_json(activation),
-            "--kv-cache-dtype": KV_CACHES[worker.config.precision.kv_cache],
+            "--kv-cache-dtype": worker.facts.kv_cache[worker.config.precision.kv_cache],
             "--speculative-config": as_json(_speculation(worker)),
             "--kv-transfer-config": as_json(_transfer(worker)),
             "--trust-remote-code": worker.trusts_remote_code,
         }
     )
-    channel = worker.place.side_channels.get(worker.role)
+    channel = worker.placement.side_channels.get(worker.role)
     env = {"VLLM_NIXL_SIDE_CHANNEL_PORT": str(channel)} if channel else {}
     return Rendered(argv=("vllm", "serve", worker.checkpoint, *argv), env=env)
 
@@ -81,25 +67,6 @@ def _transfer(worker: Worker) -> dict[str, Any] | None:
     return {"kv_connector": "NixlConnector", "kv_role": kv_roles[worker.role]}
 
 
-def router(prefill: Sequence[Address], decode: Sequence[Address], place: Place) -> Rendered:
-    """`vllm-router` (vllm-router 0.1.17, router_args.py), which hands kv_transfer_params from prefill to decode."""
-    addresses = [("--prefill", address.url) for address in prefill] + [("--decode", address.url) for address in decode]
-    argv = options({"--host": place.host, "--port": place.ports["router"], "--policy": "round_robin"})
-    workers = [part for address in addresses for part in address]
-    return Rendered(argv=("vllm-router", *argv, "--vllm-pd-disaggregation", *workers))
-
-
-def across_nodes(argv: Sequence[str], *, nodes: int, rank: str, leader: str) -> tuple[str, ...]:
-    """One node's part of a worker that spans several; only the first answers requests.
-
-    arg_utils.py works out the data-parallel ranks of a node from `--nnodes` and `--node-rank`.
-    """
-    data_parallel = "--data-parallel-size" in argv
-    spread = {
-        "--nnodes": nodes,
-        "--node-rank": rank,
-        "--master-addr": leader,
-        "--data-parallel-address": leader if data_parallel else None,
-        "--headless": rank != "0",
-    }
-    return (*argv, *options(spread))
+def notes(_: Worker) -> list[str]:
+    """What a command line cannot say."""
+    return []

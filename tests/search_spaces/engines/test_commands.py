@@ -26,7 +26,7 @@ from search_spaces.config import (
     Speculation,
     Weights,
 )
-from search_spaces.engines.commands import Address, Command, Place, commands, router
+from search_spaces.engines.commands import Address, Command, Placement, commands, router
 from search_spaces.engines.engine import engine_names, engines, find_engine
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError
@@ -392,18 +392,18 @@ def test_prefill_and_decode_workers_listen_on_different_ports(engine):
 
 @EVERY_ENGINE
 def test_a_place_says_the_address_and_the_port_of_every_role(engine):
-    place = Place(host="0.0.0.0", ports={"prefill": 9101, "decode": 9202}, bootstrap_port=9303)
+    placement = Placement(host="0.0.0.0", ports={"prefill": 9101, "decode": 9202}, bootstrap_port=9303)
     config = ServingConfig(engine=find_engine(engine), disaggregation=Disaggregation())
-    prefill, decode = commands(find_model("llama-3.1-8b"), config, place=place)
+    prefill, decode = commands(find_model("llama-3.1-8b"), config, placement=placement)
     assert option(prefill, "--host") == option(decode, "--host") == "0.0.0.0"
     assert (option(prefill, "--port"), option(decode, "--port")) == ("9101", "9202")
     assert option(prefill, "--disaggregation-bootstrap-port") == ("9303" if engine == "sglang" else None)
 
 
 def test_a_place_says_where_nixl_agents_shake_hands():
-    place = Place(side_channels={"prefill": 7001, "decode": 7002})
+    placement = Placement(side_channels={"prefill": 7001, "decode": 7002})
     config = ServingConfig(engine=find_engine("vllm"), disaggregation=Disaggregation())
-    rendered = commands(find_model("llama-3.1-8b"), config, place=place)
+    rendered = commands(find_model("llama-3.1-8b"), config, placement=placement)
     assert [command.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] for command in rendered] == ["7001", "7002"]
 
 
@@ -411,7 +411,7 @@ def test_a_place_says_where_nixl_agents_shake_hands():
 def test_a_local_copy_is_loaded_in_place_of_what_is_published_and_nothing_else_changes(engine):
     speculation = Speculation(method="eagle3", draft_length=2)
     config = ServingConfig(engine=find_engine(engine), precision=R1, speculation=speculation)
-    (command,) = commands(find_model("kimi-k2.5"), config, place=Place(checkpoint="./model", draft="./draft"))
+    (command,) = commands(find_model("kimi-k2.5"), config, placement=Placement(checkpoint="./model", draft="./draft"))
     (published,) = commands(find_model("kimi-k2.5"), config)
     copied = [part.replace("nvidia/Kimi-K2.5-NVFP4", "./model") for part in published.argv]
     assert list(command.argv) == [part.replace("nvidia/Kimi-K2.5-Thinking-Eagle3", "./draft") for part in copied]
@@ -632,7 +632,7 @@ TWO_TO_ONE = (
 
 def routed(engine: EngineName) -> Command:
     config = ServingConfig(engine=find_engine(engine), disaggregation=Disaggregation())
-    return router(config, *TWO_TO_ONE, place=Place(host="0.0.0.0", ports={"router": 9000}))
+    return router(config, *TWO_TO_ONE, placement=Placement(host="0.0.0.0", ports={"router": 9000}))
 
 
 def test_tensorrt_llm_routes_by_a_file_of_servers():

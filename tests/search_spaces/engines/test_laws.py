@@ -13,7 +13,8 @@ from search_spaces.config import (
     Speculation,
 )
 from search_spaces.engines.engine import engine_names, engines, find_engine
-from search_spaces.engines.laws import drafts_while_prefilling, unsupported
+from search_spaces.engines.law import drafts_while_prefilling
+from search_spaces.engines.laws import unsupported
 
 ONE_GPU = Layout()
 LIMITS = Batching()

@@ -1,0 +1,20 @@
+"""The Python of an engine's folder: what data cannot say. A user's own folder has none."""
+
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+from search_spaces.config import Engine
+
+
+def part(engine: Engine, name: str) -> Any:
+    """A module of the engine's folder, such as `laws`; None where it has none."""
+    return None if engine.folder is not None else _built_in(engine.name, name)
+
+
+@cache
+def _built_in(engine: str, name: str) -> Any:
+    if not files("search_spaces.engines").joinpath(engine, f"{name}.py").is_file():
+        return None
+    return import_module(f"search_spaces.engines.{engine}.{name}")
