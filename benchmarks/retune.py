@@ -22,13 +22,13 @@ from search_spaces.config import Engine
 from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL
-from tuner.app import Session
 from tuner.retune.champion import Champion, candidate
 from tuner.retune.retune import Retuned, retune, sides
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.search import Budget, Search, best_trial, measure_capacity, objective
+from tuner.search.session import Session
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Untracked
 from tuner.search.trial import Trial

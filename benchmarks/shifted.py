@@ -6,7 +6,7 @@ from functools import cached_property
 
 from runners.simulated.silicon import Silicon, StepKey
 from runners.simulated.step_time import Curve, StepTimes, Surface
-from tuner.app import Session
+from tuner.search.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

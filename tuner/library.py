@@ -34,8 +34,9 @@ def tune(
     """
     from rich.console import Console
 
-    from tuner.app import Session, Where
     from tuner.app import tune as run
+    from tuner.search.session import Session
+    from tuner.study.outcome import Where
 
     asked = experiment if isinstance(experiment, Experiment) else read_experiment(experiment)
     session = Session(experiment=asked)

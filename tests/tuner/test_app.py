@@ -2,9 +2,9 @@
 
 import pytest
 
-from tuner.app import Session, budget_of
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.ranking import Prior
+from tuner.search.session import Session, budget_of
 
 EXPERIMENT = """\
 model: gpt-oss-120b

@@ -162,9 +162,9 @@ def _measure_here(experiment: str, settings: list[str], load: float | None, *, a
     """Starts one configuration for real, measures it and ends it."""
     from runners.runner import RunFailedError
     from search_spaces.errors import InfeasibleError
-    from tuner.app import Session
     from tuner.scenario.experiment.files import find_experiment
     from tuner.scenario.experiment.reading import read_experiment
+    from tuner.search.session import Session
     from tuner.show.figures import config_figures
     from tuner.show.terminal import show_experiment, show_measurement
 

@@ -28,11 +28,12 @@ from tuner.cli.arguments import (
 if TYPE_CHECKING:
     from runners.measurement import Measurement
     from search_spaces.config import ServingConfig
-    from tuner.app import Outcome, Session
     from tuner.measured import Measured, Told
     from tuner.scenario.experiment.experiment import Experiment as Asked
     from tuner.scenario.scenario import Scenario
+    from tuner.search.session import Session
     from tuner.search.trial import Trial
+    from tuner.study.outcome import Outcome
 
 
 def tune(  # noqa: PLR0913, PLR0917 one for each option
@@ -69,23 +70,24 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     """
     one_voice(quiet=quiet, verbose=verbose)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tuner.app import Session, Where
     from tuner.app import tune as run
     from tuner.scenario.experiment.files import find_experiment
     from tuner.scenario.experiment.reading import read_experiment
+    from tuner.search.session import Session
     from tuner.show.progress import trial_line
     from tuner.show.terminal import show_next, show_verdict
+    from tuner.study.outcome import Where
 
     session = Session(experiment=read_experiment(find_experiment(experiment), runner=runner))
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
     out, bars = console(), console(errors=as_json, quiet=quiet)
 
-    def told(trial: "Trial") -> None:
+    def on_trial(trial: "Trial") -> None:
         if verbose:
             bars.print(trial_line(session.scenario, trial), markup=False, soft_wrap=True)
 
     spoken = console(quiet=True) if quiet or as_json else bars
-    outcome = run(session, where, trials=trials, console=spoken, bars=bars, told=told)
+    outcome = run(session, where, trials=trials, console=spoken, bars=bars, on_trial=on_trial)
     if as_json:
         from tuner.show.outcome import outcome_document
 
@@ -177,8 +179,8 @@ def simulate(
 
 
 def _session(asked: "Asked", measured: "Measured | None") -> "Session":
-    from tuner.app import Session
     from tuner.measured import calibrated_by
+    from tuner.search.session import Session
 
     if measured is None:
         return Session(experiment=asked)

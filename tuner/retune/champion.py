@@ -14,13 +14,13 @@ from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.knobs import EARLIER, KNOBS, flatten, unflatten
 from search_spaces.space import Value
-from tuner.app import Session
 from tuner.retune.machine import machine
 from tuner.retune.registry import PREFIX, Store, model_name
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.reading import rebuilt_experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.search import objective, ranked_trials
+from tuner.search.session import Session
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
 from tuner.study.finished_study import Finished
 from tuner.tracking.mlflow_tracker import EXPERIMENTS, config_yaml

@@ -7,11 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from search_spaces.wording import in_words
-from tuner.app import Session
 from tuner.retune.champion import Audited, Champion
 from tuner.scenario.amounts import dollars, milliseconds
 from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.search.search import objective
+from tuner.search.session import Session
 
 
 def champion_table(champion: Champion, history: Sequence[Audited]) -> Group:

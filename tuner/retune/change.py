@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.space import Value
-from tuner.app import Session
 from tuner.retune.champion import Champion, price_in_force
 from tuner.retune.machine import machine
+from tuner.search.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tuner.app import Session
 from tuner.retune.champion import Audited, Champion
 from tuner.retune.job import Due, Ended, check_code
 from tuner.retune.retune import Retuned
 from tuner.scenario.scenario import Scenario
+from tuner.search.session import Session
 from tuner.search.trial import Trial
 from tuner.show.figures import config_figures, level_figures
 

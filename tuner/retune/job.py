@@ -16,7 +16,6 @@ from rich.text import Text
 from runners.runner import RunFailedError
 from search_spaces.config import Engine, EngineName
 from search_spaces.errors import InputError, UnknownNameError
-from tuner.app import Session
 from tuner.retune import outbox
 from tuner.retune.champion import Champion, Champions, candidate
 from tuner.retune.change import Change, changes
@@ -30,6 +29,7 @@ from tuner.retune.verdict import EXIT_KEEP, EXIT_SWITCH, Outcome
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
+from tuner.search.session import Session
 from tuner.study.attributes import EXPERIMENT, keep_end
 from tuner.study.finished_study import as_yaml, open_finished
 from tuner.study.journal import open_study

@@ -18,7 +18,6 @@ from search_spaces.config import Engine, ServingConfig
 from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, Value
-from tuner.app import Session
 from tuner.retune.champion import Champion
 from tuner.retune.change import Change, space_changes
 from tuner.retune.installations import check_both_installed
@@ -42,6 +41,7 @@ from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import PRECISION
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.search.search import Budget, Search, finished_trials, measure_capacity, objective, ranked_trials
+from tuner.search.session import Session
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Tracker, Untracked
 from tuner.search.trial import Trial

@@ -3,11 +3,12 @@
 from typing import Any
 
 from runners.served.shell import how_to_start
-from tuner.app import Outcome, Session, Where
+from tuner.search.session import Session
 from tuner.show.report.render import figures
 from tuner.show.report.report import Report
 from tuner.show.terminal import places
 from tuner.study.finished_study import open_finished
+from tuner.study.outcome import Outcome, Where
 
 
 def outcome_document(session: Session, outcome: Outcome, where: Where) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def comparing(console: Console, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-class Told:
+class SearchProgress:
     """Shows finished trials, the time that the rest may take, and the best cost so far on a progress bar."""
 
     def __init__(

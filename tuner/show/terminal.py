@@ -29,7 +29,7 @@ from tuner.search.trial import Trial
 from tuner.study.answer import Answer, Point
 
 if TYPE_CHECKING:
-    from tuner.app import Outcome, Where
+    from tuner.study.outcome import Outcome, Where
 
 RUNNERS_UP = 5
 PARETO_STEP = 1.1

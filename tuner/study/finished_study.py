@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InputError, UnknownNameError, nearest_first
-from tuner.app import PREDICTING, Session
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import as_written, rebuilt_experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.ranking import Ranking
 from tuner.search.search import finished_trials
+from tuner.search.session import PREDICTING, Session
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.study.answer import Answer

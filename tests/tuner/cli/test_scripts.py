@@ -14,9 +14,9 @@ from search_spaces.engines.engine import engines
 from tests.runners.load.golden_server import GoldenServer, Plan
 from tests.tuner.cli.test_cli import EXPERIMENT, Result, environment, refused, run, started
 from tests.tuner.cli.test_measure import EXPERIMENT as MEASURED_EXPERIMENT
-from tuner.app import RUNNERS
 from tuner.cli import completion
 from tuner.deploy.deploy import TARGETS
+from tuner.search.session import RUNNERS
 from tuner.show.report.render import FORMATS
 
 RECORDED = "recorded/llama-3.1-8b-h200-4000-100"

@@ -15,12 +15,12 @@ import pytest
 from search_spaces.config import Speculation
 from search_spaces.errors import InputError
 from search_spaces.knobs import flatten
-from tuner.app import Session
 from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
 from tuner.retune.machine import read_machine
 from tuner.retune.registry import Store, StoreError, model_name
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.search import measure_capacity
+from tuner.search.session import Session
 
 EXPERIMENT = """\
 model: gpt-oss-120b

@@ -4,13 +4,13 @@ import pytest
 from rich.console import Console
 
 from tests.tuner.cli.test_cli import EXPERIMENT
-from tuner.app import Session
 from tuner.retune import job as job_module
 from tuner.retune import outbox
 from tuner.retune.champion import Champions, candidate
 from tuner.retune.job import UNSENT_TRIALS, Asked, Job, run_all, table, worst
 from tuner.retune.registry import Store
 from tuner.scenario.experiment.reading import read_experiment
+from tuner.search.session import Session
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from runners.runner import RunFailedError
 from runners.simulated.simulated import Simulated
 from search_spaces.config import Engine
 from search_spaces.errors import InfeasibleError, InputError
-from tuner.app import Session
 from tuner.retune.champion import candidate
 from tuner.retune.change import changes, space_changes
 from tuner.retune.retune import (
@@ -29,6 +28,7 @@ from tuner.retune.retune import (
 )
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.scenario.experiment.reading import read_experiment
+from tuner.search.session import Session
 from tuner.search.trial import RECORD
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))

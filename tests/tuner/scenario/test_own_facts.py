@@ -14,10 +14,10 @@ from search_spaces.errors import InputError
 from search_spaces.hardware.system import System, find_system, systems
 from search_spaces.models.model import Model, models
 from search_spaces.tables import read_yaml
-from tuner.app import Session
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.own_facts import entry_of
 from tuner.search.ranking import Uninformed
+from tuner.search.session import Session
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
 from tuner.tracking.record import record
 

@@ -9,13 +9,13 @@ from runners.recorded.recorded import Recorded, recordings, served
 from runners.workload.workload import Lengths, Workload
 from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
-from tuner.app import Session
 from tuner.evidence.replay import cases
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.recorded import experiment_text, judged_on_means, recorded_cases, recorded_rows, write_experiments
 from tuner.scenario.sla import Sla, read_slo
 from tuner.search.recorded import RecordedPrior
+from tuner.search.session import Session
 from tuner.search.trial import RECORD, trial_from_json
 
 KILO = Lengths(low=819, high=1024)

@@ -18,7 +18,6 @@ from search_spaces.hardware.system import Price, find_system
 from search_spaces.knobs import flatten
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.app import Outcome, Where
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings
 from tuner.scenario.sla import Sla, Slo
@@ -26,6 +25,7 @@ from tuner.search.ranking import Candidate, Ranking
 from tuner.search.trial import Trial
 from tuner.show.terminal import show_answer, show_experiment, show_measurement, show_next
 from tuner.study.answer import Answer
+from tuner.study.outcome import Outcome, Where
 
 MODEL, SYSTEM = find_model("gpt-oss-120b"), find_system("b200")
 TRTLLM, VLLM = find_engine("trtllm"), find_engine("vllm")

@@ -9,10 +9,10 @@ import pytest
 
 from search_spaces.errors import InputError
 from tests.tuner.study.test_answer import CONFIG, answer_of, level, measured
-from tuner.app import Session
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.ranking import Ranking
+from tuner.search.session import Session
 from tuner.search.trial import RECORD, Trial, trial_to_json
 from tuner.study.attributes import keep_experiment, keep_summary
 from tuner.study.finished_study import find_study, open_finished
