@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-from runners.measurement import Measurement
 from runners.simulated.known_errors import SPREADS, Spread
 from search_spaces.config import ServingConfig, Value
 from search_spaces.default import default_configs
 from search_spaces.errors import InputError
 from search_spaces.knobs import flatten
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Slo
 from tuner.search.trial import Trial
 
 RATE_NOISE = 0.007
@@ -33,10 +31,9 @@ class Judged:
     """One configuration at one load, all its repeats pooled.
 
     `trial` is the repeat nearest to their mean. `cost` is the geometric mean of the objective, `low` and `high` bound
-    what it costs with the probability INTERVAL: by the noise of runs, or by a prediction's known error. `kept` is P(SLA
-    kept): that every SLO's long-run value lies below its limit. `noise` is the standard deviation of the logarithm
-    of `cost` among equals: predictions repeat exactly. `changed` counts settings other than the engine's nearest
-    default.
+    what it costs with the probability INTERVAL: by the noise of runs, or by a prediction's known error. `excess` is as
+    in Sla: with a confidence of all repeats, else of `trial`. `noise` is the standard deviation of the logarithm of
+    `cost` among equals: predictions repeat exactly. `changed` counts settings other than the engine's nearest default.
     """
 
     trial: Trial
@@ -44,9 +41,19 @@ class Judged:
     cost: float
     low: float
     high: float
-    kept: float
+    probability_met: float
+    excess: Mapping[str, float]
     noise: float
     changed: int
+
+    @property
+    def missed(self) -> float:
+        """The largest excess; 0 where the SLA is met."""
+        return max(0.0, *self.excess.values())
+
+    @property
+    def meets_sla(self) -> bool:
+        return self.missed == 0
 
     def ties_with(self, other: "Judged") -> bool:
         """The costs differ by less than noise explains with the probability INTERVAL."""
@@ -68,38 +75,13 @@ def ranked(scenario: Scenario, trials: Sequence[Trial]) -> list[Judged]:
     Those that meet the SLA (with the confidence asked for, else as measured) come first, by cost; one that ties with
     the cheapest stands before it where it changes fewer settings. The others follow by how little they miss.
     """
-
-    def rank(judged: Judged) -> tuple[float, float]:
-        return _missed(scenario, judged), judged.cost
-
-    order = sorted(judge(scenario, trials), key=rank)
-    tied = [one for one in order if _missed(scenario, one) == 0 and one.ties_with(order[0])]
-    if len(tied) > 1 and _missed(scenario, order[0]) == 0:
+    order = sorted(judge(scenario, trials), key=lambda one: (one.missed, one.cost))
+    tied = [one for one in order if one.meets_sla and one.ties_with(order[0])]
+    if len(tied) > 1 and order[0].meets_sla:
         first = min(tied, key=lambda one: (one.changed, one.cost))
         order.remove(first)
         order.insert(0, first)
     return order
-
-
-def probability_met(slos: Sequence[Slo], repeats: Sequence[Measurement]) -> float:
-    """That each SLO's long-run value lies below its limit, as the mean of the repeats and their noise say.
-
-    Logarithms are taken as normal and SLOs as independent.
-    """
-    chance = 1.0
-    for slo in slos:
-        if not all(level.kept_up for level in repeats):
-            return 0.0
-        spread = slo.spread(repeats[0].source)
-        observed = fmean(_log(slo.observed(level)) for level in repeats)
-        room = math.log(slo.limit_s) - observed - spread.median
-        chance *= NormalDist().cdf(room / (spread.sd / math.sqrt(_independent(repeats))))
-    return chance
-
-
-def _independent(repeats: Sequence[Measurement]) -> int:
-    """How many observations they are: a prediction asked again says nothing new."""
-    return 1 if repeats[0].source in SPREADS else len(repeats)
 
 
 def settings_changed(scenario: Scenario, config: ServingConfig) -> int:
@@ -132,19 +114,11 @@ def _judged(scenario: Scenario, config: ServingConfig, group: Sequence[Trial]) -
         cost=math.exp(middle),
         low=math.exp(middle - off.median - REACH * off.sd),
         high=math.exp(middle - off.median + REACH * off.sd),
-        kept=probability_met(scenario.sla.slos, levels),
+        probability_met=scenario.sla.probability_met(*levels),
+        excess=scenario.sla.excess(*(levels if scenario.sla.confidence else levels[nearest : nearest + 1])),
         noise=noise,
         changed=settings_changed(scenario, config),
     )
-
-
-def _missed(scenario: Scenario, judged: Judged) -> float:
-    """0 where the SLA is met; else by how much it is missed."""
-    excess = max(0.0, *scenario.sla.excess(judged.trial.measurement).values())
-    wanted = scenario.sla.confidence
-    if wanted is None:
-        return excess
-    return 0.0 if judged.kept >= wanted - 1e-9 else max(excess, 1e-9)
 
 
 def _log(value: float) -> float:

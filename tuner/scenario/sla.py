@@ -1,8 +1,9 @@
 """Sla: what was promised, and by how much a measurement misses it."""
 
 import math
-from dataclasses import dataclass
-from statistics import NormalDist
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist, fmean
 
 from runners.load.stopping import Limit
 from runners.measurement import METRICS, PERCENTILES, Measurement, Metric, Source
@@ -16,6 +17,8 @@ SLOS: tuple[str, ...] = tuple(f"{metric}_ms_{statistic}" for metric in METRICS f
 BACKLOG = "backlog"
 """The SLO that is always made: requests are served as fast as they come."""
 
+BISECTIONS = 40
+"""Of an interval of logarithms narrower than 1: 1e-12 is left."""
 
 NOISE: dict[Metric, tuple[float, float]] = {
     "ttft": (0.08, 0.12),
@@ -66,11 +69,11 @@ class Slo:
         middle, tail = NOISE[self.metric]
         return Spread(median=0.0, sd=middle if self.statistic in ("mean", "p50") else tail)
 
-    @property
-    def limit(self) -> Limit:
-        """As a run under load watches it."""
+    def watched(self, confidence: float | None) -> Limit:
+        """What a run under load may observe at most: less than the limit by the noise of one run, with a confidence."""
         percentile = None if self.statistic == "mean" else float(self.statistic.removeprefix("p"))
-        return Limit(metric=self.metric, percentile=percentile, limit_s=self.limit_s)
+        noise = 0.0 if confidence is None else NormalDist(sigma=self.spread("measured").sd).inv_cdf(confidence)
+        return Limit(metric=self.metric, percentile=percentile, limit_s=self.limit_s / math.exp(noise))
 
     def __str__(self) -> str:
         return f"{self.metric.upper()} {self.statistic} <= {self.limit_s * 1000:g} ms"
@@ -78,34 +81,125 @@ class Slo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sla:
-    """SLOs that must all be kept, each with this probability where a `confidence` is asked for."""
+    """SLOs that must all be met, all of them together with this probability where a `confidence` is asked for.
+
+    What an SLO's latency is in the long run is as uncertain as its `spread` says. Logarithms are taken as normal and
+    SLOs as independent, which is cautious: latencies that err together are within their limits together more often.
+    """
 
     slos: tuple[Slo, ...]
     confidence: float | None = None
 
-    def excess(self, measurement: Measurement) -> dict[str, float]:
-        """Relative excess by SLO, feasible when <= 0. `backlog` is 1 where the server did not keep up.
+    def excess(self, level: Measurement, *repeats: Measurement) -> dict[str, float]:
+        """Relative excess by SLO, and by BACKLOG (1 where the server did not keep up); met where all <= 0.
 
-        With a `confidence`, each SLO must be that likely to be kept, as `margin` says.
+        `repeats` are further runs of the same: the geometric mean of all counts. See `excess_of`.
         """
-        excess = {
-            slo.key: (1 + slo.excess(measurement)) * self.margin(slo, measurement.source) - 1 for slo in self.slos
-        }
-        return excess | {BACKLOG: 0.0 if measurement.kept_up and not measurement.failed_requests else 1.0}
+        runs = (level, *repeats)
+        found = self.excess_of(self._pooled(runs), level.source, runs=_independent(runs))
+        return found | {BACKLOG: 0.0 if all(map(_answered, runs)) else 1.0}
 
-    def margin(self, slo: Slo, source: Source) -> float:
-        """The factor on what was observed below which the truth lies with the `confidence`; 1 where none is asked."""
+    def excess_of(self, seconds: Sequence[float], source: Source, *, runs: int = 1) -> dict[str, float]:
+        """Relative excess by SLO of what was observed, one latency for each, as the mean of so many independent runs.
+
+        Without a `confidence`: observed / limit - 1. With one: of each SLO what its latency is below with that
+        probability, / limit - 1; and then all raised alike, until the largest is f - 1, where f is the factor by which
+        all latencies would have to shrink for P(SLA met) to reach the confidence.
+        """
+        if self.confidence is None or not self.slos:
+            return {slo.key: one / slo.limit_s - 1 for slo, one in zip(self.slos, seconds, strict=True)}
+        doubts = self._doubts(seconds, source, runs)
+        alone = [doubt.inv_cdf(self.confidence) for doubt in doubts]
+        raised = _quantile_of_largest(doubts, self.confidence) - max(alone)
+        return {slo.key: math.expm1(one + raised) for slo, one in zip(self.slos, alone, strict=True)}
+
+    def probability_met(self, level: Measurement, *repeats: Measurement) -> float:
+        """That every SLO's latency lies below its limit in the long run, as all runs of the same say."""
+        runs = (level, *repeats)
+        if not all(map(_answered, runs)):
+            return 0.0
+        doubts = self._doubts(self._pooled(runs), level.source, _independent(runs))
+        return math.prod(doubt.cdf(0.0) for doubt in doubts)
+
+    def nearest(self, level: Measurement) -> Slo:
+        """The SLO with the largest excess."""
+        excess = self.excess(level)
+        return max(self.slos, key=lambda slo: excess[slo.key])
+
+    def least_limit(self, slo: Slo, level: Measurement) -> float:
+        """Seconds: the least limit of one SLO with which the SLA is met; infinite where others are missed."""
+        others = replace(self, slos=tuple(other for other in self.slos if other != slo))
+        if not others.met_by(level):
+            return math.inf
         if self.confidence is None:
-            return 1.0
-        spread = slo.spread(source)
-        return math.exp(spread.median + NormalDist().inv_cdf(self.confidence) * spread.sd)
+            return slo.observed(level)
+        left = self.confidence / others.probability_met(level)
+        if left >= 1:
+            return math.inf
+        spread = slo.spread(level.source)
+        return slo.observed(level) * math.exp(NormalDist(spread.median, spread.sd).inv_cdf(left))
 
-    def met_by(self, measurement: Measurement) -> bool:
-        return all(value <= 0 for value in self.excess(measurement).values())
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What a run under load watches: each SLO alone. A run that clears none of them cannot meet the SLA."""
+        return tuple(slo.watched(self.confidence) for slo in self.slos)
+
+    def met_by(self, level: Measurement, *repeats: Measurement) -> bool:
+        return all(value <= 0 for value in self.excess(level, *repeats).values())
+
+    def _pooled(self, runs: Sequence[Measurement]) -> list[float]:
+        """Seconds, one for each SLO."""
+        if len(runs) == 1:
+            return [slo.observed(runs[0]) for slo in self.slos]
+        return [math.exp(fmean(_log(slo.observed(level)) for level in runs)) for slo in self.slos]
+
+    def _doubts(self, seconds: Sequence[float], source: Source, runs: int) -> list[NormalDist]:
+        """The law of log(latency in the long run / limit), for each SLO."""
+        doubts = []
+        for slo, one in zip(self.slos, seconds, strict=True):
+            spread = slo.spread(source)
+            middle = _log(one) - math.log(slo.limit_s) + spread.median
+            doubts.append(NormalDist(middle, spread.sd / math.sqrt(runs)))
+        return doubts
 
     def __str__(self) -> str:
         slos = ", ".join(str(slo) for slo in self.slos)
-        return slos if self.confidence is None else f"{slos}, each with a probability of {self.confidence:.0%}"
+        if self.confidence is None:
+            return slos
+        return f"{slos}, SLA met with a probability of at least {100 * self.confidence:g} %"
+
+
+def _quantile_of_largest(doubts: Sequence[NormalDist], probability: float) -> float:
+    """What the largest of independent normal variables is below with a probability.
+
+    By bisection: the quantile of one alone is too small for all, and (Šidák) the one at the n-th root
+    large enough.
+    """
+    low = max(doubt.inv_cdf(probability) for doubt in doubts)
+    high = max(doubt.inv_cdf(probability ** (1 / len(doubts))) for doubt in doubts)
+    if len(doubts) == 1:
+        return low
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if math.prod(doubt.cdf(middle) for doubt in doubts) < probability:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _independent(runs: Sequence[Measurement]) -> int:
+    """How many observations they are: a prediction asked again says nothing new."""
+    return 1 if runs[0].source in SPREADS else len(runs)
+
+
+def _answered(level: Measurement) -> bool:
+    """Whether every request was answered, as fast as they came."""
+    return level.kept_up and not level.failed_requests
+
+
+def _log(value: float) -> float:
+    return math.log(max(value, 1e-12))
 
 
 def read_slo(key: str, milliseconds: float) -> Slo:

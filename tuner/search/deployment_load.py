@@ -5,14 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from runners.load.load import LoadReport, Rules, load_report
-from runners.load.stopping import Limit
 from runners.load.stream import Endpoint, served_models
 from runners.load.tools import Tool, ToolRun, measure_with
 from runners.measurement import Measurement
 from runners.workload.workload import Lengths, LoadedWorkload, Workload
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Sla
 from tuner.search.capacity import Capacity, LoadRange, find_capacity
 
 Sender = Literal["servetune"] | Tool
@@ -109,7 +107,7 @@ def capacity(
     told: Callable[[LoadReport], None] = lambda _report: None,
 ) -> Capacity:
     """The highest load that meets the SLA, in at most MOST_LEVELS runs, each ended once its SLOs are decided."""
-    rules = Rules(time_limit_s=time_limit_s, limits=limits(scenario.sla))
+    rules = Rules(time_limit_s=time_limit_s, limits=scenario.sla.limits)
 
     def measure(loaded: LoadedWorkload) -> Measurement:
         report = deployment.load(loaded, rules)
@@ -117,10 +115,6 @@ def capacity(
         return report.measurement
 
     return find_capacity(measure, scenario.workload, scenario.sla, load_range(deployment, scenario.workload))
-
-
-def limits(sla: Sla) -> tuple[Limit, ...]:
-    return tuple(slo.limit for slo in sla.slos)
 
 
 def load_range(deployment: Deployment, workload: Workload) -> LoadRange:

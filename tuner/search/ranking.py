@@ -81,7 +81,7 @@ class _PrefillPool:
 class Prior:
     """Predicts the configurations of one scenario with SteadyState, without simulating or measuring any.
 
-    `source` says what the search will observe: where a confidence is asked for, its error is left as room.
+    `source` says what the search will observe: where a confidence is asked for, its error is left as headroom.
     """
 
     def __init__(self, scenario: Scenario, silicon: Silicon, *, source: Source = "simulated") -> None:
@@ -216,7 +216,7 @@ class Prior:
 
     def _excess(self, point: SteadyPoint) -> dict[str, float]:
         sla = self.scenario.sla
-        return {slo.key: _predicted(slo, point) * sla.margin(slo, self._source) / slo.limit_s - 1 for slo in sla.slos}
+        return sla.excess_of([_predicted(slo, point) for slo in sla.slos], self._source)
 
     def _objective(self, config: ServingConfig, point: SteadyPoint) -> float:
         return self.scenario.usd_per_million_at(point.request_rate, held=config.gpus)
@@ -269,8 +269,9 @@ class Prior:
 
     def _keeps_ttft(self, pool: _PrefillPool) -> bool:
         sla = self.scenario.sla
-        slos = [slo for slo in sla.slos if slo.metric == "ttft"]
-        return all(pool.ttft * sla.margin(slo, self._source) <= slo.limit_s for slo in slos)
+        of_ttft = replace(sla, slos=tuple(slo for slo in sla.slos if slo.metric == "ttft"))
+        excess = of_ttft.excess_of([pool.ttft] * len(of_ttft.slos), self._source)
+        return all(value <= 0 for value in excess.values())
 
     def _possible_pools(self, like: ServingConfig) -> Iterator[_PrefillPool]:
         dimensions = self.scenario.space.dimensions

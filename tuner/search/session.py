@@ -206,7 +206,7 @@ def _served(experiment: Experiment, scenario: Scenario) -> Runner:
         installation,
         logs=Path(serve.logs) / experiment.name,
         limits=serve.limits,
-        slos=tuple(slo.limit for slo in scenario.sla.slos),
+        slos=scenario.sla.limits,
         prompt_tokens=max(round(scenario.workload.mean_input_tokens), 1),
         own_parsers={python: OwnParser(Path(python)) for python in installation.interpreters},
     )

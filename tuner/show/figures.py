@@ -39,7 +39,7 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
                 "slo": slo.key,
                 "limit_ms": slo.limit_s * 1000,
                 "observed_ms": slo.observed(level) * 1000,
-                "kept": slo.excess(level) <= 0,
+                "met": slo.excess(level) <= 0,
             }
             for slo in scenario.sla.slos
         ],
@@ -53,7 +53,7 @@ def certainty_figures(judged: Judged) -> dict[str, Any]:
     """How sure a configuration is: P(SLA met), and the interval of its cost; of a prediction, by its known errors."""
     return {
         "repeats": judged.repeats,
-        "probability_sla_met": judged.kept,
+        "probability_sla_met": judged.probability_met,
         "usd_per_million": judged.cost,
         "usd_per_million_interval": {"probability": INTERVAL, "low": judged.low, "high": judged.high},
     }
@@ -67,7 +67,7 @@ def candidate_figures(answer: Answer) -> list[dict[str, Any]]:
             "trial": judged.trial.number,
             "config": str(judged.trial.config),
             "load": judged.trial.measurement.load,
-            "sla_met": answer.scenario.sla.met_by(judged.trial.measurement),
+            "sla_met": judged.meets_sla,
             **certainty_figures(judged),
             "ties_with_winner": judged.trial.number in tied,
         }

@@ -34,7 +34,7 @@ def to_markdown(answer: Answer) -> str:
     judged = answer.judged[0]
     interval = f"{dollars(judged.low)} to {dollars(judged.high)}"
     by = f"from {plural(judged.repeats, 'run')}" if judged.noise else "by the prediction's known error"
-    lines += ["", f"P(SLA met) {judged.kept:.1%}; {interval} with 90 %, {by}."]
+    lines += ["", f"P(SLA met) {judged.probability_met:.1%}; {interval} with 90 %, {by}."]
     rest = scenario.left_over_in_words(best.measurement.gpus)
     lines += ["", rest] if rest else []
     if answer.saving is not None and answer.saving > 0:

@@ -199,7 +199,8 @@ def certainty(answer: Answer) -> list[str]:
     best = answer.judged[0]
     runs = f" ({best.repeats} runs pooled)" if best.repeats > 1 and best.noise else ""
     where = "" if best.noise else "On real hardware, by the known error: "
-    lines = [f"{where}P(SLA met) {chance(best.kept)}; {dollars(best.low)} to {dollars(best.high)} with 90 %{runs}."]
+    interval = f"{dollars(best.low)} to {dollars(best.high)} with 90 %{runs}"
+    lines = [f"{where}P(SLA met) {chance(best.probability_met)}; {interval}."]
     if not best.noise and answer.scenario.sla.confidence is None:
         lines.append("`sla: {confidence: 0.9}` in the experiment asks for that much certainty.")
     if answer.ties:
@@ -226,11 +227,16 @@ def _saving(saving: float) -> str:
 
 
 def _nearest_sla(scenario: Scenario, level: Measurement) -> str:
-    """Each SLO, loosened to what was observed where it was missed, rounded up to two digits."""
+    """SLOs loosened until the SLA is met, rounded up to two digits: those missed, to what was observed.
+
+    With a confidence all are, alike: how likely the SLA is met depends on all of them.
+    """
+    sla = scenario.sla
+    loosened = 1 + max(sla.excess(level).values())
     parts = []
-    for slo in scenario.sla.slos:
-        observed = slo.observed(level)
-        limit = slo.limit_s if observed <= slo.limit_s else _rounded_up(observed)
+    for slo in sla.slos:
+        needed = slo.limit_s * loosened if sla.confidence else slo.observed(level)
+        limit = slo.limit_s if needed <= slo.limit_s else _rounded_up(needed)
         parts.append(f"{slo.key}: {limit * 1000:g}")
     return ", ".join(parts)
 
@@ -326,7 +332,7 @@ def _runners_up(answer: Answer) -> Table:
             dollars(value) if trial.exact else f"<= {dollars(value)}",
             f"{value / reference - 1:+.1%}",
             *observed,
-            *((f"{dollars(judged.low)} to {dollars(judged.high)}", chance(judged.kept)) if noisy else ()),
+            *((f"{dollars(judged.low)} to {dollars(judged.high)}", chance(judged.probability_met)) if noisy else ()),
         )
     return table
 

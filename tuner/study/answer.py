@@ -10,7 +10,7 @@ from search_spaces.config import ServingConfig
 from tuner.evidence.confidence import Judged, ranked
 from tuner.scenario.cost import Cost
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import BACKLOG, Slo
+from tuner.scenario.sla import Slo
 from tuner.search.ranking import Ranking
 from tuner.search.search import objective
 from tuner.search.trial import Trial
@@ -55,8 +55,8 @@ class Answer:
     def ties(self) -> list[Judged]:
         """Others that meet the SLA and whose cost differs from the best's by no more than noise explains."""
         first, *others = self.judged
-        kept = (judged for judged in others if self.scenario.sla.met_by(judged.trial.measurement))
-        return [judged for judged in kept if judged.ties_with(first)] if first.noise else []
+        meeting = (judged for judged in others if judged.meets_sla)
+        return [judged for judged in meeting if judged.ties_with(first)] if first.noise else []
 
     @property
     def best(self) -> Trial | None:
@@ -64,7 +64,7 @@ class Answer:
 
     @property
     def meets_sla(self) -> bool:
-        return self.best is not None and self.scenario.sla.met_by(self.best.measurement)
+        return bool(self.judged) and self.judged[0].meets_sla
 
     @property
     def saving(self) -> float | None:
@@ -86,11 +86,12 @@ class Answer:
         return dict(sorted(over, key=lambda item: -item[1]))
 
     def binding(self) -> Slo | None:
-        """The SLO that the nearest trial misses most; None when the SLA is met."""
-        if self.best is None or self.meets_sla:
+        """The SLO that the nearest trial misses most; None when the SLA is met, and where it only does not keep up."""
+        if not self.judged or self.meets_sla:
             return None
-        missed = [key for key in self.missed(self.best) if key != BACKLOG]
-        return next((slo for slo in self.scenario.sla.slos if slo.key in missed[:1]), None)
+        excess = self.judged[0].excess
+        slo = max(self.scenario.sla.slos, key=lambda slo: excess[slo.key])
+        return slo if excess[slo.key] > 0 else None
 
     def pareto(self) -> list[Point]:
         """Loads that no other beats in both cost and tokens/s for each user, cheapest first.

@@ -119,8 +119,7 @@ class Finished:
 
     @property
     def meets_sla(self) -> bool:
-        best = self.best
-        return best is not None and self.scenario.sla.met_by(best.measurement)
+        return self.answer.meets_sla
 
     @property
     def winner(self) -> Trial:

@@ -168,7 +168,7 @@ def _sla(sla: Sla, slos: Mapping[str, float | None]) -> Sla:
             kept[key] = read_slo(key, limit)
     if not kept:
         raise InputError("no SLO is left; at least one is needed")
-    return Sla(slos=tuple(kept.values()))
+    return replace(sla, slos=tuple(kept.values()))
 
 
 def read_terms(price: str | None, date: str | None, slos: Sequence[str]) -> Terms:

@@ -73,7 +73,7 @@ def test_a_missed_sla_is_valid_json_and_exits_with_3(folder):
     assert result.code == 3, result.errors
     document = json.loads(result.output)
     assert document["verdict"]["meets_sla"] is False
-    assert document["winner"]["slos"][1]["kept"] is False
+    assert document["winner"]["slos"][1]["met"] is False
 
 
 def test_a_search_that_measured_nothing_is_valid_json_too(folder):

@@ -15,10 +15,11 @@ from search_spaces.engines.engine import find_engine
 from search_spaces.hardware.system import Price, find_system
 from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.evidence.confidence import judge, probability_met, ranked, settings_changed
+from tuner.evidence.confidence import judge, ranked, settings_changed
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Ranking
+from tuner.search.search import best_trial
 from tuner.search.trial import Trial
 from tuner.show.terminal import certainty
 from tuner.study.answer import Answer
@@ -70,21 +71,20 @@ def with_confidence(confidence: float) -> Scenario:
 @settings(max_examples=50)
 @given(limit=st.floats(0.01, 10), looser=st.floats(1, 10), observed=st.floats(0.01, 10))
 def test_p_kept_grows_with_the_limit(limit, looser, observed):
-    tight, loose = (replace(P99, limit_s=one) for one in (limit, limit * looser))
-    levels = [level(ttft=observed)]
-    assert probability_met([tight], levels) <= probability_met([loose], levels)
+    tight, loose = (Sla(slos=(replace(P99, limit_s=one),)) for one in (limit, limit * looser))
+    assert tight.probability_met(level(ttft=observed)) <= loose.probability_met(level(ttft=observed))
 
 
 def test_one_run_at_the_limit_is_a_toss_up_and_one_sigma_below_it_is_84_per_cent():
-    assert probability_met([P99], [level(ttft=1.0)]) == pytest.approx(0.5)
-    assert probability_met([P99], [level(ttft=math.exp(-0.12))]) == pytest.approx(0.8413, abs=1e-4)
+    assert SCENARIO.sla.probability_met(level(ttft=1.0)) == pytest.approx(0.5)
+    assert SCENARIO.sla.probability_met(level(ttft=math.exp(-0.12))) == pytest.approx(0.8413, abs=1e-4)
 
 
 def test_a_prediction_is_kept_as_likely_as_its_known_error_says_however_often_it_is_asked():
     """TTFT is measured at exp(0.31) of what is predicted, give or take exp(0.36)."""
     once = level(ttft=math.exp(-0.31), source="simulated")
-    assert probability_met([P99], [once]) == pytest.approx(0.5)
-    assert probability_met([P99], [level(ttft=math.exp(-0.31 - 0.36), source="simulated")] * 3) == pytest.approx(
+    assert SCENARIO.sla.probability_met(once) == pytest.approx(0.5)
+    assert SCENARIO.sla.probability_met(*[level(ttft=math.exp(-0.31 - 0.36), source="simulated")] * 3) == pytest.approx(
         0.8413, abs=1e-4
     )
 
@@ -146,3 +146,29 @@ def test_a_measured_answer_says_how_sure_it_is_and_who_ties():
     sure, tie = certainty(answer)
     assert sure == "P(SLA met) over 99 %; $7.94 to $8.07 with 90 % (2 runs pooled)."
     assert tie == "A tie within the noise with trial 0: this one changes the fewest settings."
+
+
+def test_search_answer_and_runners_up_mean_the_same_confidence():
+    """TTFT and E2E p99 are each met with 90 %, together with 81 %: the cheaper one is no answer at 85 %."""
+    slos = (P99, Slo(metric="e2e", statistic="p99", limit_s=math.exp((0.05 - 0.12) * 1.2815516)))
+    scenario = replace(SCENARIO, sla=Sla(slos=slos, confidence=0.85))
+    close = a_trial(0, level(2000, ttft=math.exp(-0.12 * 1.2815516)))
+    safe = a_trial(1, level(1000, ttft=0.5), DEFAULT)
+    assert scenario.sla.probability_met(close.measurement) == pytest.approx(0.81)
+    assert best_trial(scenario, [close, safe]) == safe
+    first, second = ranked(scenario, [close, safe])
+    assert (first.trial, second.trial) == (safe, close)
+    assert (first.meets_sla, second.meets_sla) == (True, False)
+    answer = Answer(scenario=scenario, trials=[close], ranking=Ranking(candidates=(), excluded={}), baseline=None)
+    assert not answer.meets_sla
+    assert answer.binding() in slos
+
+
+def test_what_repeats_make_sure_of_is_an_answer():
+    """One run 10 % below a limit with a noise of 12 % is met with 81 %, four with 96 %."""
+    trials = [a_trial(number, level(ttft=0.9)) for number in range(4)]
+    answers = [
+        Answer(scenario=with_confidence(0.9), trials=some, ranking=Ranking(candidates=(), excluded={}), baseline=None)
+        for some in (trials[:1], trials)
+    ]
+    assert [answer.meets_sla for answer in answers] == [False, True]

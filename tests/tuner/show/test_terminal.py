@@ -215,6 +215,16 @@ def test_the_sla_that_could_be_met_is_met_by_the_nearest_configuration(tpot_ms):
     assert tpot_ms <= tpot <= tpot_ms * 1.1
 
 
+@pytest.mark.parametrize(("tpot_ms", "ttft_ms"), [(19.9, 999), (25, 300), (25, 3000), (1, 3000)])
+def test_with_a_confidence_the_sla_that_could_be_met_is_met_as_surely(tpot_ms, ttft_ms):
+    sure = replace(SCENARIO.sla, confidence=0.9)
+    nearest = level(2000, tpot_ms=tpot_ms, ttft_ms=ttft_ms)
+    text = words(shown(show_answer, answer_of(measured(0, nearest), sla=sure)))
+    limits = re.search(r"could be met: ttft_ms_p99: (\S+), tpot_ms_p99: (\S+), at", text)
+    slos = [replace(slo, limit_s=float(limit) / 1000) for slo, limit in zip(sure.slos, limits.groups(), strict=True)]
+    assert replace(sure, slos=tuple(slos)).met_by(nearest)
+
+
 def test_no_sla_is_offered_where_the_server_cannot_keep_up():
     text = words(shown(show_answer, answer_of(measured(0, level(2000, backlog_growth=90)))))
     assert "No configuration meets the SLA: the server cannot keep up." in text

@@ -111,6 +111,13 @@ def test_another_price_scales_every_cost_and_changes_no_order(finished):
     assert other.suffices
 
 
+def test_another_limit_keeps_the_confidence(finished):
+    sure = replace(finished.scenario, sla=replace(finished.scenario.sla, confidence=0.9))
+    found = rescored_scenario(sure, terms(tpot_ms_p99=30.0))
+    assert found.sla.confidence == 0.9
+    assert found.sla.slos[1].limit_s == 0.03
+
+
 def test_a_price_list_is_read_on_its_date(finished):
     found = rescored_scenario(finished.scenario, terms(price="neocloud", date=dt.date(2026, 7, 31)))
     assert "neocloud list price of 2026-07-31" in found.price.source

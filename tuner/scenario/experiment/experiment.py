@@ -83,7 +83,7 @@ def _space_value(value: object) -> object:
 
 def _promised(sla: dict[str, float]) -> dict[str, float]:
     confidence = sla.get(CONFIDENCE, 0.5)
-    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for an SLO that is likely broken
+    if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for an SLA that is likely missed
         raise broken(f"`0.5 <= {CONFIDENCE} < 1` must hold, but got {confidence:g}")
     if set(sla) == {CONFIDENCE}:
         raise broken(f"{CONFIDENCE} needs an SLO beside it, such as ttft_ms_p99: 1000")
@@ -116,8 +116,8 @@ class Experiment(Part):
     ] = Field(
         min_length=1,
         json_schema_extra=properties(lambda: SLA_KEYS),
-        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for each to "
-        "be kept with that probability",
+        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for all of "
+        "them to be met together with that probability",
     )
     price: Annotated[
         Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(price_tag)

@@ -84,7 +84,7 @@ class _Winner:
         limits = (*self._slos(), *self._cache(), *self._resources())
         nearest = self.nearest
         resource = self._largest_resource()
-        if -nearest.excess(self.level) <= NEAR or self.next_missed is not None:
+        if -self.scenario.sla.excess(self.level)[nearest.key] <= NEAR or self.next_missed is not None:
             slo = f"the SLO {nearest}"
             return Binding(limit=slo, behind=resource, limits=limits)
         if self.level.kv_cache_peak >= FULL or self.level.preemptions:
@@ -93,9 +93,8 @@ class _Winner:
 
     @property
     def nearest(self) -> Slo:
-        """The SLO with the least room; where a slightly higher load was tried, the one that broke first."""
-        level = self.next_missed or self.level
-        return max(self.scenario.sla.slos, key=lambda slo: slo.excess(level))
+        """The SLO with the least headroom; where a slightly higher load was tried, the one that broke first."""
+        return self.scenario.sla.nearest(self.next_missed or self.level)
 
     @cached_property
     def next_missed(self) -> Measurement | None:

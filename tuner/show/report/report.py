@@ -63,9 +63,8 @@ class Report:
 
     @property
     def nearest_slo(self) -> Slo:
-        """The SLO that the winner has least room to."""
-        level = self.winner.measurement
-        return max(self.finished.scenario.sla.slos, key=lambda slo: slo.excess(level))
+        """The SLO that the winner has least headroom to."""
+        return self.finished.scenario.sla.nearest(self.winner.measurement)
 
     @cached_property
     def menu(self) -> list[Nearby]:

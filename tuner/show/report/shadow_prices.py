@@ -1,5 +1,6 @@
 """Shadow prices: what another millisecond of an SLO saves, from what was measured and from the closed form."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from runners.simulated.steady_state import SteadyPoint, SteadyState
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import BACKLOG, Slo
+from tuner.scenario.sla import Slo
 from tuner.study.finished_study import Finished
 
 WORTHWHILE = 0.02
@@ -68,18 +69,17 @@ def shadow_prices(finished: Finished) -> list[ShadowPrice]:
 def _shadow_price(finished: Finished, slo: Slo, now: float) -> ShadowPrice:
     scenario, kept = finished.scenario, finished.meets_sla
     looser = [
-        (slo.observed(level), config, level)
+        (scenario.sla.least_limit(slo, level), config, level)
         for config, level in served(finished)
         if kept
-        and _others_kept(scenario, slo, level)
-        and slo.excess(level) > 0
+        and slo.limit_s < scenario.sla.least_limit(slo, level) < math.inf
         and scenario.usd_per_million(level) <= now * (1 - WORTHWHILE)
     ]
     cheaper = None
     if looser:
-        observed, config, level = min(looser, key=lambda item: item[0])
+        limit, config, level = min(looser, key=lambda item: item[0])
         objective = scenario.usd_per_million(level)
-        cheaper = Cheaper(limit_s=observed, objective=objective, config=config, measurement=level)
+        cheaper = Cheaper(limit_s=limit, objective=objective, config=config, measurement=level)
     extra_ms = (cheaper.limit_s - slo.limit_s) * 1000 if cheaper else 0.0
     return ShadowPrice(
         slo=slo,
@@ -113,7 +113,7 @@ def menu(finished: Finished, slo: Slo) -> Iterator[Nearby]:
         keeping = [
             (scenario.usd_per_million(level), config, level)
             for config, level in served(finished)
-            if _others_kept(scenario, slo, level) and slo.observed(level) <= limit
+            if scenario.sla.least_limit(slo, level) <= limit
         ]
         if keeping:
             objective, config, level = min(keeping, key=lambda item: item[0])
@@ -126,11 +126,6 @@ def served(finished: Finished) -> list[Served]:
     tried: list[Served] = [(trial.config, level) for trial in trials if trial.config for level in trial.levels]
     frontier: Sequence[Served] = finished.answer.frontier
     return [(config, level) for config, level in (*tried, *frontier) if level.kept_up and not level.failed_requests]
-
-
-def _others_kept(scenario: Scenario, slo: Slo, level: Measurement) -> bool:
-    excess = scenario.sla.excess(level)
-    return all(value <= 0 for key, value in excess.items() if key not in (slo.key, BACKLOG))
 
 
 # The closed form
@@ -151,9 +146,10 @@ def _closed_form(finished: Finished, slo: Slo, now: float) -> float | None:
         before = steady.at(max(sequences, 1))
     except InfeasibleError:
         return None
-    room = {other.key: max(1 / (1 + other.excess(finished.winner.measurement)), 1.0) for other in scenario.sla.slos}
-    tight = _most(steady, before, scenario.sla.slos, room)
-    loose = _most(steady, before, scenario.sla.slos, room | {slo.key: room[slo.key] * RELAXED})
+    excess = scenario.sla.excess(finished.winner.measurement)
+    headroom = {other.key: max(1 / (1 + excess[other.key]), 1.0) for other in scenario.sla.slos}
+    tight = _most(steady, before, scenario.sla.slos, headroom)
+    loose = _most(steady, before, scenario.sla.slos, headroom | {slo.key: headroom[slo.key] * RELAXED})
     saved = 1 - _dollars(scenario, config, loose) / _dollars(scenario, config, tight)
     return max(saved * now, 0.0) / (slo.limit_s * (RELAXED - 1) * 1000)
 
@@ -163,13 +159,13 @@ def _sequences_now(level: Measurement, config: ServingConfig) -> int:
     return round(level.request_rate * decoding / config.layout.schedulers)
 
 
-def _most(steady: SteadyState, before: SteadyPoint, slos: Sequence[Slo], room: dict[str, float]) -> SteadyPoint:
-    """The highest load at which no latency is more than its room times what it is before."""
+def _most(steady: SteadyState, before: SteadyPoint, slos: Sequence[Slo], headroom: dict[str, float]) -> SteadyPoint:
+    """The highest load at which no latency is more than its headroom times what it is before."""
 
     def fits(point: SteadyPoint) -> bool:
         grown = {"ttft": point.ttft / before.ttft, "tpot": point.tpot / max(before.tpot, 1e-12)}
         grown |= {"itl": grown["tpot"], "e2e": point.e2e / before.e2e}
-        return all(grown[slo.metric] <= room[slo.key] for slo in slos)
+        return all(grown[slo.metric] <= headroom[slo.key] for slo in slos)
 
     low, high = before.sequences, max(steady.most_sequences, before.sequences)
     while low < high:
