@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 from search_spaces.config import Batching, Engine, Layout, Precision, ServingConfig, Weights
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from search_spaces.models.model import KV_BYTES, Model
 
 
@@ -21,7 +21,7 @@ def default_configs(model: Model, engine: Engine, gpus: int) -> Iterator[Iterato
 
 
 def _of_size(model: Model, engine: Engine, tensor: int, *, replicas: int) -> Iterator[ServingConfig]:
-    facts = engines()[engine.name]
+    facts = facts_of(engine)
     batching = Batching(
         max_sequences=facts.default_max_sequences,
         max_batched_tokens=facts.default_max_batched_tokens,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from search_spaces.config import Batching, Layout, ServingConfig
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware.system import System
@@ -52,7 +52,7 @@ def memory(model: Model, system: System, config: ServingConfig, layout: Layout, 
     coefficient = coefficients[max(size for size in coefficients if size <= layout.tensor)]
     activations = batching.max_batched_tokens * model.hidden_size * coefficient
     runtime = RUNTIME_BYTES + (NCCL_BYTES if layout.gpus_per_worker > 1 else 0)
-    facts = engines()[config.engine.name]
+    facts = facts_of(config.engine)
     capacity = system.gpu.memory_bytes
     used = weights + draft + activations + runtime
     if facts.memory_fraction_of == "free":
@@ -141,7 +141,7 @@ def _check_support(model: Model, system: System, config: ServingConfig) -> None:
         raise InfeasibleError("precision", f"{model.name} has no {weights} weights (known: {known})")
     if "fp4" in weights and weights != "mxfp4" and not system.gpu.has_fp4:
         raise InfeasibleError("precision", f"{system.gpu.name} has no FP4 tensor cores for {weights}")
-    if config.speculation.method not in engines()[config.engine.name].methods:
+    if config.speculation.method not in facts_of(config.engine).methods:
         raise InfeasibleError("engine", f"{config.engine.name} has no {config.speculation.method} speculation")
     model.tokens_per_step(config.speculation)
     reason = unsupported(config)

@@ -14,7 +14,7 @@ from search_spaces.config import (
     ServingConfig,
     Speculation,
 )
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.hardware.system import System
 from search_spaces.models.model import KV_BYTES, Model
@@ -145,7 +145,7 @@ def full_space(model: Model, system: System, engines_used: tuple[Engine, ...], g
     expert = sizes if model.is_moe else (1,)
     tensor = tuple(size for size in sizes if size <= min(8, gpus))
     modes = ("aggregated", "disaggregated") if gpus > 1 else ("aggregated",)
-    methods = {method for engine in engines_used for method in engines()[engine.name].methods}
+    methods = {method for engine in engines_used for method in facts_of(engine).methods}
     drafts = [
         f"{method}:{length}"
         for method, draft in model.drafts.items()

@@ -1,7 +1,7 @@
 """How configurations are put to people: the same word for the same thing, everywhere."""
 
 from search_spaces.config import Layout, Method, ServingConfig, Weights
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 
 WEIGHTS: dict[Weights, str] = {
     "bf16": "BF16 weights",
@@ -17,7 +17,7 @@ METHODS: dict[Method, str] = {"none": "", "mtp": "MTP", "eagle3": "Eagle3", "ngr
 
 def in_words(config: ServingConfig) -> str:
     """A configuration as a sentence without a verb."""
-    facts = engines()[config.engine.name]
+    facts = facts_of(config.engine)
     speculation = config.speculation
     if config.disaggregation is None:
         where = f"{_workers(config.layout)} ({config.layout})"

@@ -20,14 +20,13 @@ from runners.workload.workload import ClosedLoop, Lengths, LoadedWorkload, Workl
 from search_spaces.config import (
     Batching,
     Disaggregation,
-    Engine,
     EngineName,
     Layout,
     Precision,
     ServingConfig,
     Weights,
 )
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import engines, find_engine
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import systems
 
@@ -415,7 +414,7 @@ def _recording(row: _Row, changed: Counter[str]) -> Recording:
         model=model,
         system=SYSTEMS[row.text("system")],
         config=ServingConfig(
-            engine=Engine(name=engine, version=engines()[engine].versions[0]),
+            engine=find_engine(engine),
             layout=layout,
             batching=batching,
             precision=Precision(weights=weights, kv_cache=started.kv_cache),

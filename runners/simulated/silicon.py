@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from runners.simulated.step_time import Curve, StepTimes, Surface
-from search_spaces.config import Engine, EngineName, KvCache, Layout, Weights
-from search_spaces.engines.engine import engines, nearest_release
+from search_spaces.config import Engine, KvCache, Layout, Weights
+from search_spaces.engines.engine import engines, facts_of, find_engine, timed_as
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware.system import System
 from search_spaces.models.model import KV_BYTES, Model
@@ -26,12 +26,6 @@ QUANT_MODES: dict[Weights, tuple[str, str]] = {
     "fp8_mxfp4": ("fp8_block", "w4a8_mxfp4_mxfp8"),
 }
 KV_MODES: dict[KvCache, str] = {"bf16": "bfloat16", "fp8": "fp8"}
-
-# Tables in which the time of a matrix product is the host's: vLLM's block-scaled FP8 takes 170 us on b200 from 4 to
-# 4,096 tokens, where SGLang and TensorRT-LLM take 8 to 30 us for the same shapes. An engine that replays CUDA graphs
-# does not wait for its host, so such products take SGLang's time where that is shorter.
-HOST_TIMED: frozenset[tuple[EngineName, Weights]] = frozenset({("vllm", "fp8_block")})
-OTHER_GEMMS: EngineName = "sglang"
 
 SEQUENCES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
 PROMPTS = (1, 2, 4, 8, 16, 32)
@@ -106,8 +100,6 @@ class Silicon:
 
         Raises InfeasibleError where the database has no kernel for the combination.
         """
-        if self._stand_in:
-            key = replace(key, engine=nearest_release(key.engine))
         if key not in self._built:
             try:
                 handle = self._compiled(key)
@@ -134,12 +126,16 @@ class Silicon:
         context, _ = self._compiled(key).run_static_per_op(batch_size=1, isl=tokens, osl=1, mode="static_ctx")
         return _by_kind(context)
 
+    def _timed(self, key: StepKey) -> StepKey:
+        return replace(key, engine=timed_as(key.engine, stand_in=self._stand_in))
+
     def _compiled(self, key: StepKey) -> Any:
+        key = self._timed(key)
         handle = _compile(self.model, self.system, key, keep=self._handles)
-        if (key.engine.name, key.weights) not in HOST_TIMED:
+        name = facts_of(key.engine).gemm_times_of.get(key.weights)
+        if name is None:
             return handle
-        facts = engines()[OTHER_GEMMS]
-        other = replace(key, engine=Engine(name=facts.name, version=facts.versions[0]))
+        other = replace(key, engine=find_engine(name))
         try:
             return _ShorterGemms(handle, _compile(self.model, self.system, other, keep=self._handles))
         except InfeasibleError:
@@ -158,7 +154,7 @@ class Silicon:
         return _peer_estimate(
             self.model,
             self.system,
-            key,
+            self._timed(key),
             draft_length=draft_length,
             accepted=accepted,
         )
@@ -225,7 +221,7 @@ def _step_times(handle: Any, model: Model, system: System, key: StepKey, longest
 
 def _prefill_host(model: Model, key: StepKey) -> float:
     """Seconds that the host takes to issue a pass with prompts where no CUDA graph does it."""
-    if not engines()[key.engine.name].issues_prefill:
+    if not facts_of(key.engine).issues_prefill:
         return 0.0
     latent = bool(model.attention.latent_width)
     return model.layers / key.layout.pipeline * (LATENT_LAYER_HOST_S if latent else LAYER_HOST_S)

@@ -19,7 +19,7 @@ from runners.simulated.steady_state import step_key, transfer_seconds
 from runners.simulated.step_time import StepTimes
 from runners.workload.workload import ClosedLoop, LoadedWorkload, Poisson, Replay
 from search_spaces.config import Batching, Layout, ServingConfig
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from search_spaces.fit import kv_capacity
 
 WARM_UP = 3
@@ -154,7 +154,7 @@ class _Simulation:
 
     def _policy(self, layout: Layout, batching: Batching, role: Literal["both", "prefill", "decode"]) -> Policy:
         config, workload = self.config, self.loaded.workload
-        facts = engines()[config.engine.name]
+        facts = facts_of(config.engine)
         tokens = workload.mean_request_tokens
         held = kv_capacity(self.model, self.system, config, layout, batching, tokens)
         speculates = role != "prefill"

@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 from search_spaces.config import Engine, EngineName
 from search_spaces.engines import reading
 from search_spaces.engines.facts import EngineFacts
-from search_spaces.errors import InputError, UnknownNameError
+from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
@@ -72,6 +72,11 @@ def is_folder(text: str) -> bool:
     return "/" in text or text.startswith(".")
 
 
+def name_of(text: str) -> EngineName:
+    """`vllm` of `vllm@0.27.0`, `my-engine` of `./my-engine@1.2.0`; nothing is read."""
+    return text.rpartition("/")[2].partition("@")[0]
+
+
 def _own_folder(text: str, directory: Path) -> tuple[Engine, str]:
     """The engine of a folder, without its release, and the release asked for."""
     path, at, version = text.rpartition("@") if "@" in text.rpartition("/")[2] else (text, "", "")
@@ -93,11 +98,13 @@ def timed_as(engine: Engine, *, stand_in: bool = False) -> Engine:
     """The release whose kernel times an engine is simulated with.
 
     Its own; where it names another's (`times_of`), that; with `stand_in`, where its release has none, the nearest
-    that has: the newest before it, else the oldest.
+    that has: the newest before it, else the oldest. Raises InfeasibleError for a user's own engine that names none.
     """
     facts = facts_of(engine)
     if facts.times_of:
         return find_engine(facts.times_of)
+    if engine.folder is not None:
+        raise InfeasibleError("no kernel data", f"{facts.name} names no engine whose kernel times stand in (times_of)")
     return nearest_release(engine) if stand_in else engine
 
 

@@ -116,7 +116,8 @@ class EngineFacts:
     fits the KV cache; `preempt` when its prompt does, and evicts the newest when the cache is full. `mixes_prefill`:
     prompts ride in the same iterations as decoding. `issues_prefill`: without CUDA graphs, the host issues a pass with
     prompts kernel by kernel. `overlaps`: the host plans a pass while the one before runs, so a request that arrives
-    meanwhile misses the next one.
+    meanwhile misses the next one. `gemm_times_of`: number formats in which the matrix products in the engine's tables
+    took the host's time; they take another engine's where that is shorter.
 
     `takes` names the knobs that the engine's own `command.py` spells; `knobs` are spelled as options, after `command`,
     a list of arguments in which placeholders stand for what differs. `metrics_on` are the arguments that make its
@@ -139,6 +140,7 @@ class EngineFacts:
     issues_prefill: bool = True
     overlaps: bool = True
     times_of: str = ""
+    gemm_times_of: Mapping[Weights, EngineName] = field(default_factory=dict)
     disaggregates: bool = False
     methods: tuple[Method, ...] = ("none",)
     takes: tuple[str, ...] = ()

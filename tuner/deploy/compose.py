@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from search_spaces.engines.commands import Address, router
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from search_spaces.errors import InputError
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed, yaml_text
 from tuner.deploy.scripts import LOAD_BALANCER, load_balancer
@@ -94,7 +94,7 @@ def _front(plan: Plan, slots: Sequence[Slot]) -> tuple[dict[str, Any], Files]:
 def image(plan: Plan) -> str:
     """The engine's own image, pinned to the release that the plan was made for."""
     engine = plan.config.engine
-    return engines()[engine.name].image_of(engine.version)
+    return facts_of(engine).image_of(engine.version)
 
 
 def in_container(argv: Sequence[str]) -> list[str]:

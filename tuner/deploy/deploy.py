@@ -12,7 +12,7 @@ from runners.served.deployment import Installation
 from runners.workload.workload import Workload
 from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engines.commands import Command, Orchestrator, caveats
-from search_spaces.engines.engine import engine_names, engines
+from search_spaces.engines.engine import engine_names, facts_of
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.wording import in_words, plural
 from tuner.deploy.compose import COMPOSE_FILE, compose_files
@@ -305,7 +305,7 @@ What the files cannot say:
 
 
 def _release(plan: Plan, target: Target) -> str:
-    release = f"{engines()[plan.config.engine.name].title} {plan.config.engine.version}"
+    release = f"{facts_of(plan.config.engine).title} {plan.config.engine.version}"
     if plan.engine == target.name:
         return f"The search was for {release}; `servetune doctor` says what is installed."
     return f"The search was for {release}, which the image{' of Dynamo' if target.orchestrator else ''} is chosen for."

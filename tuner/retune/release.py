@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from packaging.version import InvalidVersion, Version
 
 from search_spaces.config import Engine, EngineName
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import engines, facts_of
 from search_spaces.errors import InputError, UnknownNameError
 
 PACKAGES: dict[EngineName, tuple[str, ...]] = {
@@ -122,7 +122,7 @@ def newest_known(engine: Engine, *, real: bool, known: Releases) -> str | None:
         newer = [one for one in known.newer(engine.version) if not _order(one).is_prerelease]
         newer = [one for one in newer if one in known.installed] or newer
     else:
-        newer = [one for one in engines()[engine.name].versions if _order(one) > _order(engine.version)]
+        newer = [one for one in facts_of(engine).versions if _order(one) > _order(engine.version)]
     return max(newer, key=_order, default=None)
 
 

@@ -15,7 +15,7 @@ from runners.simulated.silicon import Silicon
 from runners.simulated.steady_state import step_key
 from runners.simulated.step_time import StepTimes
 from search_spaces.config import Engine, ServingConfig
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL, Params, Value
 from tuner.retune.champion import Champion
@@ -181,8 +181,8 @@ def sides(
     after = to or before
     check_both_installed(experiment, before, after)
     old = session(_on(experiment, before))
-    if not old.is_real and before.version not in engines()[before.name].versions:
-        there = ", ".join(engines()[before.name].versions)
+    if not old.is_real and before.version not in facts_of(before).versions:
+        there = ", ".join(facts_of(before).versions)
         raise InputError(
             f"the champion of {experiment.name} runs on {before}, for which there are no kernel times any more "
             f"(only for {there}): tune again and promote: servetune champion promote {experiment.name}"
@@ -546,7 +546,7 @@ def _priced(prior: Prior, params: Params) -> Candidate | None:
 
 
 def _cheaper_release(engine: Engine) -> Engine | None:
-    versions = engines()[engine.name].versions
+    versions = facts_of(engine).versions
     return next((replace(engine, version=version) for version in versions if version != engine.version), None)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runners.measurement import Measurement, Metric
 from search_spaces.config import ServingConfig
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import facts_of
 from tuner.scenario.amounts import dollars, milliseconds, rate
 from tuner.scenario.cost import OBJECTIVE_TITLES
 from tuner.scenario.scenario import Scenario
@@ -95,7 +95,7 @@ def _pareto(scenario: Scenario, served: Sequence[Served], contenders: Sequence[C
 
 
 def _group(config: ServingConfig) -> str:
-    return f"{engines()[config.engine.name].title}, {config.mode}"
+    return f"{facts_of(config.engine).title}, {config.mode}"
 
 
 def _front(points: Sequence[Served], measure: Measure) -> list[Served]:
