@@ -72,18 +72,24 @@ def is_folder(text: str) -> bool:
     return "/" in text or text.startswith(".")
 
 
+def folder_of(text: str) -> str:
+    """`./my-engine` of `./my-engine@1.2.0`."""
+    above, slash, last = text.rpartition("/")
+    return above + slash + last.partition("@")[0]
+
+
 def name_of(text: str) -> EngineName:
     """`vllm` of `vllm@0.27.0`, `my-engine` of `./my-engine@1.2.0`; nothing is read."""
-    return text.rpartition("/")[2].partition("@")[0]
+    return folder_of(text).rpartition("/")[2]
 
 
 def _own_folder(text: str, directory: Path) -> tuple[Engine, str]:
     """The engine of a folder, without its release, and the release asked for."""
-    path, at, version = text.rpartition("@") if "@" in text.rpartition("/")[2] else (text, "", "")
+    path = folder_of(text)
     if ".." in Path(path).parts:
         raise InputError(f"{text!r}: an engine's folder is named without `..`, from the experiment's folder on")
     folder = abspath(directory / path)  # noqa: PTH100 links are kept, as the user named them
-    return Engine(name=Path(folder).name, version="", folder=folder), version if at else ""
+    return Engine(name=Path(folder).name, version="", folder=folder), text[len(path) + 1 :]
 
 
 def _found(engine: Engine, version: str, *, any_release: bool) -> Engine:

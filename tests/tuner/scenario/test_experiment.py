@@ -618,7 +618,7 @@ def test_the_schema_completes_names():
     properties = json.loads(schema())["properties"]
     assert "gpt-oss-120b" in properties["model"]["anyOf"][0]["enum"]
     assert "gb300-nvl72" in properties["system"]["anyOf"][0]["enum"]
-    assert "vllm@0.27.0" in properties["engines"]["items"]["enum"]
+    assert "vllm@0.27.0" in properties["engines"]["items"]["anyOf"][0]["enum"]
     assert "ttft_ms_p99" in properties["sla"]["properties"]
     assert "layout.tensor" in properties["space"]["properties"]
 

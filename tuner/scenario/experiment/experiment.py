@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 
 from runners.served.deployment import Installation
 from runners.workload.workload import Workload
-from search_spaces.config import Method
-from search_spaces.engines.engine import engines, find_engine
+from search_spaces.config import Engine, Method
+from search_spaces.engines.engine import engines, facts_of, find_engine, folder_of, is_folder, name_of
+from search_spaces.engines.reading import FILE
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import System, find_system, systems
 from search_spaces.models.model import Draft, Model, find_model, models
@@ -23,11 +24,10 @@ from tuner.scenario.experiment.part import (
     MOST_REQUESTS,
     Part,
     broken,
-    enum,
     key_path,
     keys,
     known,
-    names_or_file,
+    names_or,
     properties,
 )
 from tuner.scenario.experiment.price import ListPrice, OwnPrice, price_tag
@@ -58,8 +58,11 @@ def _dimension_names() -> Iterable[str]:
 
 
 def _engine(value: object, info: ValidationInfo) -> object:
+    """A folder is read where the scenario is made, as models and systems of one's own are."""
     if not isinstance(value, str):
         raise broken(f"must be one of {', '.join(_engine_names())}, but got {shown(value)}")
+    if is_folder(value):
+        return value
     try:
         find_engine(value[:SHOWN], any_release=bool(info.context and info.context.get("any_release")))
     except InputError as error:
@@ -68,7 +71,7 @@ def _engine(value: object, info: ValidationInfo) -> object:
 
 
 def _each_engine_once(names: list[str]) -> list[str]:
-    found = [name.partition("@")[0] for name in names]
+    found = [name_of(name) for name in names]
     for name in found:
         if found.count(name) > 1:
             raise broken(f"each engine must be listed once, but got {name} {found.count(name)} times")
@@ -94,18 +97,21 @@ class Experiment(Part):
     """An experiment in a file: which way of serving this model, with these SLOs, is cheapest."""
 
     model: Annotated[str, known("model", models, or_file=True)] = Field(
-        json_schema_extra=names_or_file(models),
+        json_schema_extra=names_or(models, r"\.ya?ml$"),
         description="`servetune list models` shows them; or a file of your own",
     )
     system: Annotated[str, known("system", systems, or_file=True)] = Field(
-        json_schema_extra=names_or_file(systems),
+        json_schema_extra=names_or(systems, r"\.ya?ml$"),
         description="`servetune list systems` shows them; or a file of your own",
     )
     gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged when held")
     engines: Annotated[
-        list[Annotated[str, BeforeValidator(_engine), Field(json_schema_extra=enum(_engine_names))]],
+        list[Annotated[str, BeforeValidator(_engine), Field(json_schema_extra=names_or(_engine_names, "/"))]],
         AfterValidator(_each_engine_once),
-    ] = Field(min_length=1, description="engines to choose from, each by name or name@release")
+    ] = Field(
+        min_length=1,
+        description="engines to choose from, each by name or name@release; or ./folder of your own, ./folder@release",
+    )
     workload: Annotated[
         Annotated[SyntheticWorkload, Tag("<synthetic>")] | Annotated[RecordedWorkload, Tag("<recorded>")],
         Discriminator(workload_tag),
@@ -199,8 +205,7 @@ class Experiment(Part):
         if not self.is_served or self.serve is None or not self.serve.pythons:
             return
         here = self._installation()
-        for name in self.engines:
-            engine = find_engine(name, any_release=True)
+        for engine in self._engines():
             problems.require(
                 "serve.python",
                 holds=here.python_of(engine) is not None,
@@ -224,14 +229,27 @@ class Experiment(Part):
         path = self.path.parent / name
         return entry_of(kind, path, read_mapping(path, keys(Experiment))) if is_file_name(name) else None
 
+    def _engines(self) -> tuple[Engine, ...]:
+        """Raises InputError for a folder that describes no engine, or none that the runner can predict."""
+        directory = self.path.parent
+        found = tuple(find_engine(name, directory=directory, any_release=self.is_served) for name in self.engines)
+        for engine in found:
+            if engine.folder and not self.is_served and not facts_of(engine).times_of:
+                raise InputError(
+                    f"{self.path}: engines: {engine.name} has no kernel times; name the engine whose times stand in, "
+                    f"such as `times_of: vllm@0.27.0`, in {engine.folder}/engine.yaml, or take `runner: served`"
+                )
+        return found
+
     @property
     def own_facts(self) -> dict[str, Any]:
-        """What the files hold that `model` and `system` name."""
+        """What the files hold that `model`, `system` and `engines` name."""
         files = {
             key: self.path.parent / name
             for key, name in (("model", self.model), ("system", self.system))
             if is_file_name(name)
         }
+        files |= {name: self.path.parent / folder_of(name) / FILE for name in self.engines if is_folder(name)}
         return {key: read_mapping(path, keys(Experiment)) for key, path in files.items()}
 
     @property
@@ -244,8 +262,7 @@ class Experiment(Part):
         if self.runner == "recorded":
             space = self._recorded_space(workload, problems)
         else:
-            used = tuple(find_engine(name, any_release=self.is_served) for name in self.engines)
-            space = full_space(model, system, used, self.gpus)
+            space = full_space(model, system, self._engines(), self.gpus)
         if space is None:
             return None
         if self.is_served and self.serve and self.serve.variants:

@@ -41,18 +41,11 @@ def broken(text: str) -> PydanticCustomError:
     return PydanticCustomError("broken_law", "{text}", {"text": text})
 
 
-def enum(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:
-    """Completion for editors; read when the schema is made, not at import."""
+def names_or(names: Callable[[], Iterable[str]], pattern: str) -> Callable[[dict[str, Any]], None]:
+    """Completion for editors, read when the schema is made: one of the names, or what a file of one's own is called."""
 
     def extend(schema: dict[str, Any]) -> None:
-        schema["enum"] = list(names())
-
-    return extend
-
-
-def names_or_file(names: Callable[[], Iterable[str]]) -> Callable[[dict[str, Any]], None]:
-    def extend(schema: dict[str, Any]) -> None:
-        schema["anyOf"] = [{"enum": list(names())}, {"pattern": r"\.ya?ml$"}]
+        schema["anyOf"] = [{"enum": list(names())}, {"pattern": pattern}]
 
     return extend
 

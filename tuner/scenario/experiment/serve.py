@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from runners.served.deployment import Installation
 from runners.served.time_limits import TimeLimits
-from search_spaces.engines.engine import find_engine
+from search_spaces.engines.engine import find_engine, is_folder
 from search_spaces.errors import InputError
 from search_spaces.strict_yaml import SHOWN, shown
 from tuner.scenario.experiment.part import Part, broken
@@ -27,7 +27,8 @@ def _interpreters(value: object) -> object:
         if not isinstance(engine, str):
             raise broken(f"must name engines, such as vllm@0.32.0, but got {shown(engine)}")
         try:
-            find_engine(engine[:SHOWN], any_release=True)
+            if not is_folder(engine):  # one of the user's own is looked for among those of the experiment
+                find_engine(engine[:SHOWN], any_release=True)
         except InputError as error:
             raise broken(str(error)) from None
         if not isinstance(python, str) or not python:
@@ -81,7 +82,8 @@ class Serve(Part):
     @property
     def pythons(self) -> Mapping[str, str]:
         """Interpreters by engine; empty where one serves all, or none is named."""
-        return self.python if isinstance(self.python, Mapping) else {}
+        named = self.python if isinstance(self.python, Mapping) else {}
+        return {engine.rpartition("/")[2]: python for engine, python in named.items()}
 
     @property
     def limits(self) -> TimeLimits:
