@@ -48,3 +48,21 @@ SPREADS: Mapping[Source, Mapping[Quantity, Spread]] = {
         "throughput": Spread(median=0.08, sd=0.29),
     },
 }
+
+
+def _errors(mode: str) -> str:
+    known = SIMULATED[mode]
+    return (
+        f"{known.ttft:.0%} on TTFT, {known.tpot:.0%} on TPOT and {known.throughput:.0%} on throughput "
+        f"({known.rows:,} measured {mode} Blackwell runs)"
+    )
+
+
+PREDICTION: Mapping[Source, str] = {
+    "simulated": (
+        f"Prediction, not a measurement. Median errors: {_errors('aggregated')}; {_errors('disaggregated')}. TTFT is "
+        "put too low. `servetune validate` shows more."
+    ),
+    "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
+}
+"""What is said beside a prediction, by its source."""

@@ -10,7 +10,7 @@ from tuner.cli.arguments import STUDIES, Json, Quiet, Studies, Study, console, p
 
 if TYPE_CHECKING:
     from tuner.deploy.plan import Files
-    from tuner.study.finished_study import Finished
+    from tuner.study.finished_study import FinishedStudy
 
 
 def deploy(  # noqa: PLR0913, PLR0917 one for each option
@@ -65,7 +65,7 @@ def deploy(  # noqa: PLR0913, PLR0917 one for each option
         _say(finished, f"{plan.config} on {plan.config.gpus} GPUs, written to {output}:", files, chosen.start(plan))
 
 
-def _say(finished: "Finished", what: str, files: "Files", start: str) -> None:
+def _say(finished: "FinishedStudy", what: str, files: "Files", start: str) -> None:
     out = console()
     out.print(what, markup=False)
     out.print("\n".join(f"  {name}" for name in sorted(files)), markup=False)

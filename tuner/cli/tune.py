@@ -28,11 +28,11 @@ from tuner.cli.arguments import (
 if TYPE_CHECKING:
     from runners.measurement import Measurement
     from search_spaces.config import ServingConfig
-    from tuner.measured import Measured, Told
     from tuner.scenario.experiment.experiment import Experiment as Asked
     from tuner.scenario.scenario import Scenario
     from tuner.search.session import Session
     from tuner.search.trial import Trial
+    from tuner.study.calibration import AppliedCalibration, Measured
     from tuner.study.outcome import Outcome
 
 
@@ -70,7 +70,7 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     """
     one_voice(quiet=quiet, verbose=verbose)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from tuner.app import tune as run
+    from tuner.app.run import run
     from tuner.scenario.experiment.files import find_experiment
     from tuner.scenario.experiment.reading import read_experiment
     from tuner.search.session import Session
@@ -144,10 +144,11 @@ def simulate(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from runners.runner import RunFailedError
-    from tuner.measured import Measured, measured_levels, show_told
     from tuner.scenario.experiment.files import find_experiment
     from tuner.scenario.experiment.reading import read_experiment
+    from tuner.show.calibration import show_calibration
     from tuner.show.terminal import show_experiment, show_measurement
+    from tuner.study.calibration import Measured, measured_levels
     from tuner.study.finished_study import open_finished
 
     asked = read_experiment(find_experiment(experiment))
@@ -164,45 +165,47 @@ def simulate(
         config = session.changed(settings or [])
         try:
             level = session.measure(config, load)
-            told = _told(session, measured, config, level)
+            calibration = _applied(session, measured, config, level)
         except (InfeasibleError, RunFailedError) as error:
             raise InputError(f"{config} cannot be served: {error}") from None
     if as_json:
-        _print_level(scenario, config, level, told)
+        _print_level(scenario, config, level, calibration)
     else:
         out = console()
         show_measurement(out, scenario, config, level)
-        if told is not None:
-            show_told(out, told)
+        if calibration is not None:
+            show_calibration(out, calibration)
     if not scenario.sla.met_by(level):
         raise typer.Exit(EXIT_SLA_MISSED)
 
 
 def _session(asked: "Asked", measured: "Measured | None") -> "Session":
-    from tuner.measured import calibrated_by
     from tuner.search.session import Session
+    from tuner.study.calibration import calibrated_by
 
     if measured is None:
         return Session(experiment=asked)
     return Session(experiment=asked, calibrate=lambda silicon: calibrated_by(measured, silicon))
 
 
-def _told(
+def _applied(
     session: "Session", measured: "Measured | None", config: "ServingConfig", level: "Measurement"
-) -> "Told | None":
+) -> "AppliedCalibration | None":
     """Raises InfeasibleError."""
-    from tuner.measured import tell
+    from tuner.study.calibration import applied
 
     if measured is None or session.calibrated is None:
         return None
     loaded = session.scenario.workload.at(level.load)
-    return tell(measured, session.calibrated, session.tables, config, loaded, level)
+    return applied(measured, session.calibrated, session.tables, config, loaded, level)
 
 
-def _print_level(scenario: "Scenario", config: "ServingConfig", level: "Measurement", told: "Told | None") -> None:
-    from tuner.measured import told_document
+def _print_level(
+    scenario: "Scenario", config: "ServingConfig", level: "Measurement", calibration: "AppliedCalibration | None"
+) -> None:
+    from tuner.show.calibration import calibration_document
     from tuner.show.figures import config_figures, level_figures
 
-    calibration = {} if told is None else {"calibration": told_document(told)}
+    calibrated = {} if calibration is None else {"calibration": calibration_document(calibration)}
     about = {"experiment": scenario.name, "config": config_figures(config)}
-    print_json({**about, **level_figures(scenario, level), **calibration})
+    print_json({**about, **level_figures(scenario, level), **calibrated})

@@ -30,7 +30,7 @@ def ui(
     """
     from tuner.study.finished_study import find_study, open_finished
     from tuner.tracking.mlflow_tracker import check_tracking_uri, default_tracking_uri
-    from tuner.ui import mlflow_page, optuna_page
+    from tuner.tracking.ui import mlflow_page, optuna_page
 
     signal.signal(signal.SIGTERM, _end)
     out = console(errors=as_json)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runners.served.deployment import Installation
+from runners.simulated.known_errors import PREDICTION
 from runners.workload.workload import Workload
 from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engines.commands import Command, Orchestrator, caveats
@@ -24,8 +25,7 @@ from tuner.deploy.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
 from tuner.deploy.scripts import shell_files
 from tuner.scenario.amounts import milliseconds, rate
 from tuner.scenario.scenario import Scenario
-from tuner.show.terminal import PREDICTION
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 MARKER = ".servetune-deployment.json"
 """Says that a folder is ours, and which files in it are."""
@@ -136,7 +136,7 @@ def _check_engine(target: Target, engine: EngineName) -> None:
 
 
 def plan_of(
-    finished: Finished, *, checkpoint: str | None = None, draft: str | None = None, secret: str = TOKEN_SECRET
+    finished: FinishedStudy, *, checkpoint: str | None = None, draft: str | None = None, secret: str = TOKEN_SECRET
 ) -> Plan:
     """The winner, to be started. Raises InputError where no trial was measured, or none meets the SLA."""
     config = finished.winning_config
@@ -194,7 +194,7 @@ def _check_names(workers: tuple[Command, ...]) -> None:
                 raise InputError(f"no checkpoint is published in that format ({text}); name yours with --checkpoint")
 
 
-def deployment(finished: Finished, plan: Plan, target: Target) -> Files:
+def deployment(finished: FinishedStudy, plan: Plan, target: Target) -> Files:
     """Everything that the folder holds: the target's files, how to start, measure and verify them."""
     files = rendered(plan, target)
     workload = finished.scenario.workload
@@ -255,7 +255,7 @@ def _arrivals(workload: Workload, load: float) -> dict[str, str]:
     return {"--num-prompts": str(workload.requests), "--request-rate": f"{requests_per_s:.4g}"}
 
 
-def _readme(finished: Finished, plan: Plan, target: Target, experiment: str) -> str:
+def _readme(finished: FinishedStudy, plan: Plan, target: Target, experiment: str) -> str:
     best = finished.winner.measurement
     notes = caveats(plan.model, plan.config, placement=plan.placement(), orchestrator=target.orchestrator)
     kind = "Predicted" if finished.predicted else "Measured"

@@ -22,7 +22,7 @@ from tuner.scenario.scenario import Scenario
 from tuner.search.search import objective, ranked_trials
 from tuner.search.session import Session
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 from tuner.tracking.mlflow_tracker import EXPERIMENTS, config_yaml
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class Champions:
         return self._now().isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def candidate_of(finished: Finished, number: int | None = None) -> Champion:
+def candidate_of(finished: FinishedStudy, number: int | None = None) -> Champion:
     """A finished study's best trial, or trial `number`, as a champion to be.
 
     Raises InputError for a trial that was not measured or breaks the SLA.
@@ -297,7 +297,7 @@ def _bare(trial: Trial) -> Trial:
     return replace(trial, levels=(trial.measurement,), chosen=0)
 
 
-def _numbered(finished: Finished, number: int) -> Trial:
+def _numbered(finished: FinishedStudy, number: int) -> Trial:
     for trial in finished.trials:
         if trial.number == number and trial.ending == "measured":
             return trial

@@ -15,7 +15,7 @@ from rich.text import Text
 from runners.measurement import Measurement
 from runners.recorded.recorded import Recording
 from runners.served.shell import how_to_start
-from runners.simulated.known_errors import SIMULATED
+from runners.simulated.known_errors import PREDICTION
 from search_spaces.config import ServingConfig
 from search_spaces.knobs import flatten
 from search_spaces.wording import in_words, plural
@@ -33,23 +33,6 @@ if TYPE_CHECKING:
 
 RUNNERS_UP = 5
 PARETO_STEP = 1.1
-
-
-def _errors(mode: str) -> str:
-    known = SIMULATED[mode]
-    return (
-        f"{known.ttft:.0%} on TTFT, {known.tpot:.0%} on TPOT and {known.throughput:.0%} on throughput "
-        f"({known.rows:,} measured {mode} Blackwell runs)"
-    )
-
-
-PREDICTION = {
-    "simulated": (
-        f"Prediction, not a measurement. Median errors: {_errors('aggregated')}; {_errors('disaggregated')}. TTFT is "
-        "put too low. `servetune validate` shows more."
-    ),
-    "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
-}
 
 
 def show_experiment(console: Console, scenario: Scenario) -> None:

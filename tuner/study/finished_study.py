@@ -1,4 +1,4 @@
-"""Finished: a study read back from its journal alone, whether its search ended or was interrupted."""
+"""FinishedStudy: a study read back from its journal alone, whether its search ended or was interrupted."""
 
 import datetime as dt
 import io
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runners.measurement import Measurement
 from search_spaces.config import ServingConfig
-from search_spaces.errors import InputError, UnknownNameError, nearest_first
+from search_spaces.errors import InputError, nearest_first
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import as_written, rebuilt_experiment
@@ -20,7 +20,6 @@ from tuner.search.ranking import Ranking
 from tuner.search.search import finished_trials
 from tuner.search.session import PREDICTING, Session
 from tuner.search.trial import Trial
-from tuner.show.markdown import to_markdown
 from tuner.study.answer import Answer
 from tuner.study.attributes import EXPERIMENT, Summary, kept_end, kept_summary
 from tuner.study.journal import ASKED, SUFFIX, read_study
@@ -37,7 +36,7 @@ OWN_NAME = re.compile(r"(.+)-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
+class FinishedStudy:
     """A study as its journal has it: the experiment, every trial that ended, and what was compared with them.
 
     `text` is the experiment's file, as it was when the study was tuned last; `release` is the servetune that asked.
@@ -170,26 +169,8 @@ class Finished:
 
         return levels_frame(self.scenario, self.trials)
 
-    def report(self, kind: str = "html", *, tokens_per_month: float | None = None, price: float | None = None) -> str:
-        """The report as html, md, json or csv text; `price` is dollars for a million tokens sold.
 
-        Raises InputError where nothing was measured.
-        """
-        from tuner.show.report.economics import Demand
-        from tuner.show.report.render import FORMATS
-        from tuner.show.report.report import Report
-
-        if kind not in FORMATS:
-            raise UnknownNameError("format", kind, FORMATS)
-        demand = Demand(tokens_per_month=tokens_per_month, usd_per_million=price)
-        return FORMATS[kind](Report(finished=self, demand=demand))
-
-    def _repr_markdown_(self) -> str:
-        """Experiment, verdict and figures, as notebooks show them."""
-        return to_markdown(self.answer)
-
-
-def open_finished(studies: Path, name: str) -> Finished:
+def open_finished(studies: Path, name: str) -> FinishedStudy:
     """A study to look at, by its name, its file, or its experiment's name where that has just one study.
 
     Raises InputError for a study that is unknown, empty, foreign or unreadable.
@@ -204,7 +185,7 @@ def open_finished(studies: Path, name: str) -> Finished:
         raise InputError(f"{path}: no trial of this study has ended yet; `servetune tune` goes on with it")
     kept = study.user_attrs.get(EXPERIMENT, {})
     experiment = _experiment(path, {**asked, "budget": kept.get("budget", {})}, kept)
-    return Finished(
+    return FinishedStudy(
         path=path,
         experiment=experiment,
         text=kept.get("text") or as_yaml(asked),
@@ -219,7 +200,7 @@ def open_finished(studies: Path, name: str) -> Finished:
 # Finding it
 
 
-def newest_finished(studies: Path, name: str) -> tuple[Finished, tuple[str, ...]]:
+def newest_finished(studies: Path, name: str) -> tuple[FinishedStudy, tuple[str, ...]]:
     """The study that `name` means, of an experiment's several the one whose search ended last; and the others.
 
     Raises InputError as `open_finished` does, and where none of several has ended.
@@ -234,7 +215,7 @@ def newest_finished(studies: Path, name: str) -> tuple[Finished, tuple[str, ...]
     return newest, tuple(study for study in own if study != newest.name)
 
 
-def _if_finished(studies: Path, name: str) -> Finished | None:
+def _if_finished(studies: Path, name: str) -> FinishedStudy | None:
     """None where it has not ended, or cannot be asked again by this servetune."""
     try:
         found = open_finished(studies, name)

@@ -12,7 +12,7 @@ from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import SLOS, Sla, Slo, read_slo
 from tuner.search.capacity import PRECISION
 from tuner.search.trial import Trial
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 PER_GPU_HOUR = "a number of dollars per GPU-hour"
 
@@ -55,7 +55,7 @@ class Rescored:
 class Repriced:
     """A study under other terms: every measured trial, those that meet the SLA first, cheapest first."""
 
-    finished: Finished
+    finished: FinishedStudy
     scenario: Scenario
     rescored: tuple[Rescored, ...]
 
@@ -77,7 +77,7 @@ class Repriced:
         return self.best is not None and self.best.exact and not self.rivals
 
 
-def reprice(finished: Finished, terms: Terms) -> Repriced:
+def reprice(finished: FinishedStudy, terms: Terms) -> Repriced:
     """Raises InputError for a price or SLO that cannot be."""
     scenario = rescored_scenario(finished.scenario, terms)
     trials = [rescore(scenario, trial) for trial in finished.trials if trial.ending == "measured"]

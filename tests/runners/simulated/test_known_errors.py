@@ -29,7 +29,7 @@ def test_the_errors_stated_are_those_of_the_fidelity_page(mode):
 
 @pytest.mark.parametrize("mode", SIMULATED)
 def test_a_prediction_carries_those_errors(mode):
-    from tuner.show.terminal import PREDICTION
+    from runners.simulated.known_errors import PREDICTION
 
     known = SIMULATED[mode]
     assert f"{known.ttft:.0%} on TTFT, {known.tpot:.0%} on TPOT" in PREDICTION["simulated"]

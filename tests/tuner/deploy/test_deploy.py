@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from runners.served.deployment import Installation
+from runners.simulated.known_errors import PREDICTION
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Disaggregation
 from search_spaces.errors import InputError
@@ -19,7 +20,6 @@ from tests.tuner.study.test_answer import CONFIG, level, measured
 from tests.tuner.study.test_finished_study import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
 from tuner.deploy.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
-from tuner.show.terminal import PREDICTION
 from tuner.study.finished_study import open_finished
 
 ABOUT = {"made_by": "servetune"}

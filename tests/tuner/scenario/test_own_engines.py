@@ -4,8 +4,8 @@ import pytest
 
 from search_spaces.config import Engine
 from search_spaces.errors import InputError
-from tuner.app import Session
 from tuner.scenario.experiment.reading import read_experiment
+from tuner.search.session import Session
 
 ENGINE = """\
 title: My engine

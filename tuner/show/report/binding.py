@@ -11,7 +11,7 @@ from runners.simulated.steady_state import SteadyState, step_key, transfer_secon
 from search_spaces.errors import InfeasibleError
 from tuner.scenario.amounts import milliseconds
 from tuner.scenario.sla import Slo
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 if TYPE_CHECKING:
     from search_spaces.config import ServingConfig
@@ -47,7 +47,7 @@ class Binding:
     limits: tuple[Limit, ...]
 
 
-def what_binds(finished: Finished) -> Binding:
+def what_binds(finished: FinishedStudy) -> Binding:
     """What holds the best trial back at the load that counts. Raises InputError where nothing was measured."""
     return _Winner(finished).binding
 
@@ -72,7 +72,7 @@ class Occupied:
 class _Winner:
     """The best trial's deployment at the load that counts."""
 
-    def __init__(self, finished: Finished) -> None:
+    def __init__(self, finished: FinishedStudy) -> None:
         self.finished = finished
         self.scenario = finished.scenario
         self.trial = finished.winner

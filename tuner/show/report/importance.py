@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 if TYPE_CHECKING:
     import optuna
@@ -33,7 +33,7 @@ class Importance:
     among_the_best: Mapping[str, float]
 
 
-def importance(finished: Finished) -> Importance | None:
+def importance(finished: FinishedStudy) -> Importance | None:
     """None where fewer than FEWEST_TRIALS meet the SLA, or all cost the same.
 
     Only trials that meet the SLA are compared: what a broken SLO costs says nothing.
@@ -59,7 +59,7 @@ def importance(finished: Finished) -> Importance | None:
     )
 
 
-def _comparable(finished: Finished) -> "optuna.Study | None":
+def _comparable(finished: FinishedStudy) -> "optuna.Study | None":
     """A study in memory of the trials that meet the SLA, their value the logarithm of the objective."""
     import optuna
     from optuna.trial import TrialState, create_trial

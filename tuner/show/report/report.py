@@ -11,7 +11,7 @@ from tuner.show.report.contender import Contender
 from tuner.show.report.economics import AS_MUCH_AS_CAN_BE_SERVED, Demand, Energy, Month, energy, month
 from tuner.show.report.importance import Importance, importance
 from tuner.show.report.shadow_prices import Cheaper, Nearby, ShadowPrice, menu, nearest_cheaper, shadow_prices
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Report:
     `command` is how the report was asked for. Every property raises InputError where nothing was measured.
     """
 
-    finished: Finished
+    finished: FinishedStudy
     demand: Demand = AS_MUCH_AS_CAN_BE_SERVED
     champion: Contender | None = None
     command: str = ""

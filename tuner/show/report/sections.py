@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from runners.measurement import Measurement
 from runners.served.shell import how_to_start
+from runners.simulated.known_errors import PREDICTION
 from search_spaces.hardware.system import find_system, list_price
 from search_spaces.knobs import flatten
 from search_spaces.wording import in_words, plural
@@ -18,7 +19,7 @@ from tuner.show.report.page import Block, Chart, Code, Section, Table, Tile
 from tuner.show.report.report import Report
 from tuner.show.report.reproduce import commands, releases
 from tuner.show.report.shadow_prices import ShadowPrice, served
-from tuner.show.terminal import PREDICTION, certainty, left_over_lines
+from tuner.show.terminal import certainty, left_over_lines
 
 RUNNERS_UP = 5
 SHOWN_POINTS = 12

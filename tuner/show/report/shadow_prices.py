@@ -10,7 +10,7 @@ from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 WORTHWHILE = 0.02
 """A looser SLO must save this share of the cost: smaller differences are noise between loads."""
@@ -60,13 +60,13 @@ class Nearby:
     measurement: Measurement
 
 
-def shadow_prices(finished: Finished) -> list[ShadowPrice]:
+def shadow_prices(finished: FinishedStudy) -> list[ShadowPrice]:
     """One for each SLO. Raises InputError where nothing was measured."""
     now = finished.scenario.usd_per_million(finished.winner.measurement)
     return [_shadow_price(finished, slo, now) for slo in finished.scenario.sla.slos]
 
 
-def _shadow_price(finished: Finished, slo: Slo, now: float) -> ShadowPrice:
+def _shadow_price(finished: FinishedStudy, slo: Slo, now: float) -> ShadowPrice:
     scenario, kept = finished.scenario, finished.meets_sla
     looser = [
         (scenario.sla.least_limit(slo, level), config, level)
@@ -90,7 +90,7 @@ def _shadow_price(finished: Finished, slo: Slo, now: float) -> ShadowPrice:
     )
 
 
-def nearest_cheaper(finished: Finished) -> Cheaper | None:
+def nearest_cheaper(finished: FinishedStudy) -> Cheaper | None:
     """The load tried that is cheaper than the winner and misses the SLA least, whatever SLOs it misses."""
     scenario = finished.scenario
     now = scenario.usd_per_million(finished.winner.measurement)
@@ -105,7 +105,7 @@ def nearest_cheaper(finished: Finished) -> Cheaper | None:
     return Cheaper(limit_s=excess, objective=scenario.usd_per_million(level), config=config, measurement=level)
 
 
-def menu(finished: Finished, slo: Slo) -> Iterator[Nearby]:
+def menu(finished: FinishedStudy, slo: Slo) -> Iterator[Nearby]:
     """What tighter and looser limits of one SLO would cost, by the loads that were tried."""
     scenario = finished.scenario
     for factor in FACTORS:
@@ -120,7 +120,7 @@ def menu(finished: Finished, slo: Slo) -> Iterator[Nearby]:
             yield Nearby(factor=factor, limit_s=limit, objective=objective, config=config, measurement=level)
 
 
-def served(finished: Finished) -> list[Served]:
+def served(finished: FinishedStudy) -> list[Served]:
     """Every load tried that the server kept up with, of trials, frontier and default."""
     trials = [*finished.trials, *([finished.baseline] if finished.baseline else [])]
     tried: list[Served] = [(trial.config, level) for trial in trials if trial.config for level in trial.levels]
@@ -131,7 +131,7 @@ def served(finished: Finished) -> list[Served]:
 # The closed form
 
 
-def _closed_form(finished: Finished, slo: Slo, now: float) -> float | None:
+def _closed_form(finished: FinishedStudy, slo: Slo, now: float) -> float | None:
     """Dollars per million tokens and millisecond, where the winner's own configuration takes the load it then may.
 
     The closed form knows means only, and is off in its level. So it is asked how much its cost falls when the

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tuner.show.report.test_report import OTHER, WINNER
 from tests.tuner.study.test_finished_study import CHAT, FAILED, INFEASIBLE, study_of
-from tuner.study.finished_study import open_finished
+from tuner.app.library import open_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -25,7 +25,7 @@ def page_file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     study_of(folder, WINNER, OTHER, INFEASIBLE, FAILED)
     file = folder / "report.html"
-    file.write_text(open_finished(folder, CHAT).report(price=0.1), encoding="utf-8")
+    file.write_text(open_study(CHAT, studies=folder).report(price=0.1), encoding="utf-8")
     return file
 
 

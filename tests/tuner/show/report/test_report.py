@@ -17,7 +17,7 @@ from tuner.show.report.render import FORMATS, to_csv, to_html, to_json, to_markd
 from tuner.show.report.report import Report
 from tuner.show.report.sections import sections
 from tuner.show.report.shadow_prices import menu, nearest_cheaper, shadow_prices
-from tuner.study.finished_study import Finished, open_finished
+from tuner.study.finished_study import FinishedStudy, open_finished
 
 # 8 GPUs; TTFT p99 <= 1000 ms, TPOT p99 <= 20 ms
 WINNER = measured(0, level(100_000, tpot_ms=19.8), level(125_000, tpot_ms=25), level(50_000, tpot_ms=9))
@@ -25,18 +25,18 @@ OTHER = measured(1, level(80_000, tpot_ms=15), level(160_000, tpot_ms=10, ttft_m
 
 
 @pytest.fixture
-def finished(tmp_path) -> Finished:
+def finished(tmp_path) -> FinishedStudy:
     study_of(tmp_path, WINNER, OTHER, INFEASIBLE, FAILED)
     return open_finished(tmp_path, CHAT)
 
 
 @pytest.fixture
-def missed(tmp_path) -> Finished:
+def missed(tmp_path) -> FinishedStudy:
     study_of(tmp_path, measured(0, level(100_000, tpot_ms=30)))
     return open_finished(tmp_path, CHAT)
 
 
-def usd(finished: Finished, tokens_per_s: float) -> float:
+def usd(finished: FinishedStudy, tokens_per_s: float) -> float:
     return 8 * finished.scenario.price.usd_per_gpu_hour / 3600 / tokens_per_s * 1e6
 
 
@@ -198,4 +198,4 @@ def test_a_study_without_a_measurement_is_refused_with_its_causes(tmp_path, kind
     study_of(tmp_path, INFEASIBLE)
     finished = open_finished(tmp_path, CHAT)
     with pytest.raises(InputError, match="none of its 1 trials was measured: infeasible: memory"):
-        finished.report(kind)
+        FORMATS[kind](Report(finished=finished))

@@ -1,15 +1,13 @@
 """Use from Python: what docs/python.md shows is run, line by line."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import tuner
+import servetune
 
-PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+PAGE = Path(__file__).parents[3] / "docs" / "python.md"
 
 
 def code_blocks(page: Path) -> list[str]:
@@ -36,12 +34,12 @@ def test_the_first_block_is_five_lines():
     assert len([line for line in code_blocks(PAGE)[0].splitlines() if line]) <= 5
 
 
-def test_an_unknown_name_is_no_attribute():
-    with pytest.raises(AttributeError, match="has no attribute 'tuen'"):
-        _ = tuner.tuen
+def test_a_notebook_shows_the_verdict(tmp_path):
+    study = servetune.tune("gpt-oss-120b-b200-chat", trials=2, studies=tmp_path)
+    assert "**Verdict.** $" in study._repr_markdown_()
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    script = "import sys, tuner, tuner.cli; print([m for m in ('pandas', 'optuna', 'plotly') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_an_unknown_format_lists_the_valid_ones(tmp_path):
+    study = servetune.tune("gpt-oss-120b-b200-chat", trials=1, studies=tmp_path)
+    with pytest.raises(servetune.InputError, match="unknown format 'htm'; valid: html, md, "):
+        study.report("htm")

@@ -1,4 +1,4 @@
-"""Composition: a session is searched with progress on a terminal, kept as study and MLflow runs, and shown."""
+"""A session searched with progress on a terminal, kept as a study and MLflow runs, and shown."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,7 +35,7 @@ CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
 """Loads at which a predicted winner is run to show its latency, in units of the one that counts."""
 
 
-def tune(
+def run(
     session: Session,
     where: Where,
     *,

@@ -4,18 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from runners.measurement import Measurement
 from runners.simulated.calibration import (
     Abstained,
     Calibrated,
     Calibration,
-    Correction,
     Domain,
     Latencies,
     Spread,
@@ -28,16 +22,11 @@ from runners.simulated.simulated import Simulated
 from runners.workload.workload import LoadedWorkload, Workload
 from search_spaces.config import ServingConfig
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.wording import plural
-from tuner.scenario.amounts import milliseconds
 from tuner.scenario.scenario import Scenario
-from tuner.study.finished_study import Finished
+from tuner.study.finished_study import FinishedStudy
 
 MEASURING = ("measured", "recorded")
 """Sources of levels that something real stands behind."""
-
-SHARE = 0.8
-"""Of measured latencies that an interval should hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +52,7 @@ class Measured:
         return self.scenario.workload.max_request_tokens
 
 
-def measured_levels(finished: Finished) -> Measured:
+def measured_levels(finished: FinishedStudy) -> Measured:
     """Raises InputError for a study that measured nothing, or holds predictions."""
     levels = tuple(_levels(finished))
     if not levels and finished.predicted:
@@ -76,7 +65,7 @@ def measured_levels(finished: Finished) -> Measured:
     return Measured(study=finished.name, scenario=finished.scenario, levels=levels)
 
 
-def _levels(finished: Finished) -> Iterator[tuple[ServingConfig, LoadedWorkload, Measurement]]:
+def _levels(finished: FinishedStudy) -> Iterator[tuple[ServingConfig, LoadedWorkload, Measurement]]:
     """Without loads that were not kept up with or failed: what was answered there is not what was asked."""
     for trial in finished.trials:
         for level in trial.levels if trial.config else ():
@@ -114,7 +103,7 @@ def _can_predict(silicon: Silicon, config: ServingConfig) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class AppliedCalibration:
     """What a calibration says of one configuration at one load: the correction and both intervals, or why none.
 
     `measured` counts what the study measured of its domain. A calibration reads no more than a handful of it, and
@@ -128,77 +117,21 @@ class Told:
     tpot: Spread | None = None
 
 
-def tell(
+def applied(
     measured: Measured,
     calibrated: Calibrated,
     silicon: Silicon,
     config: ServingConfig,
     loaded: LoadedWorkload,
     level: Measurement,
-) -> Told:
+) -> AppliedCalibration:
     """`silicon` is the uncorrected database, `level` the run with the corrected one."""
     domain = Domain.of(silicon.model, silicon.system, config)
     known = measured.counted()
     found = calibrated.outcomes.get(domain)
     if not isinstance(found, Calibration):
         others = f"no measurement of {domain} that can be predicted; measured: {', '.join(map(str, known))}"
-        return Told(study=measured.study, found=found or Abstained(reason=others), measured=known[domain])
+        return AppliedCalibration(study=measured.study, found=found or Abstained(reason=others), measured=known[domain])
     slopes = slopes_of(simulated(silicon), config, loaded)
     ttft, tpot = found.spread(Latencies(ttft=level.ttft.mean, tpot=level.tpot.mean), slopes)
-    return Told(study=measured.study, found=found, measured=known[domain], ttft=ttft, tpot=tpot)
-
-
-def show_told(console: Console, told: Told) -> None:
-    """The correction in a table, or the abstention on a line."""
-    found = told.found
-    if isinstance(found, Abstained):
-        console.print(f"Not calibrated, the prediction stands as it is: {found}", style="yellow", markup=False)
-        return
-    count = f"{found.measurements} of {plural(told.measured, 'measurement')}"
-    title = f"Calibrated by {count} in study {told.study}: {found.domain}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("corrected")
-    table.add_column("by", justify="right")
-    for name, value in _corrections(found.correction):
-        table.add_row(name, value)
-    for name, spread in (("mean TTFT", told.ttft), ("mean TPOT", told.tpot)):
-        if spread is not None:
-            low, high = spread.interval(SHARE)
-            table.add_row(f"{name}, {SHARE:.0%} interval", f"{milliseconds(low)} to {milliseconds(high)}")
-    console.print(table)
-
-
-def _corrections(correction: Correction) -> Iterator[tuple[str, str]]:
-    yield "passes with prompts (prefill)", f"x {correction.prefill:.2f}"
-    yield "decode steps", f"x {correction.decode:.2f}"
-    yield "each iteration", f"{correction.iteration_s * 1000:+.2f} ms"
-    yield "each request", f"{correction.request_s * 1000:+.1f} ms"
-
-
-def told_document(told: Told) -> dict[str, Any]:
-    """The same as plain data."""
-    found = told.found
-    if isinstance(found, Abstained):
-        return {"study": told.study, "abstained": found.reason}
-    correction = found.correction
-    return {
-        "study": told.study,
-        "abstained": None,
-        "domain": str(found.domain),
-        "measurements": found.measurements,
-        "measured": told.measured,
-        "prefill_factor": correction.prefill,
-        "decode_factor": correction.decode,
-        "iteration_ms": correction.iteration_s * 1000,
-        "request_ms": correction.request_s * 1000,
-        **{
-            f"mean_{name}_ms_interval": _interval(spread)
-            for name, spread in (("ttft", told.ttft), ("tpot", told.tpot))
-            if spread is not None
-        },
-    }
-
-
-def _interval(spread: Spread) -> dict[str, float]:
-    low, high = spread.interval(SHARE)
-    return {"probability": SHARE, "low": low * 1000, "high": high * 1000}
+    return AppliedCalibration(study=measured.study, found=found, measured=known[domain], ttft=ttft, tpot=tpot)

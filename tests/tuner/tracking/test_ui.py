@@ -17,7 +17,7 @@ from search_spaces.config import Layout
 from search_spaces.errors import InputError
 from tests.tuner.tracking.test_mlflow_tracker import CONFIG, FAILED, SCENARIO, measured
 from tuner.tracking.mlflow_tracker import MlflowTracker
-from tuner.ui import mlflow_page, optuna_page
+from tuner.tracking.ui import mlflow_page, optuna_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = Path(__file__).parents[2] / "build" / "screenshots"

@@ -1,0 +1,1 @@
+"""Composition: what puts searches, studies, trackers and views together, for the terminal and for scripts."""
