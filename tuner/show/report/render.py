@@ -16,7 +16,8 @@ from tuner.show.figures import candidate_figures, certainty_figures, config_figu
 from tuner.show.report.contender import Contender
 from tuner.show.report.page import Chart, Code, Section, Table
 from tuner.show.report.report import Report
-from tuner.show.report.sections import caveats, experiment, sections, tiles, verdict
+from tuner.show.report.sections.order import sections
+from tuner.show.report.sections.verdict import caveats, experiment, tiles, verdict
 from tuner.study.frames import trials_frame
 
 

@@ -15,7 +15,7 @@ from tuner.show.report.contender import Contender
 from tuner.show.report.economics import FIFTEENFOLD, Demand, energy, month
 from tuner.show.report.render import FORMATS, to_csv, to_html, to_json, to_markdown
 from tuner.show.report.report import Report
-from tuner.show.report.sections import sections
+from tuner.show.report.sections.order import sections
 from tuner.show.report.shadow_prices import menu, nearest_cheaper, shadow_prices
 from tuner.study.finished_study import FinishedStudy, open_finished
 
