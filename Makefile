@@ -4,6 +4,8 @@ PYTHON ?= python3
 EXPERIMENT ?= experiments/gpt-oss-120b-b200-chat.yaml
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DEVELOPED := .venv/installed-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENGINES := .venv-vllm
 OLDER := 0.31.0
 
@@ -14,7 +16,7 @@ tune: $(INSTALLED)
 	$(BIN)/servetune tune $(EXPERIMENT)
 
 ## Run the tests. Those that drive a browser need Chromium, those of `make engines` a vLLM of their own.
-test: $(INSTALLED)
+test: $(DEVELOPED)
 	$(BIN)/python -m pytest -n 2 -m "not engine"
 
 ## Install two releases of vLLM for CPUs (2.5 GB each, mostly the same files) and run the tests that serve with them.
@@ -23,19 +25,19 @@ engines: $(ENGINES)/installed $(ENGINES)-$(OLDER)/installed
 		$(BIN)/python -m pytest -m engine
 
 ## Run the linters, the type checker and the architecture's contract.
-check: $(INSTALLED)
+check: $(DEVELOPED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 ## Write the pages of docs/reference/ again, after a change to a command or to the experiment's keys.
-docs: $(INSTALLED)
+docs: $(DEVELOPED)
 	$(BIN)/python -m tuner.scenario.experiment.schema > experiments/experiment.schema.json
 	$(BIN)/python tests/test_docs.py
 
 ## Reproduce the figures of the documentation (an hour).
-benchmarks: $(INSTALLED)
+benchmarks: $(DEVELOPED)
 	$(BIN)/python benchmarks/first_light.py
 	$(BIN)/python benchmarks/simulation_speed.py
 	$(BIN)/python benchmarks/storage.py
@@ -48,13 +50,19 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python benchmarks/load_accuracy.py
 	$(BIN)/python benchmarks/serving_overhead.py
 
+# What tuning needs. Bytecode of what is imported is written when it is first imported: compiling all takes as long again.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) --no-compile --editable .
 	touch $@
 
-$(ENGINES)/installed: $(INSTALLED) tests/engines/install.sh tests/engines/requirements.txt tests/engines/overrides.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+# What the tests, the linters and the type checker need besides, in the same environment.
+$(DEVELOPED): $(INSTALLED)
+	$(PIP) --no-compile --editable '.[dev]'
+	touch $@
+
+$(ENGINES)/installed: $(DEVELOPED) tests/engines/install.sh tests/engines/requirements.txt tests/engines/overrides.txt
+	$(PIP) uv
 	tests/engines/install.sh $(ENGINES) $(CURDIR)/$(BIN)/uv $(CURDIR)/$(BIN)/python
 	touch $@
 
