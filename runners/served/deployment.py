@@ -10,16 +10,15 @@ from typing import Final, get_args
 
 from runners.runner import RunFailedError
 from runners.served.process import free_ports, is_free
-from search_spaces.config import Engine, EngineName, ServingConfig
+from search_spaces.config import Engine, ServingConfig
 from search_spaces.engines.commands import Address, Command, Placement, Role, commands, router
+from search_spaces.engines.engine import facts_of
+from search_spaces.engines.facts import Packages
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import Model
 
 HOST: Final = "127.0.0.1"
 TRIES: Final = 100
-
-METRICS_ON: Final[Mapping[EngineName, tuple[str, ...]]] = {"sglang": ("--enable-metrics",)}
-"""What makes an engine count, where it does not by itself."""
 
 FAULTS_LOGGED: Final = "PYTHONFAULTHANDLER"
 """Makes every Python process of a server write down where it was when a signal ended it."""
@@ -109,7 +108,6 @@ class Member:
 class Deployment:
     """Workers, and the router before them where they are disaggregated."""
 
-    engine: EngineName
     workers: tuple[Member, ...]
     router: Member | None = None
 
@@ -138,7 +136,7 @@ def plan(model: Model, config: ServingConfig, installation: Installation) -> Dep
     Raises InfeasibleError for what the engine cannot express, RunFailedError where there are too few GPUs.
     """
     devices = _handed_out(config, installation)
-    args = METRICS_ON.get(config.engine.name, ()) + installation.args_for(config)
+    args = facts_of(config.engine).metrics_on + installation.args_for(config)
     workers = []
     for command in commands(model, config):
         for copy in range(command.copies):
@@ -147,7 +145,7 @@ def plan(model: Model, config: ServingConfig, installation: Installation) -> Dep
             member = _worker(own, copy, ports, config, replace(installation, args=args))
             workers.append(replace(member, devices=tuple(itertools.islice(devices, command.gpus))))
     before = _router(config, workers, installation) if config.disaggregation else None
-    return Deployment(engine=config.engine.name, workers=tuple(workers), router=before)
+    return Deployment(workers=tuple(workers), router=before)
 
 
 def environment(member: Member, installation: Installation) -> dict[str, str]:
@@ -202,10 +200,12 @@ def _side_by_side(count: int) -> tuple[int, ...]:
 def _worker(
     command: Command, copy: int, ports: tuple[int, ...], config: ServingConfig, installation: Installation
 ) -> Member:
-    argv = _installed(command.argv, config.engine.name, installation.python)
-    if config.engine.name == "vllm" and "--data-parallel-size" in argv:
-        (rpc,) = free_ports(1)  # replicas would all take the same one
-        argv, ports = (*argv, "--data-parallel-rpc-port", str(rpc)), (*ports, rpc)
+    facts = facts_of(config.engine)
+    argv = _installed(command.argv, facts.packages, installation.python)
+    for option, beside in facts.server.own_ports.items():
+        if beside in argv:
+            (port,) = free_ports(1)
+            argv, ports = (*argv, option, str(port)), (*ports, port)
     return Member(
         name=f"{command.role}-{copy}",
         role=command.role,
@@ -217,33 +217,29 @@ def _worker(
     )
 
 
-def _installed(argv: Sequence[str], engine: EngineName, python: str | None) -> tuple[str, ...]:
-    """The command as the environment of `python` has it.
-
-    vLLM's own command looks up a distribution called vllm, which builds under another name lack: its module does not.
-    """
+def _installed(argv: Sequence[str], packages: Packages, python: str | None) -> tuple[str, ...]:
+    """The command as the environment of `python` has it."""
     if python is None:
         return tuple(argv)
-    match engine:
-        case "vllm":
-            assert tuple(argv[:2]) == ("vllm", "serve")
-            return (python, "-m", "vllm.entrypoints.openai.api_server", "--model", *argv[2:])
-        case "sglang":
-            return (python, *argv[1:])
-        case _:
-            return (str(Path(python).parent / argv[0]), *argv[1:])
+    launcher = packages.launcher
+    if packages.as_module and tuple(argv[: len(launcher)]) == launcher:
+        argv = (*packages.as_module, *argv[len(launcher) :])
+    if argv[0] == "python":
+        return (python, *argv[1:])
+    return (str(Path(python).parent / argv[0]), *argv[1:])
 
 
 def _router(config: ServingConfig, workers: Sequence[Member], installation: Installation) -> Member:
-    """What stands before prefill and decode workers: for vLLM this project's proxy, else the engine's own router."""
+    """What stands before prefill and decode workers: this project's proxy, or the engine's own router."""
+    facts = facts_of(config.engine)
     (port,) = free_ports(1)
     prefill = [worker for worker in workers if worker.role == "prefill"]
     decode = [worker for worker in workers if worker.role == "decode"]
-    if config.engine.name == "vllm":
+    if facts.server.answers_alone:
         urls = ("--prefill", *(one.url for one in prefill), "--decode", *(one.url for one in decode))
         argv = (sys.executable, "-P", "-m", "runners.served.proxy", "--port", str(port), *urls)
         return Member(name="router", role="router", port=port, argv=argv, ports=(port,))
     placement = Placement(host=HOST, ports=dict.fromkeys(get_args(Role), port))
     command = router(config, [one.address for one in prefill], [one.address for one in decode], placement=placement)
-    argv = _installed(command.argv, config.engine.name, installation.python)
+    argv = _installed(command.argv, facts.packages, installation.python)
     return Member(name="router", role="router", port=port, argv=argv, files=command.files, ports=(port,))

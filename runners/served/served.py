@@ -17,7 +17,7 @@ from runners.load.stopping import Limit
 from runners.measurement import Measurement
 from runners.runner import Measure, RunFailedError
 from runners.served.deployment import Deployment, Installation, Member, environment, plan
-from runners.served.engine import METRICS, MetricNames, Reply, Watch, ask, complete, model_served, release, watched
+from runners.served.engine import Reply, Watch, ask, complete, model_served, release, watched
 from runners.served.failures import failure, read_log, says_it_is_dead, told
 from runners.served.installed import OwnParser
 from runners.served.nvml import Driver, driver
@@ -25,6 +25,7 @@ from runners.served.process import ServerProcess, is_free, no_room, running, wai
 from runners.served.time_limits import TimeLimits
 from runners.workload.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
+from search_spaces.engines.engine import facts_of
 from search_spaces.models.model import Model
 
 READY: Final = 200
@@ -42,8 +43,6 @@ CAUSES: Final = {
     "unreachable": "crash under load",
 }
 """What the load's causes are called here; every other status of HTTP is `server errors`."""
-
-NO_METRICS: Final = MetricNames(kv_usage="", waiting="")
 
 
 class Served:
@@ -92,7 +91,7 @@ class Served:
         if installation.python and installation.python in self._own_parsers:
             parser = self._own_parsers[installation.python]
             for member in deployment.workers:
-                parser.check(config.engine.name, member.argv, member.files)
+                parser.check(config.engine, member.argv, member.files)
         began = self._clock()
         try:
             with self._up(deployment, config, installation) as up:
@@ -221,7 +220,7 @@ class _Up:
             process.descendants.release()  # whoever ended before is no reason for what follows
             process.descendants.look()
         self.check()
-        names = METRICS.get(self.deployment.engine, NO_METRICS)
+        names = facts_of(self.config.engine).metrics
         workers = [worker.url for worker in self.deployment.workers]
         joules, began = self._joules(), self.clock()
         try:
@@ -330,10 +329,10 @@ class _Waiting:
 
     def _probe(self, timeout_s: float) -> Reply | None:
         """None where nobody answers yet. A worker that answers only behind its router is asked for its health."""
-        member = self._member
+        member, server = self._member, facts_of(self._up.config.engine).server
         try:
-            if member.role in ("prefill", "decode") and self._up.deployment.engine != "vllm":
-                return ask(member.url, "/health", timeout_s=timeout_s)
+            if member.role in ("prefill", "decode") and not server.answers_alone:
+                return ask(member.url, server.health, timeout_s=timeout_s)
             if is_free(member.port):
                 return None
             name, tokens = self._up.model_name(member), self._up.prompt_tokens

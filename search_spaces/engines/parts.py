@@ -3,6 +3,7 @@
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from search_spaces.config import Engine
@@ -11,6 +12,12 @@ from search_spaces.config import Engine
 def part(engine: Engine, name: str) -> Any:
     """A module of the engine's folder, such as `laws`; None where it has none."""
     return None if engine.folder is not None else _built_in(engine.name, name)
+
+
+def parser_script(engine: Engine) -> Path | None:
+    """The script that declares the engine's argument parser, to be run in the engine's environment; None without."""
+    path = Path(str(files("search_spaces.engines").joinpath(engine.name, "parser.py")))
+    return path if engine.folder is None and path.is_file() else None
 
 
 @cache

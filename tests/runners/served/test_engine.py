@@ -5,9 +5,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from runners.served.engine import METRICS, Reply, Scrape, Watch, complete, model_served, release, scrape, watched
+from runners.served.engine import Reply, Scrape, Watch, complete, model_served, release, scrape, watched
+from search_spaces.engines.engine import engines
 
-VLLM = METRICS["vllm"]
+VLLM = engines()["vllm"].metrics
 PAGE = """\
 # HELP vllm:kv_cache_usage_perc KV-cache usage. 1 means 100 percent usage.
 # TYPE vllm:kv_cache_usage_perc gauge

@@ -162,21 +162,21 @@ def test_an_environment_s_engines_are_found_by_their_distributions(tmp_path, mon
 @pytest.mark.usefixtures("stand_ins")
 def test_an_abbreviated_or_underscored_option_of_vllm_is_known():
     parser = OwnParser(HERE)
-    parser.check("vllm", ["--max_num_seqs", "3", "--tensor-parallel", "2"], {})
+    parser.check(find_engine("vllm"), ["--max_num_seqs", "3", "--tensor-parallel", "2"], {})
 
 
 def test_an_engine_is_asked_once_and_refuses_before_a_start_what_it_does_not_know(stand_ins):
     parser = OwnParser(HERE)
-    parser.check("vllm", rendered("vllm").argv, {})
+    parser.check(find_engine("vllm"), rendered("vllm").argv, {})
     (stand_ins / "vllm" / "__init__.py").write_text("raise SystemExit('asked again')")
     with pytest.raises(RunFailedError, match=r"vLLM 0\.24\.0 has no option --no-such-flag") as error:
-        parser.check("vllm", ["--no-such-flag"], {})
+        parser.check(find_engine("vllm"), ["--no-such-flag"], {})
     assert error.value.cause == "unsupported flag"
     assert not error.value.environment
 
 
 def test_an_engine_that_cannot_be_asked_is_left_to_its_start(tmp_path):
-    OwnParser(tmp_path / "python").check("vllm", ["--no-such-flag"], {})
+    OwnParser(tmp_path / "python").check(find_engine("vllm"), ["--no-such-flag"], {})
 
 
 def test_a_served_configuration_is_refused_before_any_process_starts(stand_ins, tmp_path):
