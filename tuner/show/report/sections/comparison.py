@@ -12,7 +12,7 @@ from tuner.show.report.charts import load_charts, pareto_charts
 from tuner.show.report.contender import Contender
 from tuner.show.report.page import Chart, Section, Table
 from tuner.show.report.report import Report
-from tuner.show.report.sections.words import kind, law, observed
+from tuner.show.report.sections.words import kind, law, reached
 from tuner.show.report.shadow_prices import served
 
 RUNNERS_UP = 5
@@ -54,7 +54,7 @@ def _figure_rows(report: Report) -> Iterator[list[str]]:
     if any(scenario.left_over(level.gpus) for level in levels):
         yield ["GPUs left over, charged too", *(str(scenario.left_over(level.gpus)) for level in levels)]
     for slo in scenario.sla.slos:
-        yield [law(slo), *(observed(slo, level) for level in levels)]
+        yield [law(slo), *(reached(slo, level) for level in levels)]
 
 
 def _runners_up(report: Report) -> list[Table]:
@@ -69,7 +69,7 @@ def _runners_up(report: Report) -> list[Table]:
     for trial in others[:RUNNERS_UP]:
         value = answer.scenario.usd_per_million(trial.measurement)
         bound = "" if trial.exact else "≤ "
-        observed = (observed(slo, trial.measurement) for slo in slos)
+        observed = (reached(slo, trial.measurement) for slo in slos)
         rows.append(
             [f"{trial.number}: {trial.config}", f"{bound}{dollars(value)}", f"{value / reference - 1:+.1%}", *observed]
         )

@@ -21,7 +21,7 @@ def kind(level: Measurement) -> str:
     return "predicted" if level.source in PREDICTION else "measured"
 
 
-def observed(slo: Slo, level: Measurement) -> str:
+def reached(slo: Slo, level: Measurement) -> str:
     return f"{milliseconds(slo.observed(level))}{'' if slo.excess(level) <= 0 else ' (missed)'}"
 
 
