@@ -1,5 +1,6 @@
 """Estimated: AIConfigurator's own steady-state estimate as a runner, to judge this project's answers by its peer's."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,8 @@ class Estimated:
     """AIConfigurator's `run_agg` for one closed-loop load: means only, so every percentile is the mean.
 
     A batch that its memory model refuses counts as a load that was not kept up with. Lengths are taken at their
-    longest, as the peer takes them. Its speculation has one cost law (each draft token a share of a layer, attention
+    longest, as the peer takes them. Where the requests in flight do not go round, some schedulers have none. Its
+    speculation has one cost law (each draft token a share of a layer, attention
     for every query token) and takes the mean accepted tokens from this project's tables. Disaggregated configurations
     are not estimated: InfeasibleError. A pass takes prompts up to max_batched_tokens, or with `one_prompt` up to the
     length of one: the default of its own `cli estimate`.
@@ -42,11 +44,12 @@ class Estimated:
             if not isinstance(loaded.arrivals, ClosedLoop):
                 raise InputError("the estimated runner knows closed-loop arrivals only; valid: closed_loop")
             workload = loaded.workload
-            batch = max(1, round(loaded.load / config.layout.schedulers))
+            batch = math.ceil(loaded.arrivals.concurrency / config.layout.schedulers)
+            busy = loaded.arrivals.concurrency / (batch * config.layout.schedulers)
             longest = workload.input_tokens.high
             context = longest if self.one_prompt else config.batching.max_batched_tokens
             point = estimate(batch, longest, workload.output_tokens.high, context)
-            rate = point.output_rate * config.layout.replicas
+            rate = point.output_rate * config.layout.replicas * busy
             requests = workload.requests
             output = requests * workload.output_tokens.high
             return Measurement(

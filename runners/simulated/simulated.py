@@ -5,34 +5,23 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 
 from runners.measurement import Measurement, Percentiles
 from runners.runner import Measure
+from runners.simulated.group import Group
+from runners.simulated.requests import Acceptance, Requests
 from runners.simulated.scheduler import Gaps, Policy, Scheduler, Sequence
 from runners.simulated.silicon import Silicon
 from runners.simulated.steady_state import step_key, transfer_seconds
 from runners.simulated.step_time import StepTimes
-from runners.workload.workload import ClosedLoop, LoadedWorkload, Poisson, Replay
+from runners.simulated.window import Window
+from runners.workload.workload import LoadedWorkload
 from search_spaces.config import Batching, Layout, ServingConfig
 from search_spaces.engines.engine import facts_of
 from search_spaces.fit import kv_capacity
-
-WARM_UP = 3
-"""Completions for each request in flight before an open loop is counted."""
-
-FEWEST_WARM_UPS = 64
-"""Completions before an open loop is counted in any case: the first to complete are the shortest."""
-
-MOST_SCHEDULERS = 16
-"""Decode schedulers that share their prefill schedulers in a simulation; a finer ratio is approximated.
-
-Where more of them share a single prefill scheduler, all are simulated: rounding would give them more prefill.
-"""
 
 
 class Simulated:
@@ -81,33 +70,6 @@ class Simulated:
         yield measure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acceptance:
-    """Tokens that one decode step commits: mean and variance."""
-
-    mean: float
-    variance: float
-
-    @classmethod
-    def of(cls, tokens_per_step: tuple[float, ...]) -> "Acceptance":
-        """From the measured mean tokens per step at draft lengths 1, 2, ...; the last one is in use.
-
-        The share of steps that accept at least i drafts is tokens_per_step[i] - tokens_per_step[i - 1]; the second
-        moment of their number is the sum of (2 i - 1) times that share.
-        """
-        shares = [min(max(after - before, 0.0), 1.0) for before, after in itertools.pairwise((1.0, *tokens_per_step))]
-        accepted = sum(shares)
-        second = sum((2 * i - 1) * share for i, share in enumerate(shares, start=1))
-        mean = tokens_per_step[-1] if tokens_per_step else 1.0
-        return cls(mean=mean, variance=max(second - accepted * accepted, 0.0))
-
-    def steps(self, tokens: "np.ndarray", rng: np.random.Generator) -> "np.ndarray":
-        """Steps that commit so many tokens: the renewal process's normal law, n / m +- sqrt(n v / m^3)."""
-        spread = np.sqrt(tokens * self.variance / self.mean**3)
-        drawn = rng.normal(tokens / self.mean, spread)
-        return np.clip(np.rint(drawn), np.minimum(tokens, 1), tokens).astype(np.int64)
-
-
 class _Simulation:
     """One run of the smallest group of schedulers that stands for the deployment."""
 
@@ -127,21 +89,23 @@ class _Simulation:
         drafts = self.model.drafts.get(config.speculation.method)
         measured = drafts.tokens_per_step[: config.speculation.draft_length] if drafts else ()
         self.acceptance = Acceptance.of(measured)
-        prefill_count, decode_count = _smallest_group(config)
-        role: Literal["both", "decode"] = "decode" if prefill_count else "both"
+        group = Group.of(config, loaded.arrivals)
+        role: Literal["both", "decode"] = "decode" if group.prefill else "both"
         decode_policy = self._policy(config.layout, config.batching, role)
-        self.decodes = [Scheduler(decode_times, decode_policy) for _ in range(decode_count)]
+        self.decodes = [Scheduler(decode_times, decode_policy) for _ in range(group.decode)]
         self.prefills: list[Scheduler] = []
         pool = config.disaggregation
         if pool is not None and prefill_times is not None:
             prefill_policy = self._policy(pool.prefill_layout, pool.prefill_batching, "prefill")
-            self.prefills = [Scheduler(prefill_times, prefill_policy) for _ in range(prefill_count)]
+            self.prefills = [Scheduler(prefill_times, prefill_policy) for _ in range(group.prefill)]
         self.entries = self.prefills or self.decodes
-        self.groups = config.layout.schedulers / decode_count
         own_tokens = max(workload.mean_request_tokens - workload.shared_prefix_tokens, 1)
         held = max(1, int(decode_policy.kv_tokens / own_tokens))
-        self.seats = decode_count * min(config.batching.max_sequences, held)
-        self._draw_lengths()
+        self.seats = group.decode * min(config.batching.max_sequences, held)
+        self.group = group
+        self.concurrency = group.concurrency
+        self.requests = Requests.drawn(loaded, group, self.seats, self.acceptance, self.rng)
+        self.to_count = self.requests.to_count
         self.warm_up: list[Sequence] = []
         self.counted: list[Sequence] = []
         self.events: list[tuple[float, int, Scheduler | None, Sequence | None]] = []
@@ -150,7 +114,7 @@ class _Simulation:
         self.tokenizer_free = 0.0
         self.sent = 0
         self.in_flight = 0
-        self.window = _Window(self.concurrency, self.seats)
+        self.window = Window(self.concurrency, self.seats)
 
     def _policy(self, layout: Layout, batching: Batching, role: Literal["both", "prefill", "decode"]) -> Policy:
         config, workload = self.config, self.loaded.workload
@@ -174,65 +138,20 @@ class _Simulation:
 
     # The requests
 
-    def _draw_lengths(self) -> None:
-        workload, arrivals = self.loaded.workload, self.loaded.arrivals
-        self.concurrency = 0
-        if isinstance(arrivals, ClosedLoop):
-            self.concurrency = max(1, math.ceil(arrivals.concurrency / self.groups))
-            self.groups = min(self.groups, arrivals.concurrency / self.concurrency)
-        if workload.standing_start and self.concurrency:
-            self._draw_standing_start()
-            return
-        self.to_count = max(workload.requests, self.concurrency)
-        # Enough for the warm-up, the counted requests and those in flight at the end.
-        count = 2 * self.to_count + FEWEST_WARM_UPS + (WARM_UP + 3) * max(self.seats, self.concurrency)
-        if isinstance(arrivals, Replay):
-            every = round(self.groups)
-            trace = arrivals.trace
-            # A trace that is shorter than the run is replayed from its beginning, as often as it takes.
-            arrival = trace.arrival[::every]
-            rounds = -(-count // len(arrival))
-            period = float(trace.arrival[-1]) + 1 / trace.rate
-            offsets = np.repeat(np.arange(rounds) * period, len(arrival))
-            self.prompts = np.tile(trace.input_tokens[::every], rounds)
-            self.outputs = np.tile(trace.output_tokens[::every], rounds)
-            self.times = (np.tile(arrival, rounds) + offsets) / arrivals.speed
-        else:
-            self.prompts = workload.input_tokens.draw(self.rng, count)
-            self.outputs = workload.output_tokens.draw(self.rng, count)
-        if isinstance(arrivals, Poisson):
-            # Requests go to the groups in turn: each gets every groups-th arrival of the whole stream.
-            self.times = np.cumsum(self.rng.gamma(self.groups, 1 / arrivals.rate, size=count))
-        if self.concurrency:
-            # Requests that are found running are longer than those that arrive: in proportion to their length.
-            running = min(self.concurrency, self.seats)
-            first = self.rng.choice(count, size=running, p=self.outputs / self.outputs.sum())
-            self.prompts = np.concatenate([self.prompts[first], self.prompts])
-            self.outputs = np.concatenate([self.outputs[first], self.outputs])
-        self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
-
-    def _draw_standing_start(self) -> None:
-        """Only what is counted: this group's share of the requests, all of them."""
-        workload = self.loaded.workload
-        self.to_count = max(round(workload.requests / self.groups), self.concurrency)
-        self.prompts = workload.input_tokens.draw(self.rng, self.to_count)
-        self.outputs = workload.output_tokens.draw(self.rng, self.to_count)
-        self.steps = self.acceptance.steps(self.outputs - 1, self.rng)
-
     def _next(self, now: float) -> Sequence | None:
         index = self.sent
-        if index >= len(self.prompts):
+        if index >= len(self.requests):
             return None
         self.sent += 1
-        if self.sent == len(self.prompts):
+        if self.sent == len(self.requests):
             self.window.exhausted(self.in_flight)
         self.in_flight += 1
-        prompt = int(self.prompts[index])
+        prompt = int(self.requests.prompts[index])
         return Sequence(
             arrival=now,
             prompt=prompt,
-            output=int(self.outputs[index]),
-            steps=int(self.steps[index]),
+            output=int(self.requests.outputs[index]),
+            steps=int(self.requests.steps[index]),
             cached=min(self.loaded.workload.shared_prefix_tokens, prompt - 1),
         )
 
@@ -296,8 +215,8 @@ class _Simulation:
         return self._measurement()
 
     def _schedule_arrival(self) -> None:
-        if self.sent < len(self.prompts):
-            self._push(float(self.times[self.sent]), None, None)
+        if self.sent < len(self.requests):
+            self._push(float(self.requests.times[self.sent]), None, None)
 
     def _push(self, time: float, scheduler: Scheduler | None, sequence: Sequence | None) -> None:
         heapq.heappush(self.events, (time, next(self.order), scheduler, sequence))
@@ -379,82 +298,20 @@ class _Simulation:
         counts = np.concatenate([gap.counts for gap in gaps])
         tpot = np.array([sequence.tpot for sequence in counted])
         tpot = tpot[~np.isnan(tpot)]
-        scale = self.groups
+        scaled = self.group.scaled
         return Measurement(
             load=self.loaded.load,
             gpus=self.config.gpus,
             duration_s=end - opened,
-            requests=round(scale * len(counted)),
-            input_tokens=round(scale * sum(s.prompt - s.recomputed for s in counted)),
-            output_tokens=round(scale * sum(s.output for s in counted)),
+            requests=scaled(len(counted)),
+            input_tokens=scaled(sum(s.prompt - s.recomputed for s in counted)),
+            output_tokens=scaled(sum(s.output for s in counted)),
             ttft=Percentiles.of([s.first_token - s.arrival for s in counted]),
             tpot=Percentiles.of(tpot if tpot.size else [0.0]),
             itl=Percentiles.of(seconds, counts) if seconds is not None else Percentiles.of([0.0]),
             e2e=Percentiles.of([s.finished - s.arrival for s in counted]),
-            backlog_growth=round(scale * self.window.growth(self.in_flight)),
-            preemptions=round(scale * sum(scheduler.preemptions for scheduler in self.decodes)),
+            backlog_growth=scaled(self.window.growth(self.in_flight)),
+            preemptions=scaled(sum(scheduler.preemptions for scheduler in self.decodes)),
             kv_cache_peak=max(s.kv_peak / s.policy.kv_tokens for s in self.decodes),
             source="simulated",
         )
-
-
-def _smallest_group(config: ServingConfig) -> tuple[int, int]:
-    """Prefill and decode schedulers in the deployment's own ratio, as few as have it; (0, 1) when aggregated."""
-    pool = config.disaggregation
-    if pool is None:
-        return 0, 1
-    prefill, decode = pool.prefill_layout.schedulers, config.layout.schedulers
-    ratio = Fraction(prefill, decode).limit_denominator(max(MOST_SCHEDULERS, round(decode / prefill)))
-    return ratio.numerator, ratio.denominator
-
-
-class _Window:
-    """What is counted: completions after the warm-up.
-
-    In a closed loop the warm-up is over when the requests that began part-way have completed. In open loop it is over
-    once WARM_UP times as many have completed as are in flight: by Little's law after WARM_UP + 1 mean stays, when the
-    number in flight has all but settled, however the lengths are spread.
-    """
-
-    def __init__(self, part_way: int, seats: int) -> None:
-        self.left = part_way
-        self.closed_loop = part_way > 0
-        self.seats = seats
-        self.completed = 0
-        self.opened = math.inf
-        self.in_flight_at_start = 0
-        self.in_flight_at_last_arrival: int | None = None
-
-    def open_at_once(self, concurrency: int) -> None:
-        """Count from the first request on, with all of the first generation in flight."""
-        self.opened = 0.0
-        self.in_flight_at_start = concurrency
-
-    def exhausted(self, in_flight: int) -> None:
-        """The last request has been sent."""
-        self.in_flight_at_last_arrival = in_flight
-
-    def opens(self, sequence: Sequence, now: float, in_flight: int) -> bool:
-        """Whether the warm-up ends with this completion.
-
-        Where all requests have come before, those that the server has seats for are not its backlog.
-        """
-        if self.opened < math.inf:
-            return False
-        if self.closed_loop:
-            self.left -= sequence.arrival == 0
-            over = self.left <= 0
-        else:
-            self.completed += 1
-            settled = self.completed >= max(WARM_UP * in_flight, FEWEST_WARM_UPS)
-            over = settled or self.in_flight_at_last_arrival is not None
-        last = self.in_flight_at_last_arrival
-        if over:
-            self.opened = now
-            self.in_flight_at_start = in_flight if last is None else min(last, self.seats)
-        return over
-
-    def growth(self, in_flight: int) -> int:
-        """Requests in the system at the window's end (or the last arrival) less those at its start."""
-        end = self.in_flight_at_last_arrival
-        return (in_flight if end is None else end) - self.in_flight_at_start

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.measurement import METRICS, Measurement
-from runners.simulated.simulated import Acceptance, Simulated, _Simulation
+from runners.simulated.requests import Acceptance
+from runners.simulated.simulated import Simulated, _Simulation
 from runners.simulated.step_time import Curve, StepTimes, Surface
 from runners.workload.workload import Lengths, Trace, Workload
 from search_spaces.config import (
@@ -367,6 +368,25 @@ def test_decode_workers_bound_the_rate(prefills, decodes):
     measured = simulate(disaggregated(prefills, decodes, sequences=8), workload(10, 200), 30 * decodes)
     step = mean_step(8, 10, 199)
     assert measured.request_rate == pytest.approx(8 * decodes / (199 * step), rel=0.03)
+
+
+@pytest.mark.parametrize(("prefills", "decodes"), [(13, 20), (13, 18), (33, 34), (9, 14), (4, 23), (3, 3)])
+def test_a_disaggregated_deployment_is_sent_the_load_of_its_trace(prefills, decodes):
+    """13P20D served 561 requests/s of a trace of 392, and 13P18D 318."""
+    recorded = trace(np.arange(40_000) / 392, [100] * 40_000, [20] * 40_000)
+    measured = simulate(disaggregated(prefills, decodes), replay(recorded, requests=2000), 1)
+    assert measured.request_rate == pytest.approx(392, rel=0.02)
+
+
+def test_no_request_is_lost_or_counted_twice():
+    recorded = trace(np.arange(900) / 100, np.arange(100, 1000), [20] * 900)
+    simulation = _Simulation(FakeSilicon(), disaggregated(13, 20), STEPS, STEPS, replay(recorded, requests=300).at(1))
+    simulation.run()
+    ended = [sequence.prompt for sequence in simulation.warm_up + simulation.counted]
+    sent = list(simulation.requests.prompts[: simulation.sent])
+    assert len(ended) == len(set(ended))
+    assert set(ended) <= set(sent)
+    assert len(sent) - len(ended) == simulation.in_flight
 
 
 def test_prompts_that_end_together_are_spread_over_the_decode_workers():
