@@ -2,11 +2,12 @@
 
 import re
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from runners.runner import OUT_OF_MEMORY, RunFailedError
+from search_spaces.config import Engine
+from search_spaces.engines.signs import signs_of
 
 TAIL_LINES = 20
 READ_BYTES = 1 << 20
@@ -21,80 +22,12 @@ ENVIRONMENT: Final = frozenset(
 CORE_KILLED: Final = "engine core killed"
 SERVER_KILLED: Final = "server killed"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sign:
-    """Words of a log that name a cause."""
-
-    cause: str
-    words: re.Pattern[str]
-
-
-def _sign(cause: str, *words: str) -> Sign:
-    return Sign(cause=cause, words=re.compile("|".join(words)))
-
-
-# The first one found wins: what the machine lacks comes before what the engine makes of it.
-SIGNS: Final = (
-    _sign("disk full", r"No space left on device", r"\[Errno 28\]", r"Disk quota exceeded"),
-    _sign("port in use", r"[Aa]ddress already in use", r"\[Errno 98\]"),
-    _sign("engine not installed", r"No module named '?(vllm|sglang|tensorrt_llm)'?$", r"PackageNotFoundError"),
-    _sign(
-        OUT_OF_MEMORY,
-        r"out of memory",
-        r"OutOfMemoryError",
-        r"OOM command not allowed",
-        r"MemoryError",
-        r"std::bad_alloc",
-        r"[Cc]annot allocate memory",
-        r"[Cc]an't allocate memory",
-        r"No available memory for the cache blocks",
-        r"larger than the (available|maximum number of tokens that can be stored in) KV cache",
-        r"is needed, which is larger than the available KV cache memory",
-        r"Not enough memory",
-        r"less than desired GPU memory utilization",
-        r"exceeds? the available (CPU|GPU)? ?memory",
-        r"is larger than the (total|available) (CPU|GPU|system)? ?memory",
-    ),
-    _sign(
-        "no GPU",
-        r"No CUDA GPUs are available",
-        r"Failed to infer device type",
-        r"CUDA driver version is insufficient",
-        r"Found no NVIDIA driver",
-        r"no CUDA-capable device",
-        r"Device string must not be empty",
-    ),
-    _sign("unsupported flag", r"unrecognized arguments?:", r"error: argument ", r"No such option", r"invalid choice:"),
-    _sign(
-        "no checkpoint",
-        r"is not a local folder and is not a valid model identifier",
-        r"RepositoryNotFoundError",
-        r"Repo id must (be|use)",
-        r"LocalEntryNotFoundError",
-        r"Can't load the configuration of",
-        r"Invalid repository ID or local directory",
-    ),
-    _sign("engine broken", r"ImportError: ", r"ModuleNotFoundError: ", r"undefined symbol: "),
-    _sign(
-        "invalid combination",
-        r"Value error, ",
-        r"(^|[ .])ValueError: ",
-        r"ValidationError: ",
-        r"NotImplementedError",
-        r"AssertionError",
-        r"not supported",
-        r"unsupported",
-    ),
-)
-
-SIGNS_UNDER_LOAD: Final = tuple(sign for sign in SIGNS if sign.cause in ("disk full", OUT_OF_MEMORY))
+CAUSES_UNDER_LOAD: Final = ("disk full", OUT_OF_MEMORY)
+"""A server that came up had no fault in its arguments: what else is said to be invalid was some client's request."""
 
 # A line that raises, as Python and the engines' loggers write it: `(EngineCore pid=7) ERROR 11-21 ... XError: why`.
 RAISED = re.compile(r"(?:^|[\s\]])((?:[\w.]+\.)?\w*(?:Error|Exception|Interrupt)\b: ?.*|[\w.-]+: error: .*)$")
-ENGINE = re.compile(r"^\((?:EngineCore|Worker|Engine)[^)]*\) ERROR\b")
 HARMLESS = re.compile(r"\b(WARNING|INFO|DEBUG)\b|UserWarning|FutureWarning|DeprecationWarning|, retrying \d")
-POINTERS = re.compile(r"See (root cause|stack trace)|EngineDeadError|Engine core initialization failed")
 VALIDATION = re.compile(r"(validation errors? for \w+)\n[^\n]*?(?=Value error)")
 FAULT = re.compile(r"^Fatal Python error: ([A-Z][a-z -]+)$", re.MULTILINE)
 FAULTS: Final = {
@@ -107,31 +40,29 @@ FAULTS: Final = {
 }
 """The signals that Python's faulthandler writes down, where PYTHONFAULTHANDLER is set, before they end the process."""
 
-FATAL = re.compile(r"EngineCore failed to start|Engine core initialization failed|EngineDeadError|EngineCore hit an")
 
-
-def diagnose(log: str, *, under_load: bool = False) -> tuple[str, str]:
+def diagnose(log: str, engine: Engine, *, under_load: bool = False) -> tuple[str, str]:
     """The cause by name and the line that says it; both empty where the log says nothing of the kind.
 
-    The first error of the engine's own process is the cause: later ones, and the last line, only point to it. A server
-    that came up had no fault in its arguments: under load, what else is said to be invalid was some client's request.
+    The first error of the engine's own process is the cause: later ones, and the last line, only point to it.
     """
+    signs = signs_of(engine)
     log = VALIDATION.sub(r"\1: ", log)
     lines = [line.rstrip() for line in log.splitlines() if line.strip() and not HARMLESS.search(line)]
-    raised = [line for line in lines if RAISED.search(line) and not POINTERS.search(line)]
-    first = [line for line in raised if ENGINE.search(line)]
+    raised = [line for line in lines if RAISED.search(line) and not signs.pointers.search(line)]
+    first = [line for line in raised if signs.core.search(line)]
     main = first[:1] if under_load else first[:1] or raised[-1:]
     for suspects in (main, raised, lines):
-        for sign in SIGNS_UNDER_LOAD if under_load else SIGNS:
-            for line in suspects:
+        for sign in signs.causes:
+            for line in suspects if not under_load or sign.cause in CAUSES_UNDER_LOAD else ():
                 if sign.words.search(line):
                     return sign.cause, _bare(line)
     return "", _bare(main[0]) if main else ""
 
 
-def says_it_is_dead(log: str) -> bool:
+def says_it_is_dead(log: str, engine: Engine) -> bool:
     """Whether the engine's own process has failed, though the server that stands before it may live on."""
-    return bool(FATAL.search(log))
+    return bool(signs_of(engine).dead.search(log))
 
 
 def read_log(path: Path) -> str:
@@ -154,6 +85,7 @@ def tail(log: str, lines: int = TAIL_LINES) -> str:
 def failure(
     state: str,
     *,
+    engine: Engine,
     log: Path,
     exit_code: int | None,
     core_signal: int | None = None,
@@ -165,18 +97,18 @@ def failure(
     `state` says what it was doing. `core_signal` is the signal that ended a process of its own (see `Descendants`).
     """
     text = read_log(log)
-    cause, line = diagnose(text, under_load=under_load)
+    cause, line = diagnose(text, engine, under_load=under_load)
     ending = "still running" if exit_code is None else f"exit {exit_code}"
     if exit_code is not None and exit_code < 0:
         ending = f"ended by {in_words(-exit_code)}"
     if not cause:
-        cause, by = _killed(text, exit_code, core_signal)
+        cause, by = _killed(text, engine, exit_code, core_signal)
         ending = f"{by}, {ending}" if cause == CORE_KILLED else by or ending
     said = f": {line}" if line else ""
     return told(cause or otherwise, f"{ending} {state}{said}", log=log)
 
 
-def _killed(log: str, exit_code: int | None, core_signal: int | None) -> tuple[str, str]:
+def _killed(log: str, engine: Engine, exit_code: int | None, core_signal: int | None) -> tuple[str, str]:
     """Whom a signal ended, and which, in words; both empty where none is known.
 
     A server may end itself because of a fault in its engine's core, and it kills what is left of an engine that raised
@@ -188,7 +120,7 @@ def _killed(log: str, exit_code: int | None, core_signal: int | None) -> tuple[s
         return SERVER_KILLED, in_words(-exit_code)
     if fault := next((FAULTS[words] for words in FAULT.findall(log) if words in FAULTS), None):
         return CORE_KILLED, in_words(fault)
-    if core_signal is not None and not any(map(ENGINE.match, log.splitlines())):
+    if core_signal is not None and not any(map(signs_of(engine).core.match, log.splitlines())):
         return CORE_KILLED, in_words(core_signal)
     return "", ""
 

@@ -195,6 +195,7 @@ class _Up:
                 where = f"{state}, after {self.seconds:.0f} s ({name})"
                 raise failure(
                     where,
+                    engine=self.config.engine,
                     log=process.log,
                     exit_code=process.exit_code,
                     core_signal=process.descendants.killed_by,
@@ -267,6 +268,7 @@ class _Up:
             process = self.processes[dead]
             return failure(
                 where,
+                engine=self.config.engine,
                 log=process.log,
                 exit_code=None,
                 core_signal=process.descendants.killed_by,
@@ -280,7 +282,7 @@ class _Up:
 
     def _dead_engine(self) -> str | None:
         for name, process in self.processes.items():
-            if process.descendants.killed_by is not None or says_it_is_dead(read_log(process.log)):
+            if process.descendants.killed_by is not None or says_it_is_dead(read_log(process.log), self.config.engine):
                 return name
         return None
 
@@ -353,12 +355,15 @@ class _Waiting:
     def _check_log(self) -> None:
         """A server whose engine has died may stay, and even answer that it is healthy."""
         now = self._up.clock()
-        if self._dead_since is None and says_it_is_dead(read_log(self._log)):
+        if self._dead_since is None and says_it_is_dead(read_log(self._log), self._up.config.engine):
             self._dead_since = now
         if self._dead_since is not None and now - self._dead_since >= self._up.limits.dying_s:
             where = f"while starting, after {self._up.seconds:.0f} s ({self._member.name})"
             core = self._process.descendants.killed_by
-            raise failure(where, log=self._log, exit_code=None, core_signal=core, otherwise="crash at start")
+            engine = self._up.config.engine
+            raise failure(
+                where, engine=engine, log=self._log, exit_code=None, core_signal=core, otherwise="crash at start"
+            )
 
 
 def _own_folder(logs: Path) -> Path:

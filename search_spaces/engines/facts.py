@@ -108,6 +108,19 @@ class MetricNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogWords:
+    """How an engine's log tells its own process from the server before it, as regular expressions.
+
+    A line of that process begins with `core`. `pointers` only point to the error before them, and `dead` are words with
+    which it fails, though the server may live on.
+    """
+
+    core: str = ""
+    pointers: tuple[str, ...] = ()
+    dead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """What an engine is called, how it schedules, what it does when nobody tunes it, and how it is told otherwise.
 
@@ -154,6 +167,7 @@ class EngineFacts:
     metrics: MetricNames = MetricNames()
     metrics_on: tuple[str, ...] = ()
     failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    log: LogWords = LogWords()
 
     def __post_init__(self) -> None:
         _require("at least one release", holds=bool(self.versions), found="none")

@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 16
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 OPTION = re.compile(r"-{1,2}[A-Za-z][\w.-]*=?")
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
-CAUSE = re.compile(r"[a-z][a-z ]{0,39}")
+CAUSE = re.compile(r"[A-Za-z][A-Za-z ]{0,39}")
 
 
 PLACEHOLDERS = ("python", "checkpoint", "host", "port", "draft")
@@ -185,11 +185,17 @@ def _check_words(facts: EngineFacts, problems: Problems) -> None:
         law = f"must name environment variables, but got {shown(name)}"
         problems.require("env", holds=bool(VARIABLE.fullmatch(name)), law=law)
     for cause, patterns in facts.failures.items():
-        law = f"a cause is a few small letters such as `out of memory`, but got {shown(cause)}"
+        law = f"a cause is a few words such as `out of memory`, but got {shown(cause)}"
         problems.require("failures", holds=bool(CAUSE.fullmatch(cause)), law=law)
-        for pattern in patterns:
-            with problems.at(f"failures.{cause}"):
-                _compile(pattern)
+        _check_patterns(f"failures.{cause}", patterns, problems)
+    for key, found in (("core", (facts.log.core,)), ("pointers", facts.log.pointers), ("dead", facts.log.dead)):
+        _check_patterns(f"log.{key}", found, problems)
+
+
+def _check_patterns(key: str, patterns: Iterable[str], problems: Problems) -> None:
+    for pattern in patterns:
+        with problems.at(key):
+            _compile(pattern)
 
 
 def _compile(pattern: str) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from runners.runner import OUT_OF_MEMORY
 from runners.served.failures import diagnose, failure, says_it_is_dead, tail, told
+from search_spaces.engines.engine import find_engine
 
+VLLM = find_engine("vllm")
 ULIMIT = (
     "(APIServer pid=9017) WARNING 11-21 05:02:14 [system_utils.py:255] Found ulimit of 20000 and failed to "
     "automatically increase. This can cause fd limit errors like `OSError: [Errno 24] Too many open files`."
@@ -80,7 +82,7 @@ INFO:     Application shutdown complete.
     ],
 )
 def test_the_first_error_of_the_engine_names_the_cause(log, cause, said):
-    found, line = diagnose(f"{ULIMIT}\n{log}")
+    found, line = diagnose(f"{ULIMIT}\n{log}", VLLM)
     assert found == cause
     assert said in line
 
@@ -89,22 +91,24 @@ REFUSED = "(APIServer pid=1) ERROR 11-21 05:40:00 vllm.exceptions.VLLMValidation
 
 
 def test_a_request_that_was_refused_is_not_why_a_server_died_under_load():
-    assert diagnose(f"{REFUSED}\n{DEAD}", under_load=True) == ("", "")
-    assert diagnose(f"{REFUSED}\n{MEMORY}", under_load=True)[0] == OUT_OF_MEMORY
-    assert diagnose(f"{REFUSED}\n{FP8}", under_load=True)[0] == ""
-    assert "AssertionError" in diagnose(f"{REFUSED}\n(EngineCore pid=1) ERROR AssertionError: x", under_load=True)[1]
+    assert diagnose(f"{REFUSED}\n{DEAD}", VLLM, under_load=True) == ("", "")
+    assert diagnose(f"{REFUSED}\n{MEMORY}", VLLM, under_load=True)[0] == OUT_OF_MEMORY
+    assert diagnose(f"{REFUSED}\n{FP8}", VLLM, under_load=True)[0] == ""
+    assert (
+        "AssertionError" in diagnose(f"{REFUSED}\n(EngineCore pid=1) ERROR AssertionError: x", VLLM, under_load=True)[1]
+    )
 
 
 def test_the_engines_death_is_seen_though_the_server_lives_on():
-    assert says_it_is_dead(MEMORY)
-    assert says_it_is_dead(DEAD)
-    assert not says_it_is_dead(ULIMIT)
+    assert says_it_is_dead(MEMORY, VLLM)
+    assert says_it_is_dead(DEAD, VLLM)
+    assert not says_it_is_dead(ULIMIT, VLLM)
 
 
 def test_a_failure_says_state_path_and_the_tail_of_the_log(tmp_path):
     log = tmp_path / "serve-0.log"
     log.write_text("\n".join(f"line {number}" for number in range(100)) + "\n" + MEMORY)
-    error = failure("while starting, after 3 s", log=log, exit_code=1, otherwise="crash at start")
+    error = failure("while starting, after 3 s", engine=VLLM, log=log, exit_code=1, otherwise="crash at start")
     assert error.cause == OUT_OF_MEMORY
     assert not error.environment
     lines = error.detail.splitlines()
@@ -125,7 +129,7 @@ def test_a_failure_says_state_path_and_the_tail_of_the_log(tmp_path):
     ],
 )
 def test_a_log_that_names_nothing_leaves_the_way_it_ended(tmp_path, code, cause, state):
-    error = failure("under load", log=tmp_path / "missing", exit_code=code, otherwise="crash under load")
+    error = failure("under load", engine=VLLM, log=tmp_path / "missing", exit_code=code, otherwise="crash under load")
     assert error.cause == cause
     assert error.detail.startswith(f"{state} under load")
 
@@ -140,7 +144,7 @@ def test_a_log_that_names_nothing_leaves_the_way_it_ended(tmp_path, code, cause,
 def test_a_fault_that_python_wrote_down_names_the_signal(tmp_path, words, said):
     log = tmp_path / "serve-0.log"
     log.write_text(f"Fatal Python error: {words}\n\nThread 0x00007f (most recent call first):\n{DEAD}")
-    error = failure("under load", log=log, exit_code=0, otherwise="crash under load", under_load=True)
+    error = failure("under load", engine=VLLM, log=log, exit_code=0, otherwise="crash under load", under_load=True)
     assert error.cause == "engine core killed"
     assert error.detail.startswith(said)
 
@@ -157,7 +161,9 @@ def test_a_fault_that_python_wrote_down_names_the_signal(tmp_path, words, said):
 def test_a_signal_counts_where_the_engine_gave_no_reason_of_its_own(tmp_path, log, core_signal, cause):
     path = tmp_path / "serve-0.log"
     path.write_text(log)
-    error = failure("while starting", log=path, exit_code=0, core_signal=core_signal, otherwise="crash at start")
+    error = failure(
+        "while starting", engine=VLLM, log=path, exit_code=0, core_signal=core_signal, otherwise="crash at start"
+    )
     assert error.cause == cause
 
 
@@ -169,7 +175,24 @@ def test_what_the_machine_lacks_is_the_environments_failure(tmp_path):
 def test_only_the_ends_of_a_huge_log_are_read(tmp_path):
     log = tmp_path / "huge.log"
     log.write_bytes(UNKNOWN_FLAG.encode() + b"x\n" * 3_000_000 + b"the end\n")
-    error = failure("while starting", log=log, exit_code=2, otherwise="crash at start")
+    error = failure("while starting", engine=VLLM, log=log, exit_code=2, otherwise="crash at start")
     assert error.cause == "unsupported flag"
     assert error.detail.endswith("the end")
     assert tail("a\nb\nc", 2) == "b\nc"
+
+
+def test_an_engine_s_own_words_come_before_those_that_all_share(tmp_path):
+    folder = tmp_path / "my-engine"
+    folder.mkdir()
+    (folder / "engine.yaml").write_text(
+        "title: My engine\nversions: [1.0.0]\ncommand: [my-engine, '{checkpoint}', '{port}']\n"
+        "failures: {out of memory: [pool exhausted], licence missing: [no licence]}\n"
+        "log: {core: '^worker:', dead: [worker gone]}\n"
+    )
+    engine = find_engine("./my-engine", directory=tmp_path)
+    assert diagnose("RuntimeError: pool exhausted", engine) == (OUT_OF_MEMORY, "RuntimeError: pool exhausted")
+    assert diagnose("Error: no licence; CUDA out of memory", engine)[0] == "licence missing"
+    assert diagnose("torch.OutOfMemoryError: CUDA out of memory", engine)[0] == OUT_OF_MEMORY
+    assert diagnose("worker: Error: pool exhausted\nValueError: worker gone", engine)[1] == "Error: pool exhausted"
+    assert says_it_is_dead("worker gone", engine)
+    assert not says_it_is_dead("EngineDeadError", engine)
