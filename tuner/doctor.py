@@ -22,7 +22,7 @@ from search_spaces.errors import InputError
 from search_spaces.hardware.system import systems
 from search_spaces.wording import plural
 from tuner.scenario.experiment.experiment import Experiment
-from tuner.tracking.mlflow_tracker import check_tracking_uri, default_tracking_uri, shown
+from tuner.tracking.store import check_tracking_uri, default_tracking_uri, shown
 
 State = Literal["ok", "absent", "broken"]
 Answer = Literal["served", "recorded", "simulated", "nothing"]

@@ -29,7 +29,7 @@ def ui(
         servetune ui gpt-oss-120b-b200-chat --optuna
     """
     from tuner.study.finished_study import find_study, open_finished
-    from tuner.tracking.mlflow_tracker import check_tracking_uri, default_tracking_uri
+    from tuner.tracking.store import check_tracking_uri, default_tracking_uri
     from tuner.tracking.ui import mlflow_page, optuna_page
 
     signal.signal(signal.SIGTERM, _end)

@@ -23,7 +23,8 @@ from tuner.search.search import objective, ranked_trials
 from tuner.search.session import Session
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
 from tuner.study.finished_study import FinishedStudy
-from tuner.tracking.mlflow_tracker import EXPERIMENTS, config_yaml
+from tuner.tracking.mlflow_tracker import config_yaml
+from tuner.tracking.store import EXPERIMENTS
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

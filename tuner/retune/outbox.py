@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.retune.registry import Store, StoreError
-from tuner.tracking.mlflow_tracker import EXPERIMENTS
+from tuner.tracking.store import EXPERIMENTS
 
 PENDING = ".unsent.json"
 

@@ -7,16 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.tracking.mlflow_tracker import (
-    WRITER_ENVIRONMENT,
-    absolute_uri,
-    check_tracking_uri,
-    default_tracking_uri,
-    hidden,
-    shown,
-    sqlite_file,
-)
 from tuner.tracking.mlflow_writer import CLASSIC_VIEW, STUDY_TAG, TRIAL_TAG, create_store
+from tuner.tracking.store import absolute_uri, check_tracking_uri, default_tracking_uri, hidden, shown, sqlite_file
+from tuner.tracking.writer_process import WRITER_ENVIRONMENT
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

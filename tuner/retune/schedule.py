@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import InputError, UnknownNameError
-from tuner.tracking.mlflow_tracker import shown
+from tuner.tracking.store import shown
 
 FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))

@@ -401,7 +401,7 @@ def places(outcome: "Outcome", where: "Where") -> dict[str, str]:
     """Where a search left what."""
     found = {"Study": f"{where.studies / where.study}.journal"}
     if where.track:
-        from tuner.tracking.mlflow_tracker import default_tracking_uri, open_command, runs_location
+        from tuner.tracking.store import default_tracking_uri, open_command, runs_location
 
         uri = where.tracking_uri or default_tracking_uri()
         found |= {"MLflow runs": runs_location(uri, outcome.answer.scenario), "Open them": open_command(uri)}

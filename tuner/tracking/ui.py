@@ -17,9 +17,9 @@ from urllib.request import urlopen
 
 from search_spaces.errors import InputError
 from tuner.scenario.scenario import Scenario
-from tuner.tracking.mlflow_tracker import experiment_name, shown
 from tuner.tracking.mlflow_view import view_path
 from tuner.tracking.mlflow_writer import STUDY_TAG
+from tuner.tracking.store import experiment_name, shown
 
 HOST = "127.0.0.1"
 START_S = 60.0

@@ -32,11 +32,12 @@ from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.trial import Trial
-from tuner.tracking import mlflow_tracker, mlflow_writer
-from tuner.tracking.mlflow_tracker import (
-    MlflowTracker,
+from tuner.tracking import mlflow_tracker, mlflow_writer, writer_process
+from tuner.tracking.mlflow_tracker import MlflowTracker
+from tuner.tracking.store import (
     check_tracking_uri,
     default_tracking_uri,
+    hidden,
     open_command,
     runs_location,
     shown,
@@ -377,7 +378,7 @@ def test_the_search_goes_on_when_the_writer_dies(store):
 
 
 def test_a_writer_that_hangs_is_given_up_and_killed(store, monkeypatch):
-    monkeypatch.setattr(mlflow_tracker, "GRACE_S", 0.2)
+    monkeypatch.setattr(writer_process, "GRACE_S", 0.2)
     with tracking(store, patience_s=0.2) as tracker:
         os.kill(pid_of(tracker), signal.SIGSTOP)
         tracker.log(measured(0))
@@ -595,7 +596,7 @@ def test_people_are_told_where_the_runs_are_and_what_opens_them(tmp_path, monkey
 )
 def test_a_password_is_never_shown(uri):
     assert SECRET not in shown(uri) + open_command(uri) + runs_location(uri, SCENARIO)
-    assert SECRET not in mlflow_tracker.hidden(f"cannot connect to {uri} (host)", uri)
+    assert SECRET not in hidden(f"cannot connect to {uri} (host)", uri)
 
 
 def test_a_password_in_the_experiment_file_is_not_kept(store, monkeypatch):
