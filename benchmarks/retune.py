@@ -23,7 +23,8 @@ from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import PREFILL
 from tuner.retune.champion import Champion, candidate
-from tuner.retune.retune import Retuned, retune, sides
+from tuner.retune.retune import Retuned, retune
+from tuner.retune.sides import sides
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import read_experiment

@@ -152,7 +152,7 @@ def _check(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:
 
 def _run(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:
     from tuner.retune.job import run_all, worst
-    from tuner.retune.retune import InterruptedRetuneError
+    from tuner.retune.search_release import InterruptedRetuneError
 
     def told(one: object) -> None:
         del one

@@ -23,7 +23,8 @@ from tuner.retune.installations import installed_releases
 from tuner.retune.lease import Lease, ModelTags, TakenError
 from tuner.retune.registry import Store, StoreError, model_name
 from tuner.retune.release import Index, Releases, newest_known, release_named, release_of_image, releases
-from tuner.retune.retune import Retuned, Sides, retune, sides
+from tuner.retune.retune import Retuned, retune
+from tuner.retune.sides import Sides, sides
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.retune.verdict import EXIT_KEEP, EXIT_SWITCH, Outcome
 from tuner.scenario.experiment.experiment import Experiment
@@ -191,7 +192,7 @@ class Job:
                 due.changes,
                 study=study,
                 tracker=tracker,
-                told=lambda what: status.update(f"{due.experiment.name}: {what}"),
+                on_step=lambda what: status.update(f"{due.experiment.name}: {what}"),
             )
             keep_end(study, len(found.trials))
             return found

@@ -15,17 +15,10 @@ from search_spaces.config import Engine
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.retune.champion import candidate
 from tuner.retune.change import changes, space_changes
-from tuner.retune.retune import (
-    ENQUEUED,
-    PRIOR,
-    InterruptedRetuneError,
-    Marked,
-    enqueue_priors,
-    rank_release,
-    retune,
-    same_steps,
-    sides,
-)
+from tuner.retune.rank_release import rank_release, same_steps
+from tuner.retune.retune import retune
+from tuner.retune.search_release import ENQUEUED, PRIOR, InterruptedRetuneError, Marked, enqueue_priors
+from tuner.retune.sides import sides
 from tuner.retune.summary import to_html, to_markdown, to_record, verdict_line
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.session import Session
@@ -313,7 +306,7 @@ def test_tables_that_are_slow_but_equal_carry_the_older_ranking_over(experiment,
 def test_tables_that_are_slow_and_differ_are_priced_from_the_best_down(experiment, champion, monkeypatch):
     ticks = iter(range(10_000))
     both = sides(experiment, champion, NEW)
-    monkeypatch.setattr("tuner.retune.retune.same_steps", lambda *_: False)
+    monkeypatch.setattr("tuner.retune.rank_release.same_steps", lambda *_: False)
     ranking = rank_release(champion, both, clock=lambda: float(next(ticks)))
     assert {frozenset(c.params.items()) for c in ranking.candidates} == {
         frozenset(c.params.items()) for c in both.old.prior.rank().candidates
