@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from unittest.mock import patch
 
-from runners.recorded.recorded import Recording, recordings
+from runners.recorded.recording import Recording
+from runners.recorded.sample import recordings
 from runners.simulated.silicon import HOST_TIMED, TOKENIZATION_S
 from search_spaces.engines.engine import engines
 from tuner.evidence.validate import Compared, compare, grouped, sample, score, select
@@ -71,7 +72,7 @@ def loaded(row: Recording, causes: Causes) -> Recording:
 @cache
 def without_recipes() -> dict[str, Recording]:
     """The rows as the aggregated launch scripts would have started them."""
-    with patch("runners.recorded.recorded.recipe", return_value=None):
+    with patch("runners.recorded.sample.recipe", return_value=None):
         return {row.provenance: row for row in recordings.__wrapped__().rows}
 
 

@@ -42,7 +42,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from runners.recorded.recorded import Recording
+from runners.recorded.recording import Recording
 from runners.simulated.silicon import SEQUENCES, Silicon
 from runners.simulated.steady_state import SteadyPoint, SteadyState
 from runners.workload.workload import Lengths, Workload

@@ -12,7 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from runners.recorded.recorded import SAMPLE, Recording, recordings, served
+from runners.recorded.recording import Recording, served
+from runners.recorded.sample import SAMPLE, recordings
 from tuner.retune.verdict import Findings, Repeat, Window, compare, judge, unpaired
 
 DRAWS = 1000

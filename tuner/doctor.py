@@ -223,7 +223,7 @@ class Doctor:
 
 
 def _why_not_recorded(experiment: Experiment) -> str:
-    from runners.recorded.recorded import recordings
+    from runners.recorded.sample import recordings
 
     scenario, workload = experiment.scenario(), experiment.scenario().workload
     if workload.trace is not None:

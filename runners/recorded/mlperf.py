@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from runners.measurement import PERCENTILES, Percentiles
-from runners.recorded.recorded import SMALLEST_SCENARIO
+from runners.recorded.recording import SMALLEST_SCENARIO
 from search_spaces.config import (
     Batching,
     Engine,
@@ -29,7 +29,7 @@ from search_spaces.config import (
     Speculation,
     Weights,
 )
-from search_spaces.engines.engine import engines
+from search_spaces.engines.engine import engines, find_engine
 from search_spaces.errors import InputError
 
 Mode = Literal["Server", "Interactive", "Offline"]
@@ -318,6 +318,12 @@ def _weights(row: _Row, model: str) -> str:
     return {"fp4": "nvfp4", "fp8": "fp8_block" if model in EXPERTS else "fp8"}.get(published, published)
 
 
+@cache
+def _submitted() -> Engine:
+    """The engine that the submissions ran."""
+    return find_engine(next(name for name, facts in engines().items() if facts.published.mlperf))
+
+
 def _config(row: _Row, model: str) -> tuple[ServingConfig | None, str]:
     """What was tuned, or why it cannot be told."""
     reason = next((name for name, holds in UNCONFIGURED.items() if holds(row, model)), "")
@@ -329,7 +335,7 @@ def _config(row: _Row, model: str) -> tuple[ServingConfig | None, str]:
     cache: KvCache = row.text("tuned_kv_cache_dtype")  # type: ignore[assignment]
     length = int(row.number("tuned_spec_draft_len") or 0)
     config = ServingConfig(
-        engine=Engine(name="trtllm", version=engines()["trtllm"].versions[0]),
+        engine=_submitted(),
         layout=Layout(
             tensor=tensor // ranks,
             pipeline=pipeline,

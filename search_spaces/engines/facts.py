@@ -108,6 +108,19 @@ class MetricNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What published measurements do not say of the engine that they ran.
+
+    `mxfp4`: how experts in MXFP4 took their activations on GPUs with FP4. `mtp`: number formats for which the same
+    project also ran MTP. `mlperf`: whether MLPerf's submissions ran it.
+    """
+
+    mxfp4: Weights = "mxfp4"
+    mtp: tuple[Weights, ...] = ()
+    mlperf: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogWords:
     """How an engine's log tells its own process from the server before it, as regular expressions.
 
@@ -168,6 +181,7 @@ class EngineFacts:
     metrics_on: tuple[str, ...] = ()
     failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     log: LogWords = LogWords()
+    published: Published = Published()
 
     def __post_init__(self) -> None:
         _require("at least one release", holds=bool(self.versions), found="none")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runners.recorded.recorded import Recorded, recordings, served
+from runners.recorded.recorded import Recorded
+from runners.recorded.recording import served
+from runners.recorded.sample import recordings
 from runners.served.deployment import Installation
 from runners.served.served import Served
 from runners.served.time_limits import TimeLimits

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runners.recorded.recorded import Recording
+    from runners.recorded.recording import Recording
     from tuner.evidence.validate import Compared
     from tuner.show.fidelity.calibrated import Page
     from tuner.show.fidelity.page import Fidelity
@@ -57,7 +57,7 @@ def validate(
         servetune validate --rows 200 --json | jq .scores
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from runners.recorded.recorded import recordings
+    from runners.recorded.sample import recordings
     from tuner.evidence.calibrated import judge
     from tuner.evidence.validate import sample, select
     from tuner.show.fidelity import calibrated as calibration

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-from runners.recorded.recorded import Recording
+from runners.recorded.recording import Recording
 from runners.simulated.calibration import (
     Abstained,
     Calibration,

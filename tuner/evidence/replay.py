@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from runners.recorded.recorded import Recording, Recordings, closed_loop_rate, recordings
+from runners.recorded.recording import Recording, Recordings, closed_loop_rate
+from runners.recorded.sample import recordings
 from tuner.scenario.recorded import Case, case_of
 from tuner.scenario.sla import Sla, Slo
 

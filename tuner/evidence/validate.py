@@ -10,7 +10,8 @@ from statistics import NormalDist, fmean, median
 from typing import Literal
 
 from runners.measurement import Measurement
-from runners.recorded.recorded import Recording, Recordings, closed_loop_rate, newest
+from runners.recorded.recorded import newest
+from runners.recorded.recording import Recording, Recordings, closed_loop_rate
 from runners.runner import RunFailedError, Runner
 from runners.simulated.estimated import Estimated
 from runners.simulated.known_errors import Spread

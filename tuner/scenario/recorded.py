@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from runners.recorded.recorded import (
-    SMALLEST_SCENARIO,
-    Recording,
-    Recordings,
-    newest,
-    recordings,
-    same_lengths,
-    served,
-)
+from runners.recorded.recorded import newest, same_lengths
+from runners.recorded.recording import SMALLEST_SCENARIO, Recording, Recordings, served
+from runners.recorded.sample import recordings
 from runners.workload.workload import Workload
 from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import find_engine

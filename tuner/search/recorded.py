@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from statistics import median
 
-from runners.recorded.recorded import Recording, served
+from runners.recorded.recording import Recording, served
 from runners.simulated.silicon import Silicon
 from runners.simulated.steady_state import SteadyPoint, SteadyState
 from search_spaces.config import ServingConfig

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runners.recorded.recorded import Recording, as_measurement, served
+from runners.recorded.recorded import as_measurement
+from runners.recorded.recording import Recording, served
 from tuner.scenario.recorded import configurations
 from tuner.scenario.scenario import Scenario
 from tuner.search.trial import Trial

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from runners.measurement import Measurement, Source
-from runners.recorded.recorded import Recorded, Recording
+from runners.recorded.recorded import Recorded
+from runners.recorded.recording import Recording
 from runners.runner import RunFailedError, Runner
 from runners.simulated.calibration import Calibrated
 from runners.simulated.estimated import Estimated

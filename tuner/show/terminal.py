@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runners.measurement import Measurement
-from runners.recorded.recorded import Recording
+from runners.recorded.recording import Recording
 from runners.served.shell import how_to_start
 from runners.simulated.known_errors import PREDICTION
 from search_spaces.config import ServingConfig

@@ -5,7 +5,9 @@ from collections import Counter
 
 import pytest
 
-from runners.recorded.recorded import COLUMNS, Recorded, read_recordings, recordings
+from runners.recorded.recorded import Recorded
+from runners.recorded.row import COLUMNS
+from runners.recorded.sample import read_recordings, recordings
 from runners.runner import RunFailedError
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Layout

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tuner.evidence.calibrated
-from runners.recorded.recorded import recordings
+from runners.recorded.sample import recordings
 from search_spaces.errors import InputError
 from tuner.cli import app
 from tuner.evidence.calibrated import AFTER, BEFORE, domain_of, handful, judge, observed

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from runners.recorded.recorded import recordings, served
+from runners.recorded.recording import served
+from runners.recorded.sample import recordings
 from tuner.evidence.replay import (
     GRID,
     Decision,

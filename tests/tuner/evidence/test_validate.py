@@ -6,7 +6,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from typer.testing import CliRunner
 
-from runners.recorded.recorded import Recordings, recordings
+from runners.recorded.recording import Recordings
+from runners.recorded.sample import recordings
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.cli import app
 from tuner.evidence.replay import cases, limits_of, quality

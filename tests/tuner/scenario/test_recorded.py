@@ -5,7 +5,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from runners.recorded.recorded import Recorded, recordings, served
+from runners.recorded.recorded import Recorded
+from runners.recorded.recording import served
+from runners.recorded.sample import recordings
 from runners.workload.workload import Lengths, Workload
 from search_spaces.enumerated import EnumeratedSpace
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError

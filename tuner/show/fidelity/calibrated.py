@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from runners.recorded.recorded import Recording
+from runners.recorded.recording import Recording
 from search_spaces.errors import InputError
 from tuner.evidence.calibrated import AFTER, BEFORE, SHARE, Evidence, Judged, domain_of
 from tuner.evidence.validate import FIGURES, Compared, Figure, Score, score, scores_of

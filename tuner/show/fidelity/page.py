@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from runners.recorded.mlperf import Submission, Submissions, submissions, unsearchable
-from runners.recorded.recorded import Recordings
+from runners.recorded.recording import Recordings
 from search_spaces.errors import InputError
 from tuner.evidence.replay import GRID, TPOT_LIMITS, TTFT_LIMITS, Decision, Quality, quality
 from tuner.evidence.validate import (

@@ -1,7 +1,7 @@
 """Published recipes of disaggregated runs, against the files themselves as a person reads them."""
 
-from runners.recorded.launch import Recipe, recipe
-from runners.recorded.recorded import recordings
+from runners.recorded.recipes import Recipe, recipe
+from runners.recorded.sample import recordings
 from search_spaces.config import Layout
 
 
