@@ -1,18 +1,34 @@
 """Models and systems of one's own: a YAML file with one entry in the form of models.yaml or systems.yaml."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from runners.simulated.architectures import differences
 from search_spaces.errors import InputError, UnknownNameError
+from search_spaces.hardware.laws import broken_laws as system_laws
 from search_spaces.hardware.system import System
+from search_spaces.models.laws import broken_laws as model_laws
 from search_spaces.models.model import Draft, Model
+from search_spaces.strict_yaml import shown
 
 Entry = TypeVar("Entry", Model, System)
 SUFFIXES = (".yaml", ".yml")
+
+
+def _laws_of_model(model: Model) -> list[str]:
+    """What cannot be or, where all can, in what the model is not the one whose kernel times it takes."""
+    return [*model_laws(model)] or [*differences(model)]
+
+
+LAWS: Mapping[type[Model] | type[System], Callable[[Any], Iterable[str]]] = {
+    Model: _laws_of_model,
+    System: system_laws,
+}
 
 
 def is_file_name(name: str) -> bool:
@@ -32,10 +48,22 @@ def entry_of(kind: type[Entry], path: Path, data: Mapping[Any, Any]) -> Entry:
     problems = list(_problems(kind, facts, f"{path}: {name}", given={"name"}))
     if problems:
         raise InputError("\n".join(problems))
+    entry = _typed(kind, f"{path}: {name}", {"name": name, **facts})
+    problems = [f"{path}: {name}.{law}" for law in LAWS[kind](entry)]
+    if problems:
+        raise InputError("\n".join(problems))
+    return entry
+
+
+def _typed(kind: type[Entry], where: str, facts: Mapping[str, Any]) -> Entry:
+    """Strictly: as JSON has them, a list is a tuple, and neither text nor a truth value a number."""
     try:
-        return TypeAdapter(kind).validate_python({"name": name, **facts})
+        return TypeAdapter(kind).validate_json(json.dumps(facts, default=str), strict=True)
     except ValidationError as error:
-        lines = (f"{path}: {name}.{_key(found['loc'])}: {found['msg']}" for found in error.errors(include_url=False))
+        lines = (
+            f"{where}.{_key(found['loc'])}: {found['msg']}, but got {shown(found['input'])}"
+            for found in error.errors(include_url=False)
+        )
         raise InputError("\n".join(lines)) from None
 
 

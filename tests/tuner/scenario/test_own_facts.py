@@ -131,6 +131,46 @@ def test_a_fact_of_the_wrong_kind_is_named(path):
     assert "model.yaml: tiny.layers: Input should be a valid integer" in told(path)
 
 
+@pytest.mark.parametrize(
+    ("fact", "instead", "found"),
+    [
+        ("dense_parameters: 295424", "dense_parameters: -1.0e+12", "<= 1e+18` must hold, but got -1000000000000.0"),
+        ("dense_parameters: 295424", "dense_parameters: .nan", "tiny.dense_parameters: `1 <= dense_parameters"),
+        ("max_context: 1024", "max_context: .inf", "tiny.max_context: Input should be a valid integer"),
+        ("layers: 2", "layers: '2'", "tiny.layers: Input should be a valid integer, but got '2'"),
+        ("layers: 2", "layers: true", "tiny.layers: Input should be a valid integer, but got True"),
+        ("layers: 2", "layers: 2.5", "tiny.layers: Input should be a valid integer, but got 2.5"),
+        ("layers: 2", "layers: 2026-01-01", "tiny.layers: Input should be a valid integer, but got '2026-01-01'"),
+        ("kv_heads: 2", "kv_heads: 3", "tiny.attention.kv_heads: a divisor of the 4 query_heads must hold, but got 3"),
+        ("silicon_name: tiny", "silicon_name: openai/gpt-oss-120b", "tiny.layers: must be 36 as of openai/gpt"),
+    ],
+)  # fmt: skip
+def test_a_fact_of_a_model_that_cannot_be_is_refused_with_its_place_law_and_value(path, fact, instead, found):
+    (path.parent / "model.yaml").write_text(MODEL.replace(fact, instead))
+    assert found in told(path)
+
+
+@pytest.mark.parametrize(
+    ("fact", "instead", "found"),
+    [
+        ("network_latency_s: 1.0e-4", "network_latency_s: -5", "`0 <= network_latency_s <= 1` must hold, but got -5"),
+        ("memory_bytes: 8.0e+9", "memory_bytes: .nan", "cpu.gpu.memory_bytes: `1 <= memory_bytes <= 1e+18` must hold"),
+        ("gpus_per_node: 2", "gpus_per_node: 8", "`gpus_per_node <= max_gpus` = 2 must hold, but got 8"),
+    ],
+)  # fmt: skip
+def test_a_fact_of_a_system_that_cannot_be_is_refused_with_its_place_law_and_value(path, fact, instead, found):
+    (path.parent / "own" / "system.yml").write_text(SYSTEM.replace(fact, instead))
+    assert found in told(path)
+
+
+def test_every_broken_law_of_a_file_is_said_at_once(path):
+    (path.parent / "model.yaml").write_text(
+        MODEL.replace("layers: 2\n", "layers: 0\n").replace("max_context: 1024", "max_context: -1")
+    )
+    assert "tiny.layers:" in told(path)
+    assert "tiny.max_context:" in told(path)
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "{}", "a: {}\nb: {}", "a: 1"])
 def test_a_file_that_describes_no_model_is_refused(path, text):
     (path.parent / "model.yaml").write_text(text)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from runners.workload.workload import Lengths, Shape, Trace, Workload
 from search_spaces.config import MAX_DRAFT_LENGTH
 from search_spaces.errors import InputError
+from search_spaces.models.laws import broken_series
 from search_spaces.strict_yaml import SHOWN, shown
 from tuner.scenario.experiment.part import MOST_REQUESTS, MOST_TOKENS, Part, broken, known, properties
 
@@ -16,11 +17,8 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 
 def _tokens_per_step(values: list[float]) -> list[float]:
-    for length, value in enumerate(values, start=1):
-        if not 1 <= value <= length + 1:
-            raise broken(
-                f"`1 <= tokens per step <= {length + 1}` must hold at draft length {length}, but got {shown(value)}"
-            )
+    for law in broken_series(values):
+        raise broken(law)
     return values
 
 
