@@ -21,7 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from runners.load.stream import Answer, Body, Client, TimedSelector
+from runners.load.connection import TimedSelector
+from runners.load.stream import Answer, Body, Client
 from tests.runners.load.golden_server import GoldenServer, Plan
 
 STREAMS = (1, 10, 50, 100, 200)

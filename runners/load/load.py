@@ -14,22 +14,12 @@ from typing import Literal
 
 import numpy as np
 
+from runners.load.connection import HTTP_OK, StreamError, TimedSelector
 from runners.load.histograms import Totals
 from runners.load.prompts import prepare
 from runners.load.schedule import requests_of
 from runners.load.stopping import LOOK_GROWTH, Decision, Limit, Stopping
-from runners.load.stream import (
-    HTTP_OK,
-    Answer,
-    Body,
-    Client,
-    Endpoint,
-    Failure,
-    StreamError,
-    TimedSelector,
-    base_url,
-    read_key,
-)
+from runners.load.stream import Answer, Body, Client, Endpoint, Failure, base_url, read_key
 from runners.measurement import Measurement, Metric, Percentiles
 from runners.runner import RunFailedError
 from runners.workload.workload import ClosedLoop, LoadedWorkload, Replay, Request

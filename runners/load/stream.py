@@ -3,33 +3,35 @@
 import asyncio
 import json
 import os
-import selectors
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-import httptools
-
+from runners.load.connection import (
+    BROKEN_STREAM,
+    HTTP_OK,
+    WRONG_ANSWER,
+    Connection,
+    Feed,
+    StaleConnectionError,
+    StreamError,
+    TimedSelector,
+)
 from search_spaces.errors import InputError
 
-Result = TypeVar("Result")
 Endpoint = Literal["completions", "chat"]
 PATHS: Mapping[Endpoint, str] = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
 MODELS_PATH = "/v1/models"
-HTTP_OK = 200
 REFUSED = (401, 403)
 CONNECT_LIMIT_S = 30.0
-READ_BYTES = 16 * 1024
 
 SHOWN = 300
 """Characters of a server's answer that a failure keeps."""
 
 UNREACHABLE = "unreachable"
-BROKEN_STREAM = "stream broke"
-WRONG_ANSWER = "not an OpenAI answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,27 +107,6 @@ def read_key(api_key_env: str | None) -> str | None:
     return key
 
 
-class TimedSelector(selectors.DefaultSelector):
-    """Knows when the event loop was last told which sockets can be read.
-
-    That is when all of them had something to read: the time of their chunks, though they are read one after another.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.returned = time.perf_counter()
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(timeout)
-        self.returned = time.perf_counter()
-        return events
-
-    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """In an event loop of its own."""
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(self)) as runner:
-            return runner.run(work)
-
-
 class Client:
     """Asks servers for streamed completions; one connection for each request in flight, kept for the next.
 
@@ -148,8 +129,8 @@ class Client:
         self._key = key
         self._on_token = on_token
         self._read_at = read_at
-        self._idle: dict[str, list[_Connection]] = {}
-        self._open: set[_Connection] = set()
+        self._idle: dict[str, list[Connection]] = {}
+        self._open: set[Connection] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,7 +156,7 @@ class Client:
         """Status and body. Raises StreamError."""
         return await self._exchange(url, self._request("GET", url, path, b""), None)
 
-    async def _exchange(self, url: str, payload: bytes, feed: "_Feed | None") -> tuple[int, bytes]:
+    async def _exchange(self, url: str, payload: bytes, feed: Feed | None) -> tuple[int, bytes]:
         """A kept connection that the server has closed meanwhile is replaced, once."""
         while True:
             kept = self._idle.get(url)
@@ -183,7 +164,7 @@ class Client:
             fresh = not connection.used
             try:
                 result = await connection.exchange(payload, feed)
-            except _StaleConnectionError as error:
+            except StaleConnectionError as error:
                 self._open.discard(connection)
                 if fresh:
                     raise StreamError(BROKEN_STREAM, str(error)) from None
@@ -199,7 +180,7 @@ class Client:
                 connection.abort()
             return result
 
-    async def _connect(self, url: str) -> "_Connection":
+    async def _connect(self, url: str) -> "Connection":
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         port = parts.port or (443 if tls else 80)
@@ -207,7 +188,7 @@ class Client:
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self._read_at), parts.hostname or "", port, ssl=tls or None
+                    lambda: Connection(self._read_at), parts.hostname or "", port, ssl=tls or None
                 )
         except (OSError, TimeoutError) as error:
             reason = str(error) or f"no connection within {CONNECT_LIMIT_S:.0f} s"
@@ -274,102 +255,6 @@ def served_models(url: str, api_key_env: str | None = None) -> list[str]:
     if status != HTTP_OK or not models:
         raise InputError(f"{url}: no OpenAI-compatible server: GET {MODELS_PATH} gave HTTP {status} and no models")
     return models
-
-
-class StreamError(Exception):
-    """An exchange with a server that did not come to its end; `cause` is a short class to count by."""
-
-    def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(detail)
-        self.cause = cause
-
-
-class _StaleConnectionError(Exception):
-    """The connection was closed before the server said anything."""
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One HTTP/1.1 connection, for one exchange at a time."""
-
-    def __init__(self, read_at: Callable[[], float]) -> None:
-        self.used = False
-        self.reusable = False
-        self._read_at = read_at
-        self._transport: asyncio.Transport | None = None
-        self._closed = False
-        self._buffer = memoryview(bytearray(READ_BYTES))
-        self._done: asyncio.Future[tuple[int, bytes]] | None = None
-
-    async def exchange(self, payload: bytes, feed: "_Feed | None") -> tuple[int, bytes]:
-        """Status and body; the body of an OK goes to `feed` as it comes in. Raises StreamError."""
-        if self._closed or self._transport is None:
-            raise _StaleConnectionError("closed by the server")
-        self._feed = feed
-        self._parser = httptools.HttpResponseParser(self)
-        self._now = 0.0
-        self._body: list[bytes] = []
-        self._streams = self._heard = self.reusable = False
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(payload)
-        return await self._done
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    # asyncio's callbacks
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 the same for any size
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._now = self._read_at()
-        if self._done is None or self._done.done():
-            self.reusable = False
-            return
-        self._heard = True
-        try:
-            self._parser.feed_data(self._buffer[:nbytes])
-        except httptools.HttpParserError as error:
-            cause = error.__context__ if isinstance(error.__context__, StreamError) else None
-            self._fail(cause or StreamError(WRONG_ANSWER, f"{type(error).__name__}: {error}"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
-        if self._done is None or self._done.done():
-            return
-        reason = f"the server closed the connection{f': {exc}' if exc else ''}"
-        if not self._heard:
-            self._done.set_exception(_StaleConnectionError(reason))
-        else:
-            self._fail(StreamError(BROKEN_STREAM, reason))
-
-    # httptools' callbacks
-
-    def on_headers_complete(self) -> None:
-        self._streams = self._feed is not None and self._parser.get_status_code() == HTTP_OK
-
-    def on_body(self, data: bytes) -> None:
-        if self._streams and self._feed is not None:
-            self._feed(data, self._now)
-        else:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        self.used = True
-        self.reusable = bool(self._parser.should_keep_alive()) and not self._closed
-        if self._done is not None and not self._done.done():
-            self._done.set_result((self._parser.get_status_code(), b"".join(self._body)))
-
-    def _fail(self, error: StreamError) -> None:
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
-
-
-_Feed = Callable[[bytes, float], None]
 
 
 MIDWAY, MIDWAY_SPACED = b'"finish_reason":null', b'"finish_reason": null'
