@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from runners.recorded.recording import Recording
 from runners.recorded.row import MODELS, SYSTEMS, WEIGHTS, Row, weights_name
-from search_spaces.engines.engine import engine_names, facts_of
+from search_spaces.engines.engine import facts_of
+from search_spaces.engines.folders import engine_names
 
 COLD_TTFT_S = 3.0
 COLD_BATCH = 16

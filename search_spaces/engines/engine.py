@@ -2,7 +2,6 @@
 
 import re
 from functools import cache
-from importlib.resources import files
 from os.path import abspath
 from pathlib import Path
 
@@ -11,16 +10,10 @@ from packaging.version import InvalidVersion, Version
 from search_spaces.config import Engine, EngineName
 from search_spaces.engines import reading
 from search_spaces.engines.facts import EngineFacts
+from search_spaces.engines.folders import FILE, engine_names, folder_of, is_folder
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
-
-
-@cache
-def engine_names() -> tuple[EngineName, ...]:
-    """The engines that servetune comes with: the folders beside this file with an `engine.yaml` in them."""
-    folders = files("search_spaces.engines").iterdir()
-    return tuple(sorted(folder.name for folder in folders if folder.joinpath(reading.FILE).is_file()))
 
 
 @cache
@@ -44,7 +37,7 @@ def _built_in(name: EngineName) -> EngineFacts:
 @cache
 def _own(folder: str) -> EngineFacts:
     facts = reading.own(Path(folder))
-    where = Path(folder, reading.FILE)
+    where = Path(folder, FILE)
     if facts.name in engine_names():
         raise InputError(f"{folder}: servetune comes with an engine of that name; rename the folder")
     if facts.times_of:
@@ -65,22 +58,6 @@ def find_engine(text: str, *, directory: Path | None = None, any_release: bool =
         return _found(*_own_folder(text, directory), any_release=any_release)
     name, _, version = text.partition("@")
     return _found(Engine(name=name, version=""), version, any_release=any_release)
-
-
-def is_folder(text: str) -> bool:
-    """Whether an engine is named by the folder that describes it."""
-    return "/" in text or text.startswith(".")
-
-
-def folder_of(text: str) -> str:
-    """`./my-engine` of `./my-engine@1.2.0`."""
-    above, slash, last = text.rpartition("/")
-    return above + slash + last.partition("@")[0]
-
-
-def name_of(text: str) -> EngineName:
-    """`vllm` of `vllm@0.27.0`, `my-engine` of `./my-engine@1.2.0`; nothing is read."""
-    return folder_of(text).rpartition("/")[2]
 
 
 def _own_folder(text: str, directory: Path) -> tuple[Engine, str]:

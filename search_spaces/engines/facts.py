@@ -83,6 +83,7 @@ class Deploying:
     `router` and `across_nodes` describe it in words, `note` what else workers need that hand over to others.
     `router_package` is the router's on PyPI, where the engine's image lacks it. `side_channel_host` is the variable
     that tells a worker under which address others reach it. `by_mpi`: the first machine starts a worker on all.
+    `llm_d`: whether llm-d's charts are for this engine.
     """
 
     router: str = ""
@@ -91,6 +92,7 @@ class Deploying:
     router_package: str = ""
     side_channel_host: str = ""
     by_mpi: bool = False
+    llm_d: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,19 @@ class MetricNames:
     prefix_queries: str = ""
     drafts: str = ""
     accepted_by_position: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dynamo:
+    """The engine under Dynamo: the worker's module, its image, and the engine's release in each of Dynamo's.
+
+    `takes_arguments` says whether a worker takes what the engine itself takes on its command line.
+    """
+
+    module: str = ""
+    image: str = ""
+    releases: Mapping[str, str] = field(default_factory=dict)
+    takes_arguments: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +192,7 @@ class EngineFacts:
     env: Mapping[str, str] = field(default_factory=dict)
     server: Server = Server()
     deploying: Deploying = Deploying()
+    dynamo: Dynamo = Dynamo()
     metrics: MetricNames = MetricNames()
     metrics_on: tuple[str, ...] = ()
     failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -2,11 +2,11 @@
 
 from functools import cache
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from search_spaces.config import Engine
+from search_spaces.engines.folders import HOME, file_of
 
 
 def part(engine: Engine, name: str) -> Any:
@@ -16,12 +16,12 @@ def part(engine: Engine, name: str) -> Any:
 
 def parser_script(engine: Engine) -> Path | None:
     """The script that declares the engine's argument parser, to be run in the engine's environment; None without."""
-    path = Path(str(files("search_spaces.engines").joinpath(engine.name, "parser.py")))
+    path = file_of(engine.name, "parser.py")
     return path if engine.folder is None and path.is_file() else None
 
 
 @cache
 def _built_in(engine: str, name: str) -> Any:
-    if not files("search_spaces.engines").joinpath(engine, f"{name}.py").is_file():
+    if not file_of(engine, f"{name}.py").is_file():
         return None
-    return import_module(f"search_spaces.engines.{engine}.{name}")
+    return import_module(f"{HOME}.{engine}.{name}")

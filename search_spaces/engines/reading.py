@@ -4,18 +4,17 @@ import re
 import stat
 import string
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from search_spaces.config import METHODS
 from search_spaces.engines.facts import WORKER_KNOBS, EngineFacts, Spelling
+from search_spaces.engines.folders import FILE, file_of
 from search_spaces.errors import InputError, UnknownNameError
 from search_spaces.knobs import KNOBS
 from search_spaces.strict_facts import noun_of
 from search_spaces.strict_yaml import SHOWN, Problems, parse_yaml, printable, shown
 
-FILE = "engine.yaml"
 MOST_BYTES = 1 << 16
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 OPTION = re.compile(r"-{1,2}[A-Za-z][\w.-]*=?")
@@ -29,8 +28,7 @@ PLACEHOLDERS = ("python", "checkpoint", "host", "port", "draft")
 
 def built_in(name: str) -> EngineFacts:
     """Of a folder beside this file."""
-    place = files("search_spaces.engines").joinpath(name, FILE)
-    return _facts(name, Path(name, FILE), place.read_text(encoding="utf-8"))
+    return _facts(name, Path(name, FILE), file_of(name, FILE).read_text(encoding="utf-8"))
 
 
 def own(folder: Path) -> EngineFacts:

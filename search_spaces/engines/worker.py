@@ -3,7 +3,7 @@
 import io
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,9 @@ LOOPBACK = "127.0.0.1"
 PORTS: Mapping[Role, int] = {"serve": 8000, "prefill": 8100, "decode": 8200, "router": 8000}
 SIDE_CHANNELS: Mapping[Role, int] = {"prefill": 5600, "decode": 5700}
 BOOTSTRAP_PORT = 8998
+OWN_PORT = frozenset({"--host", "--port"})
+"""What a worker without an HTTP server of its own does not take."""
+
 NGRAM_SIZE = 4
 """The longest n-gram that is looked up in the text so far."""
 
@@ -203,6 +206,12 @@ def options(values: Mapping[str, object]) -> tuple[str, ...]:
         elif value is not None and value is not False:
             argv += [name, str(value)]
     return tuple(argv)
+
+
+def without_options(argv: Sequence[str], names: Container[str]) -> tuple[str, ...]:
+    """`argv` without options that take one value."""
+    dropped = {index + offset for index, part in enumerate(argv) if part in names for offset in (0, 1)}
+    return tuple(part for index, part in enumerate(argv) if index not in dropped)
 
 
 def many(size: int) -> int | None:

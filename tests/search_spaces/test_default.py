@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from search_spaces.default import default_configs
-from search_spaces.engines.engine import engine_names, engines, find_engine
+from search_spaces.engines.engine import engines, find_engine
+from search_spaces.engines.folders import engine_names
 from search_spaces.hardware.system import systems
 from search_spaces.models.model import models
 from search_spaces.space import full_space

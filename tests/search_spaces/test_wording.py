@@ -11,7 +11,8 @@ from search_spaces.config import (
     ServingConfig,
     Speculation,
 )
-from search_spaces.engines.engine import engine_names, find_engine
+from search_spaces.engines.engine import find_engine
+from search_spaces.engines.folders import engine_names
 from search_spaces.models.model import KV_BYTES, WEIGHT_BYTES
 from search_spaces.wording import METHODS as METHOD_NAMES
 from search_spaces.wording import WEIGHTS, in_words, plural

@@ -13,7 +13,8 @@ from runners.simulated.known_errors import PREDICTION
 from runners.workload.workload import Workload
 from search_spaces.config import EngineName, ServingConfig
 from search_spaces.engines.commands import Command, Orchestrator, caveats
-from search_spaces.engines.engine import engine_names, facts_of
+from search_spaces.engines.engine import facts_of
+from search_spaces.engines.folders import engine_names
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.wording import in_words, plural
 from tuner.deploy.compose import COMPOSE_FILE, compose_files

@@ -16,9 +16,8 @@ INTERPRETER = 3
 def dynamo_files(plan: Plan) -> Files:
     """The operator multiplies `limits.gpu` by `replicas`, and by `nodeCount` for a worker that spans machines."""
     release = dynamo.release_for(plan.config.engine)
-    image = release.image(plan.config.engine.name)
     rendered = plan.commands("dynamo", host=EVERYWHERE)
-    services = {_title(command): _service(plan, command, image) for command in rendered}
+    services = {_title(command): _service(plan, command, release.image) for command in rendered}
     documents: list[dict[str, Any]] = []
     files = {name: text for command in rendered for name, text in command.files.items()}
     if files:

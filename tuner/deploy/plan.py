@@ -9,6 +9,8 @@ from typing import Any
 
 from search_spaces.config import ServingConfig
 from search_spaces.engines.commands import Command, Orchestrator, Placement, commands
+from search_spaces.engines.engine import facts_of
+from search_spaces.engines.facts import EngineFacts
 from search_spaces.engines.worker import workers_of
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import System
@@ -71,6 +73,10 @@ class Plan:
         return self.config.engine.name
 
     @property
+    def facts(self) -> EngineFacts:
+        return facts_of(self.config.engine)
+
+    @property
     def served_name(self) -> str:
         """What a request has to name as its model: the checkpoint that is loaded."""
         return workers_of(self.model, self.config, self.placement())[0].checkpoint
@@ -83,11 +89,10 @@ class Plan:
         return Placement(checkpoint=self.checkpoint, draft=self.draft, **changes)
 
     def commands(self, orchestrator: Orchestrator | None = None, **changes: Any) -> tuple[Command, ...]:
-        """Raises InfeasibleError; InputError where Dynamo would not take what TensorRT-LLM was given."""
-        if orchestrator and self.engine == "trtllm" and self.args:
-            raise InputError(
-                f"dynamo does not take arguments of trtllm-serve, but the winner had {' '.join(self.args)}"
-            )
+        """Raises InfeasibleError; InputError where Dynamo would not take what the engine was given."""
+        if orchestrator and self.args and not self.facts.dynamo.takes_arguments:
+            program = " ".join(self.facts.packages.launcher)
+            raise InputError(f"dynamo does not take arguments of {program}, but the winner had {' '.join(self.args)}")
         rendered = commands(self.model, self.config, placement=self.placement(**changes), orchestrator=orchestrator)
         return tuple(map(self._with_own, rendered))
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.config import ServingConfig, Value
-from search_spaces.engines.engine import engine_names, find_engine
+from search_spaces.engines.engine import find_engine
+from search_spaces.engines.folders import engine_names
 from search_spaces.errors import InputError, UnknownNameError
 from search_spaces.knobs import PREFILL, find_knob, flatten, unflatten
 from search_spaces.strict_yaml import SHOWN, shown

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.engines.worker import Address, Placement, Rendered, as_yaml
+from search_spaces.engines.worker import Address, Placement, Rendered, Worker, as_yaml, many, options
 
 ROUTER_FILE = "trtllm-router.yaml"
 
@@ -33,3 +33,25 @@ def across_nodes(argv: Sequence[str], *, hosts: Sequence[str], gpus: Sequence[in
     visible = f"CUDA_VISIBLE_DEVICES={','.join(map(str, gpus))}"
     ranks = str(len(hosts) * len(gpus))
     return ("mpirun", "-n", ranks, "-H", slots, "-x", visible, "trtllm-llmapi-launch", *argv)
+
+
+def under_dynamo(worker: Worker, rendered: Rendered) -> Rendered:
+    """`dynamo.trtllm` takes sizes as options of its own and the rest as `--extra-engine-args`."""
+    ((name, settings),) = rendered.files.items()
+    if worker.trusts_remote_code:
+        settings += as_yaml({"trust_remote_code": True})
+    argv = options(
+        {
+            "--model": worker.checkpoint,
+            "--served-model-name": worker.checkpoint,
+            "--tensor-parallel-size": worker.ranks,
+            "--pipeline-parallel-size": many(worker.layout.pipeline),
+            "--expert-parallel-size": worker.layout.expert if worker.model.is_moe else None,
+            "--enable-attention-dp": worker.layout.attention_dp > 1,
+            "--max-batch-size": worker.batching.max_sequences,
+            "--max-num-tokens": worker.batching.max_batched_tokens,
+            "--extra-engine-args": name,
+            "--disaggregation-mode": None if worker.role == "serve" else worker.role,
+        }
+    )
+    return Rendered(argv=argv, files={name: settings}, env=rendered.env)

@@ -1,8 +1,9 @@
 """vLLM where several workers share the load or one spans several machines."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from search_spaces.engines.worker import Address, Placement, Rendered, options
+from search_spaces.engines.worker import OWN_PORT, Address, Placement, Rendered, Worker, options, without_options
 
 
 def router(prefill: Sequence[Address], decode: Sequence[Address], placement: Placement) -> Rendered:
@@ -27,3 +28,11 @@ def across_nodes(argv: Sequence[str], *, nodes: int, rank: str, leader: str) -> 
         "--headless": rank != "0",
     }
     return (*argv, *options(spread))
+
+
+def under_dynamo(worker: Worker, rendered: Rendered) -> Rendered:
+    """`dynamo.vllm` takes vLLM's options, and the model and the role as options of their own."""
+    role = None if worker.role == "serve" else worker.role
+    own = without_options(rendered.argv[3:], OWN_PORT)
+    argv = ("--model", worker.checkpoint, *own, *options({"--disaggregation-mode": role}))
+    return replace(rendered, argv=argv)

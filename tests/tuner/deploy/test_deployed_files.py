@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from search_spaces.config import Disaggregation, Engine, Layout, Precision, ServingConfig, Speculation
-from search_spaces.engines.engine import engine_names, find_engine
+from search_spaces.engines.engine import find_engine
+from search_spaces.engines.folders import engine_names
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import find_system

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Plai
 from runners.served.deployment import Installation
 from runners.workload.workload import Workload
 from search_spaces.config import Engine, Method
-from search_spaces.engines.engine import engines, facts_of, find_engine, folder_of, is_folder, name_of
-from search_spaces.engines.reading import FILE
+from search_spaces.engines.engine import engines, facts_of, find_engine
+from search_spaces.engines.folders import FILE, folder_of, is_folder, name_of
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import System, find_system, systems
 from search_spaces.models.model import Draft, Model, find_model, models

@@ -9,7 +9,8 @@ from pydantic import BeforeValidator, Field
 
 from runners.served.deployment import Installation
 from runners.served.time_limits import TimeLimits
-from search_spaces.engines.engine import find_engine, is_folder
+from search_spaces.engines.engine import find_engine
+from search_spaces.engines.folders import is_folder
 from search_spaces.errors import InputError
 from search_spaces.strict_yaml import SHOWN, shown
 from tuner.scenario.experiment.part import Part, broken
