@@ -6,9 +6,9 @@ Recorded: every recorded Blackwell scenario and the grid of SLAs of `tuner.evide
 published row (configuration and concurrency), newest of its kind. The answer is the row with the most tokens/s/GPU of
 those measured so far that meet the SLA; its share is held against the best of all rows, and an answer that breaks the
 SLA, or none, scores 0. Methods see a row's latencies when they measure it, never before. `--hopper` scores Hopper rows,
-and shows the errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell model,
-on rows of other models, Hopper and Blackwell; the same won each time. Scores of variants on Blackwell had been seen
-before, so this is no blind test: docs/search.md says what was held out.
+and shows the errors of predictions there: the bias is theirs. Scales and caution were chosen, for each Blackwell
+model, on rows of other models, Hopper and Blackwell; the same won each time. Scores of variants on Blackwell had been
+seen before, so this is no blind test: docs/search.md says what was held out.
 
 Simulated: every legal aggregated deployment of gpt-oss-120b on 8 x B200 (10,744), priced exhaustively. With a prior,
 the "real" system is a copy of the closed form whose TTFT and TPOT are off by random factors of precision, layout,
@@ -58,8 +58,8 @@ from tuner.scenario.recorded import Case
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, read_slo
 from tuner.search.ranking import Candidate, Prior, Uninformed
-from tuner.search.surrogate.features import Array, Place, Places, place_of
-from tuner.search.surrogate.kernel import SIMULATOR_BIAS, kernel_of
+from tuner.search.surrogate.features import Array, Features, FeatureTable, features_of
+from tuner.search.surrogate.quantities import SIMULATOR_BIAS, kernel_of
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.surrogate.surrogate import CostOf, Option, Surrogate
 from tuner.search.trial import RECORD
@@ -151,16 +151,16 @@ def static(table: Measured, _seed: int) -> None:
         table.measure(index)
 
 
-def believed(table: Measured, _seed: int) -> None:
+def surrogate(table: Measured, _seed: int) -> None:
     """`Surrogate` over the simulator's predictions; a row that is not predicted borrows those of the nearest."""
-    surrogate = Surrogate(options(table), ("ttft", "tpot"), cost_of=cost_of(table))
+    model = Surrogate(options(table), ("ttft", "tpot"), cost_of=cost_of(table))
     best: float | None = None
     while len(table.measured) < min(MOST, len(table.rows)):
-        acquisition = surrogate.acquisition(best)
+        acquisition = model.acquisition(best)
         acquisition[table.measured] = -1.0
         index = int(acquisition.argmax())
         row = table.measure(index)
-        surrogate.observe(
+        model.observe(
             index, {name: math.log(getattr(row, name) / getattr(table.limits, name)) for name in ("ttft", "tpot")}
         )
         if table.limits.met_by(row):
@@ -182,21 +182,21 @@ def cost_of(table: Measured) -> CostOf:
 
 
 def options(table: Measured) -> list[Option]:
-    places = [place_of(row.config, row.concurrency, release=row.release) for row in table.rows]
+    rows = [features_of(row.config, row.concurrency, release=row.release) for row in table.rows]
     known = [index for index, by in enumerate(table.predicted) if "simulator" in by]
     found = []
-    for place, by in zip(places, table.predicted, strict=True):
-        nearest = min(known, key=lambda index: apart(place, places[index]))
+    for features, by in zip(rows, table.predicted, strict=True):
+        nearest = min(known, key=lambda index: apart(features, rows[index]))
         point = by.get("simulator", table.predicted[nearest]["simulator"])
         ratios = {
             name: math.log(getattr(point, name) / getattr(table.limits, name)) + SIMULATOR_BIAS[name]
             for name in ("ttft", "tpot")
         }
-        found.append(Option(params={}, place=place, cost=0.0, ratios=ratios))
+        found.append(Option(params={}, features=features, cost=0.0, ratios=ratios))
     return found
 
 
-def apart(one: Place, other: Place) -> float:
+def apart(one: Features, other: Features) -> float:
     names = sum(a != b for a, b in zip(one.names, other.names, strict=True))
     return sum(abs(a - b) for a, b in zip(one.numbers, other.numbers, strict=True)) + 2 * names
 
@@ -229,9 +229,9 @@ COLUMNS: dict[str, Any] = {}
 def columns(case: str, rows: Sequence[Recording]) -> Any:
     """What differs between a case's rows: numbers and names, each as one array for all rows."""
     if case not in COLUMNS:
-        places = [place_of(row.config, row.concurrency) for row in rows]
-        numbers = [np.array(column) for column in zip(*(place.numbers for place in places), strict=True)]
-        names = [np.array(column) for column in zip(*(place.names for place in places), strict=True)]
+        features = [features_of(row.config, row.concurrency) for row in rows]
+        numbers = [np.array(column) for column in zip(*(one.numbers for one in features), strict=True)]
+        names = [np.array(column) for column in zip(*(one.names for one in features), strict=True)]
         COLUMNS[case] = (
             [column for column in numbers if column.max() > column.min()],
             [column for column in names if len(set(column)) > 1],
@@ -241,7 +241,7 @@ def columns(case: str, rows: Sequence[Recording]) -> Any:
 
 def methods() -> Mapping[str, Callable[[Measured, int], None]]:
     found = {
-        "servetune": believed,
+        "servetune": surrogate,
         "AIConfigurator, static ranking": static,
         "random": at_random,
         "Optuna TPE": sampled(lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=3)),
@@ -259,11 +259,11 @@ def errors(systems: Sequence[str], console: Console) -> None:
     covered = [(row, known[row.provenance]["simulator"]) for row in rows if "simulator" in known[row.provenance]]
     table = Table("", "rows", "mean", "bias used", "deviation", "deviation expected", box=SIMPLE_HEAD)
     table.title = f"log(measured / simulated) on {', '.join(systems)}"
-    places = Places.of([place_of(row.config, row.concurrency, release=row.release) for row, _ in covered])
+    features = FeatureTable.of([features_of(row.config, row.concurrency, release=row.release) for row, _ in covered])
     for name in ("ttft", "tpot"):
         logs = [math.log(getattr(row, name) / getattr(point, name)) for row, point in covered]
         kernel = kernel_of(name)
-        expected = math.sqrt(kernel.variances(places).mean() + kernel.noise**2)
+        expected = math.sqrt(kernel.variances(features).mean() + kernel.noise**2)
         figures = (fmean(logs), SIMULATOR_BIAS[name], stdev(logs), expected)
         table.add_row(name.upper(), f"{len(logs):,}", *(f"{figure:.2f}" for figure in figures))
     console.print(table)
@@ -281,11 +281,11 @@ def recorded(systems: Sequence[str], seeds: int, console: Console) -> dict[str, 
     for name, method in methods().items():
         runs = []
         for case, limits in asked:
-            for seed in range(1 if method in (believed, static) else seeds):
+            for seed in range(1 if method in (surrogate, static) else seeds):
                 view = Measured(case, limits, known)
                 method(view, seed)
                 runs.append(view.shares())
-                if method is believed:
+                if method is surrogate:
                     by_case.setdefault(case.name, []).append(runs[-1][4])
         means[name] = [fmean(run[k] for run in runs) for k in range(MOST)]
         none = fmean(run[4] == 0 for run in runs)

@@ -69,9 +69,9 @@ class Knob:
     only.
 
     `length` is the surrogate's: for a number, after how many units of the scale the errors of two predictions are
-    about unrelated (infinite: it tells nothing that other features do not); for a name, which share of the correlation
-    another name leaves. `path` is the attribute of a ServingConfig that holds it; without one, it stands in the
-    configuration's `settings`, so that a new knob needs no more than its declaration.
+    about unrelated; for a name, which share of the correlation another name leaves. `path` is the attribute of a
+    ServingConfig that holds it; without one, it stands in the configuration's `settings`, so that a new knob needs no
+    more than its declaration.
     """
 
     name: str
@@ -224,7 +224,6 @@ _DECLARED = (
         scale="log2",
         grid=_tensor,
         owner="workers",
-        own_length=math.inf,
         path="layout.tensor",
     ),
     Knob(
@@ -234,7 +233,6 @@ _DECLARED = (
         grid=_pipeline,
         prefill_grid=(1,),
         owner="workers",
-        own_length=math.inf,
         path="layout.pipeline",
     ),
     Knob(
@@ -336,7 +334,7 @@ _DECLARED = (
 
 
 def _twin(knob: Knob) -> Knob:
-    """The same setting of the prefill workers, whose GPUs no other feature of the surrogate counts."""
+    """The same setting of the prefill workers."""
     name = PREFILL + knob.name.rpartition(".")[2]
     return replace(
         knob,
@@ -347,7 +345,6 @@ def _twin(knob: Knob) -> Knob:
         owner="prefill workers",
         unless=("mode", "aggregated"),
         priced_by=tuple(runner for runner in knob.priced_by if runner != "estimated"),
-        own_length=None if knob.own_length == math.inf else knob.own_length,
         path=f"disaggregation.prefill_{knob.path}" if knob.path else "",
     )
 

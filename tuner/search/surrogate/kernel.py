@@ -1,32 +1,59 @@
-"""Kernels: how the log residuals of two configurations vary together."""
+"""Kernels: how the errors of two predictions vary together."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.search.surrogate.features import NAMES, NUMBERS, Array, Places
+from search_spaces.knobs import KNOBS, PREFILL
+from tuner.search.surrogate.features import DERIVED, NAMES, NUMBERS, RELEASE, Array, FeatureTable
 
 USUAL_LOAD = 4.0
 """Logarithm to base 2 of the requests in flight for each GPU at which errors that grow with load are as they are."""
 
-SCALES = ("engine", "precision", "mode", "release", "slope", "local", "noise")
-"""What `Kernel.fitted` learns, beside lengths and what a name that differs leaves."""
+FOLLOWING = ("layout.tensor", "layout.replicas", "prefill.replicas")
+"""Numbers that follow from DERIVED and the others: they tell nothing more."""
 
-LOOSENESS = 0.8
-FIT_STEPS = 12
+
+def _length(name: str) -> float:
+    return math.inf if name in FOLLOWING else KNOBS[name].length
+
+
+LENGTHS: tuple[float, ...] = (1.7, 1.4, 1.4, *map(_length, NUMBERS[len(DERIVED) :]))
+"""Of NUMBERS. Those of DERIVED were chosen together with TTFT and TPOT."""
+
+POOL = tuple(name for name in NUMBERS if name.startswith(PREFILL) and name not in FOLLOWING)
+"""Numbers of the prefill workers."""
+
+UNPRICED = tuple(knob.name for knob in KNOBS.values() if not knob.priced_by)
+"""Knobs that no predictor prices: all that they do is error."""
+
+LOCAL_NAMES = tuple(name for name in NAMES if name != RELEASE)
+"""Names of which another leaves a share of the local correlation: all but the release, which has a part of its own."""
+
+UNLIKE: tuple[float, ...] = tuple(KNOBS[name].length for name in LOCAL_NAMES)
+"""Of LOCAL_NAMES."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """How the log residuals of two places vary together: standard deviations, and lengths in units of NUMBERS.
+    """How the logarithms of measured / predicted of two configurations vary together.
 
-    `overall` is shared by all places; `engine`, `precision`, `mode` and `release` by those of the same engine, then of
-    its same number formats, mode or release; `slope` is how much more an engine is off, in one mode, at each doubling
-    of the load; `local` fades with the distance (Matern 3/2, smooth enough for kernels that switch). An infinite
-    length takes no notice of a number. A name that differs, the release excepted, leaves `unlike` of the local
-    correlation. `noise` is of one measurement: that of repeats, and what no input explains.
+    Standard deviations of the parts that are summed: `overall` is shared by all; `engine`, `precision`, `mode` and
+    `release` by those of the same engine, then of its same number formats, mode or release; `slope` is how much more an
+    engine is off, in one mode, at each doubling of the load. `unpriced` is the effect of each knob that no predictor
+    prices, shared by those with the same name (or, of numbers, the nearer the more), and none where a knob is off.
+    `pool` fades with the distance between prefill workers, `local` with that of all numbers, as Matern 3/2 (Rasmussen
+    and Williams, Gaussian Processes for Machine Learning, 2006, equation 4.17), smooth enough for kernels that switch:
+
+        local^2 (1 + sqrt(3) d) exp(-sqrt(3) d) x product of `unlike` over the names that differ
+        d^2 = sum of ((x - x') / length)^2 over NUMBERS
+
+    `lengths` are in units of NUMBERS; an infinite one takes no notice of a number. `noise` is the standard deviation of
+    one measurement: that of repeats, and what no feature explains.
     """
 
     overall: float
@@ -36,113 +63,106 @@ class Kernel:
     local: float
     noise: float
     release: float = 0.0
+    pool: float = 0.0
+    unpriced: float = 0.0
     slope: float = 0.0
-    lengths: tuple[float, ...] = (1.7, 1.4, math.inf, math.inf, 1.4, 1.4, 1.4, 1.4, 2.8, 2.8)
-    unlike: tuple[float, ...] = (0.5, 0.5, 0.5, 0.5, 0.5)
+    lengths: tuple[float, ...] = LENGTHS
+    unlike: tuple[float, ...] = UNLIKE
 
-    def variances(self, places: Places) -> Array:
-        """Of each place before anything is measured."""
+    def variances(self, table: FeatureTable) -> Array:
+        """Of each row before anything is measured."""
         parts = (self.overall, self.engine, self.precision, self.mode, self.release, self.local)
-        found: Array = sum(part**2 for part in parts) + (self.slope * (places.numbers[:, 0] - USUAL_LOAD)) ** 2
+        switched_on = sum(table.is_on(name) for name in UNPRICED)
+        found: Array = (
+            sum(part**2 for part in parts)
+            + (self.slope * (table.numbers[:, 0] - USUAL_LOAD)) ** 2
+            + table.has_pool * self.pool**2
+            + switched_on * self.unpriced**2
+        )
         return found
 
-    def between(self, some: Places, others: Places) -> Array:
+    def between(self, some: FeatureTable, others: FeatureTable) -> Array:
         """Covariances, (some, others)."""
-        same = some.names[:, None, :] == others.names[None, :, :]
-        engine, weights, kv_cache, mode, _, release = (same[:, :, index] for index in range(len(NAMES)))
-        loads = np.outer(some.numbers[:, 0] - USUAL_LOAD, others.numbers[:, 0] - USUAL_LOAD)
+        return self.of(Pairs.of(some, others))
+
+    def of(self, pairs: "Pairs") -> Array:
+        """Covariances of pairs."""
+        same = pairs.same
         shared = (
-            (weights & kv_cache) * self.precision**2
-            + mode * (self.mode**2 + self.slope**2 * loads)
-            + release * self.release**2
+            (same["precision.weights"] & same["precision.kv_cache"]) * self.precision**2
+            + same["mode"] * (self.mode**2 + self.slope**2 * pairs.loads)
+            + same[RELEASE] * self.release**2
         )
-        found: Array = self.overall**2 + engine * (self.engine**2 + shared) + self._local(some, others, same)
+        found: Array = (
+            self.overall**2 + same["engine"] * (self.engine**2 + shared) + self._unpriced(pairs) + self._local(pairs)
+        )
+        if pairs.have_pool.any():
+            found += self.pool**2 * pairs.have_pool * matern(pairs.distance(self.lengths, POOL))
         return found
 
-    def _local(self, some: Places, others: Places, same: NDArray[np.bool_]) -> Array:
-        squares = np.zeros((len(some), len(others)))
-        for index, length in enumerate(self.lengths):
-            if math.isfinite(length):
-                squares += (np.subtract.outer(some.numbers[:, index], others.numbers[:, index]) / length) ** 2
-        distance = np.sqrt(3 * squares)
-        differ = ~same[:, :, : len(self.unlike)] @ np.log(self.unlike)
-        found: Array = self.local**2 * (1 + distance) * np.exp(differ - distance)
+    def _unpriced(self, pairs: "Pairs") -> Any:
+        alike = [
+            are_on * (pairs.same[name] if name in NAMES else matern(pairs.distance(self.lengths, (name,))))
+            for name, are_on in pairs.are_on.items()
+        ]
+        return self.unpriced**2 * sum(alike)
+
+    def _local(self, pairs: "Pairs") -> Array:
+        found = self.local**2 * matern(pairs.distance(self.lengths, NUMBERS))
+        for name, left in zip(LOCAL_NAMES, self.unlike, strict=True):
+            if name in pairs.differing:
+                found *= np.where(pairs.same[name], 1.0, left)
         return found
 
-    def fitted(self, places: Places, residuals: Array, *, start: "Kernel | None" = None) -> "Kernel":
-        """The kernel that makes the residuals most likely, held near this one (maximum a posteriori).
 
-        Standard deviations and lengths are log-normal around this kernel's, by a factor of two or so; those that are
-        0 or infinite stay so. `start` is where to begin to look.
-        """
-        from scipy.optimize import minimize
+def matern(distance: Array) -> Array:
+    """Correlation at a distance in units of lengths: Matern 3/2."""
+    scaled = math.sqrt(3) * distance
+    found: Array = (1 + scaled) * np.exp(-scaled)
+    return found
 
-        centre = self.logs()
 
-        def misfit(logs: Array) -> float:
-            kernel = self._from(logs)
-            matrix = kernel.between(places, places) + kernel.noise**2 * np.eye(len(places))
-            try:
-                factor = np.linalg.cholesky(matrix)
-            except np.linalg.LinAlgError:
-                return 1e9
-            white = np.linalg.solve(factor, residuals)
-            likelihood = white @ white / 2 + np.log(np.diag(factor)).sum()
-            return float(likelihood + ((logs - centre) ** 2).sum() / (2 * LOOSENESS**2))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pairs:
+    """What each of some rows and each of others have in common, as arrays (some, others); no kernel changes it.
 
-        begin = centre if start is None else start.logs()
-        bounds = [(log - 3, log + 3) for log in centre]
-        return self._from(minimize(misfit, begin, method="L-BFGS-B", bounds=bounds, options={"maxiter": FIT_STEPS}).x)
+    `same` says it by name, `squares` by number, as squared differences; numbers that no pair differs in are left out,
+    and `differing` has the names that some pair differs in. `loads` are products of loads beyond the usual, `are_on`
+    says by unpriced knob where both have it, and `have_pool` where both have prefill workers.
+    """
 
-    @property
-    def _learned(self) -> tuple[list[str], list[int]]:
-        """Scales and lengths that take part."""
-        scales = [name for name in SCALES if getattr(self, name) > 0]
-        return scales, [index for index, length in enumerate(self.lengths) if math.isfinite(length)]
+    same: Mapping[str, NDArray[np.bool_]]
+    differing: frozenset[str]
+    squares: Mapping[str, Array]
+    loads: Array
+    are_on: Mapping[str, NDArray[np.bool_]]
+    have_pool: NDArray[np.bool_]
 
-    def logs(self) -> Array:
-        """Logarithms of what `fitted` learns: scales, lengths, and odds of `unlike`."""
-        scales, lengths = self._learned
-        odds = [value / (1 - value) for value in self.unlike]
-        values = [getattr(self, name) for name in scales] + [self.lengths[index] for index in lengths] + odds
-        logs: Array = np.log(np.array(values))
-        return logs
-
-    def _from(self, logs: Array) -> "Kernel":
-        scales, lengths = self._learned
-        values = np.exp(logs).tolist()
-        found = dict(zip(scales, values, strict=False))
-        at = dict(zip(lengths, values[len(scales) :], strict=False))
-        unlike = tuple(odds / (1 + odds) for odds in values[len(scales) + len(lengths) :])
-        return replace(
-            self,
-            lengths=tuple(at.get(index, length) for index, length in enumerate(self.lengths)),
-            unlike=unlike,
-            **found,
+    @classmethod
+    def of(cls, some: FeatureTable, others: FeatureTable) -> "Pairs":
+        same = {name: np.equal.outer(some.named(name), others.named(name)) for name in NAMES}
+        apart = {
+            NUMBERS[at]: np.subtract.outer(some.numbers[:, at], others.numbers[:, at]) for at in some.varying(others)
+        }
+        return cls(
+            same=same,
+            differing=frozenset(name for name, equal in same.items() if not equal.all()),
+            squares={name: difference**2 for name, difference in apart.items()},
+            loads=np.outer(some.numbers[:, 0] - USUAL_LOAD, others.numbers[:, 0] - USUAL_LOAD),
+            are_on={
+                name: np.logical_and.outer(some.is_on(name), others.is_on(name))
+                for name in UNPRICED
+                if some.is_on(name).any()
+            },
+            have_pool=np.logical_and.outer(some.has_pool, others.has_pool),
         )
 
-
-TTFT = Kernel(overall=0.18, engine=0.33, precision=0.09, mode=0.10, release=0.19, slope=0.057, local=0.24, noise=0.114)
-TPOT = Kernel(
-    overall=0.10, engine=0.12, precision=0.06, mode=0.03, release=0.084, slope=0.023, local=0.063, noise=0.037
-)
-SIMULATOR_BIAS = {"ttft": 0.31, "tpot": 0.0}
-"""Mean log(measured / simulated) of the recorded Hopper rows (`python benchmarks/regret.py --hopper`)."""
-
-UNINFORMED = Kernel(
-    overall=3.0,
-    engine=0.3,
-    precision=0.0,
-    mode=0.0,
-    local=0.5,
-    noise=0.03,
-    lengths=(math.inf, *(2.0 for _ in NUMBERS[1:])),
-)
-"""Of the logarithm itself, where nothing is predicted: the load is whatever a configuration can carry."""
-
-
-def kernel_of(quantity: str, *, informed: bool = True) -> Kernel:
-    """How wrong predictions of a quantity are, before any is checked."""
-    if not informed:
-        return UNINFORMED
-    return TTFT if quantity.startswith(("ttft", "e2e")) else TPOT
+    def distance(self, lengths: Sequence[float], names: Iterable[str]) -> Array:
+        """In units of lengths, over these numbers."""
+        total = np.zeros(self.loads.shape)
+        for name in names:
+            length = lengths[NUMBERS.index(name)]
+            if name in self.squares and math.isfinite(length):
+                total += self.squares[name] / length**2
+        found: Array = np.sqrt(total)
+        return found

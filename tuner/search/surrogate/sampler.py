@@ -14,8 +14,9 @@ from search_spaces.space import PREFILL, Params, SearchSpace
 from tuner.scenario.sla import BACKLOG
 from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
 from tuner.search.surrogate.acquisition import expected_gain
-from tuner.search.surrogate.features import place_of
-from tuner.search.surrogate.surrogate import COST, MET_SLACK, Option, Surrogate
+from tuner.search.surrogate.features import features_of
+from tuner.search.surrogate.quantities import COST
+from tuner.search.surrogate.surrogate import MET_SLACK, Option, Surrogate
 from tuner.search.trial import RECORD
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class SurrogateSampler(BaseSampler):
             return math.inf
         outlook = self._surrogate.outlook()
         at = slice(index, index + 1)
-        gain = expected_gain(-outlook.cost[at], outlook.sd[at], -math.log(best.value))[0] * outlook.kept[index]
+        gain = expected_gain(-outlook.cost[at], outlook.sd[at], -math.log(best.value))[0] * outlook.met[index]
         return float(best.value * gain / (1 + gain))
 
     # What the trials teach
@@ -211,13 +212,13 @@ class SurrogateSampler(BaseSampler):
     def _option(self, candidate: Candidate) -> Option:
         """A candidate at the load that its batch limits can hold."""
         config = self._prior.scenario.space.config(candidate.params)
-        place = place_of(config, config.batching.max_sequences * config.layout.schedulers)
+        features = features_of(config, config.batching.max_sequences * config.layout.schedulers)
         if candidate.objective is None:
-            return Option(params=candidate.params, place=place)
+            return Option(params=candidate.params, features=features)
         ratios = dict.fromkeys(self._slos, -MET_SLACK)
         if candidate.binding:
             ratios[candidate.binding] = math.log1p(candidate.excess)
-        return Option(params=candidate.params, place=place, cost=math.log(candidate.objective), ratios=ratios)
+        return Option(params=candidate.params, features=features, cost=math.log(candidate.objective), ratios=ratios)
 
 
 def best_of(trials: Iterable["FrozenTrial"]) -> "FrozenTrial | None":

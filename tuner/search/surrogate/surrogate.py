@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tuner.search.surrogate.acquisition import CAUTION, DRAWS, FIRST_CAUTION, THRIFT, expected_gain, quantiles
-from tuner.search.surrogate.features import Array, Place, Places
-from tuner.search.surrogate.kernel import kernel_of
+from tuner.search.surrogate.acquisition import DRAWS, Outlook, acquisition, joint_acquisition, quantiles
+from tuner.search.surrogate.features import Array, Features, FeatureTable
+from tuner.search.surrogate.fitting import fitted
 from tuner.search.surrogate.process import Posterior
+from tuner.search.surrogate.quantities import COST, kernel_of
 
 FIRST_FIT = 8
 FIT_AGAIN = 2.0
@@ -18,38 +19,25 @@ LAST_FIT = 64
 FIT_EACH = 4
 """Where nothing is predicted the kernel is fitted from so many observations on, and at each so many more."""
 
-COST = "cost"
-"""The quantity that is minimised; the other quantities of a surrogate are SLOs, by their keys."""
-
 PRIOR_STRENGTH = 3.0
 """For how many observations the scale of the kernels counts, against the scale that is observed."""
 
 MET_SLACK = 0.3
-"""Log of the room below an SLO that is assumed of a configuration said to keep it at a load of its choice."""
+"""Log of the headroom below an SLO that is assumed of a configuration predicted to meet it at a load of its choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """Something to try: its parameters and place, and what is predicted of it.
+    """Something to try: its parameters and features, and what is predicted of it.
 
     `cost` is the logarithm of dollars, None where nothing is predicted; `ratios` are logarithms of latency / limit
-    by SLO, absent where nothing is predicted. `gpu_time` is that of the trial, in any unit.
+    by SLO, absent where nothing is predicted.
     """
 
     params: dict[str, str | int]
-    place: Place
+    features: Features
     cost: float | None = None
     ratios: dict[str, float] = field(default_factory=dict)
-    gpu_time: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
-    """What is believed of each option: the log of its cost (mean and standard deviation), and P(SLA met)."""
-
-    cost: Array
-    sd: Array
-    kept: Array
 
 
 CostOf = Callable[[Mapping[str, Array]], Array]
@@ -57,7 +45,7 @@ CostOf = Callable[[Mapping[str, Array]], Array]
 
 
 class Surrogate:
-    """What is believed of a table of options, from predictions and from the measurements so far.
+    """Cost and latencies of a table of options, from predictions and from the measurements so far.
 
     Where loads are given, and not looked for, the cost follows from the latencies: `cost_of` says how, and the
     SLOs are all that is learned.
@@ -69,10 +57,10 @@ class Surrogate:
         self._slos = tuple(slos)
         self._cost_of = cost_of
         self._next_fit = FIRST_FIT if self.informed else FIT_EACH
-        self._predicted = {name: self._predictions(name, self.options) for name in (COST, *self._slos)}
-        places = Places.of([option.place for option in self.options])
+        self._table = _table(self.options)
+        self._predicted = {name: _predictions(name, self.options) for name in (COST, *self._slos)}
         self._posteriors = {
-            name: Posterior(kernel_of(name, informed=self.informed), places) for name in self._predicted
+            name: Posterior(kernel_of(name, informed=self.informed), self._table) for name in self._predicted
         }
 
     @property
@@ -82,11 +70,11 @@ class Surrogate:
 
     def extend(self, options: Sequence[Option]) -> None:
         """Adds options to the end of the table."""
-        places = Places.of([option.place for option in options])
         self.options += options
+        self._table = self._table.with_more(_table(options))
         for name, posterior in self._posteriors.items():
-            posterior.extend(places)
-            self._predicted[name] = np.append(self._predicted[name], self._predictions(name, options))
+            posterior.extend(self._table)
+            self._predicted[name] = np.append(self._predicted[name], _predictions(name, options))
 
     def observe(self, index: int, measured: dict[str, float]) -> None:
         """Logarithms, as in Option, of what was measured of an option."""
@@ -103,58 +91,43 @@ class Surrogate:
         if self._cost_of is not None or not self._next_fit <= seen <= LAST_FIT:
             return
         self._next_fit = max(seen + 1, round(seen * FIT_AGAIN)) if self.informed else seen + FIT_EACH
-        kernel = kernel_of(COST, informed=self.informed).fitted(*posterior.seen, start=posterior.kernel)
+        kernel = fitted(kernel_of(COST, informed=self.informed), *posterior.seen, start=posterior.kernel)
         self._posteriors[COST] = posterior.under(kernel)
 
     def outlook(self) -> Outlook:
         if self._cost_of is not None:
             costs = self._cost_of(self._drawn())
-            return Outlook(cost=costs.mean(axis=1), sd=costs.std(axis=1), kept=self._kept())
-        mean, sd = self._believed(COST)
-        return Outlook(cost=mean, sd=sd, kept=self._kept())
+            return Outlook(cost=costs.mean(axis=1), sd=costs.std(axis=1), met=self._met())
+        mean, sd = self._posterior(COST)
+        return Outlook(cost=mean, sd=sd, met=self._met())
 
     def acquisition(self, best: float | None) -> Array:
-        """How much each option SLOs as the next trial; `best` is the log of the lowest cost that met the SLA.
-
-        Expected improvement of tokens for each dollar over the best, times P(SLA met), which counts once more for
-        caution, for each GPU-second to the power of THRIFT.
-        """
-        time = np.array([option.gpu_time for option in self.options])
-        caution = FIRST_CAUTION if best is None else CAUTION
-        acquisition: Array = self._gain(best) * self._kept() ** caution / time**THRIFT
-        return acquisition
-
-    def _gain(self, best: float | None) -> Array:
-        """E[gain where the SLA is met]."""
+        """Of each option as the next trial; `best` is the log of the lowest cost that met the SLA."""
         if self._cost_of is None:
-            outlook = self.outlook()
-            return expected_gain(-outlook.cost, outlook.sd, None if best is None else -best) * outlook.kept
+            return acquisition(self.outlook(), best)
         drawn = self._drawn()
-        costs = self._cost_of(drawn)
-        keeps = np.all([ratios <= 0 for ratios in drawn.values()], axis=0)
-        values = np.exp((costs.min() if best is None else best) - costs)
-        gain: Array = ((values if best is None else np.maximum(values - 1, 0)) * keeps).mean(axis=1)
-        return gain + 1e-9 * self._kept()
+        return joint_acquisition(self._cost_of(drawn), drawn, self._met(), best)
 
-    def _kept(self) -> Array:
+    def _met(self) -> Array:
+        """P(SLA met) of each option: errors of SLOs are taken as independent."""
         from scipy.special import ndtr
 
-        kept = np.ones(len(self.options))
+        met = np.ones(len(self.options))
         for name in self._slos:
-            mean, sd = self._believed(name)
-            kept *= ndtr(-mean / sd)
-        return kept
+            mean, sd = self._posterior(name)
+            met *= ndtr(-mean / sd)
+        return met
 
     def _drawn(self) -> dict[str, Array]:
         """Logarithms of latency / limit by SLO, (options, DRAWS): the same quantiles for each option."""
-        believed = {name: self._believed(name) for name in self._slos}
+        posteriors = {name: self._posterior(name) for name in self._slos}
         normals = quantiles(len(self._slos), DRAWS)
         return {
             name: mean[:, None] + sd[:, None] * column
-            for (name, (mean, sd)), column in zip(believed.items(), normals, strict=True)
+            for (name, (mean, sd)), column in zip(posteriors.items(), normals, strict=True)
         }
 
-    def _believed(self, name: str) -> tuple[Array, Array]:
+    def _posterior(self, name: str) -> tuple[Array, Array]:
         """Mean, and standard deviation with the noise of one measurement, scaled by the errors seen so far."""
         posterior = self._posteriors[name]
         seen = posterior.observations
@@ -162,7 +135,12 @@ class Surrogate:
         sd: Array = np.sqrt(scale * (posterior.variance.clip(1e-12) + posterior.kernel.noise**2))
         return self._predicted[name] + posterior.mean, sd
 
-    def _predictions(self, name: str, options: Sequence[Option]) -> Array:
-        if name == COST:
-            return np.array([option.cost or 0.0 for option in options])
-        return np.array([option.ratios.get(name, 0.0) for option in options])
+
+def _table(options: Sequence[Option]) -> FeatureTable:
+    return FeatureTable.of([option.features for option in options])
+
+
+def _predictions(name: str, options: Sequence[Option]) -> Array:
+    if name == COST:
+        return np.array([option.cost or 0.0 for option in options])
+    return np.array([option.ratios.get(name, 0.0) for option in options])
