@@ -107,6 +107,8 @@ class Trace:
         if len(rows) < 2:  # noqa: PLR2004 a rate needs two arrivals
             raise InputError(f"{path}: a trace needs at least 2 requests, but has {len(rows)}")
         start = rows[0][0]
+        if rows[-1][0] <= start:
+            raise InputError(f"{path}: the last request must come after the first, but all {len(rows)} come at once")
         return cls(
             path=str(path),
             arrival=np.array([row[0] - start for row in rows]),

@@ -8,6 +8,7 @@ from statistics import NormalDist, fmean
 from runners.load.stopping import Limit
 from runners.measurement import METRICS, PERCENTILES, Measurement, Metric, Source
 from runners.simulated.known_errors import SPREADS, Quantity, Spread
+from runners.workload.workload import Workload
 from search_spaces.errors import InputError, UnknownNameError
 
 STATISTICS: tuple[str, ...] = ("mean", *(f"p{percentile:g}" for percentile in PERCENTILES))
@@ -31,6 +32,9 @@ NOISE: dict[Metric, tuple[float, float]] = {
 Repeats of published runs: median TTFT 3 to 8 %, p99 TTFT 4 to 12 %, median TPOT 0.2 to 0.6 %; the upper ends stand
 here. The tails of TPOT and ITL, and E2E, are assumed: no repeats of them were published.
 """
+
+BETWEEN_TOKENS: tuple[Metric, ...] = ("tpot", "itl")
+"""Latencies that answers of one token do not have. Of answers of several lengths, they are those of the longer."""
 
 PREDICTED_AS: dict[Metric, Quantity] = {"ttft": "ttft", "tpot": "tpot", "itl": "tpot", "e2e": "tpot"}
 """Whose known error a predicted latency has: ITL and E2E are mostly decoding."""
@@ -200,6 +204,14 @@ def _answered(level: Measurement) -> bool:
 
 def _log(value: float) -> float:
     return math.log(max(value, 1e-12))
+
+
+def check_observable(slo: Slo, workload: Workload) -> None:
+    """Raises InputError for time between tokens where every answer has just one: nothing could miss it."""
+    most = int(workload.trace.output_tokens.max()) if workload.trace else workload.output_tokens.high
+    if slo.metric in BETWEEN_TOKENS and most < 2:  # noqa: PLR2004 the fewest that have time between them
+        metric = slo.metric.upper()
+        raise InputError(f"`output_tokens >= 2` must hold for {metric}, a time between tokens, but got {most}")
 
 
 def read_slo(key: str, milliseconds: float) -> Slo:

@@ -9,7 +9,7 @@ from runners.measurement import Measurement
 from search_spaces.errors import InputError, UnknownNameError
 from search_spaces.hardware.system import PRICE_LISTS, Price, list_price
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import SLOS, Sla, Slo, read_slo
+from tuner.scenario.sla import SLOS, Sla, Slo, check_observable, read_slo
 from tuner.search.capacity import PRECISION
 from tuner.search.trial import Trial
 from tuner.study.finished_study import FinishedStudy
@@ -86,7 +86,10 @@ def reprice(finished: FinishedStudy, terms: Terms) -> Repriced:
 
 
 def rescored_scenario(scenario: Scenario, terms: Terms) -> Scenario:
-    return replace(scenario, price=_price(scenario, terms), sla=_sla(scenario.sla, terms.slos))
+    sla = _sla(scenario.sla, terms.slos)
+    for slo in sla.slos:
+        check_observable(slo, scenario.workload)
+    return replace(scenario, price=_price(scenario, terms), sla=sla)
 
 
 def rescore(scenario: Scenario, trial: Trial) -> Rescored:

@@ -79,7 +79,12 @@ def test_times_may_be_seconds_and_columns_in_any_order(tmp_path):
 
 
 def test_requests_may_come_at_the_same_time(tmp_path):
-    assert list(read(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n5,1,1\n5,1,1\n").arrival) == [0, 0]
+    assert list(read(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n5,1,1\n5,1,1\n6,1,1\n").arrival) == [0, 0, 1]
+
+
+def test_a_trace_that_takes_no_time_has_no_pace(tmp_path):
+    with pytest.raises(InputError, match="the last request must come after the first, but all 2 come at once"):
+        read(tmp_path, "TIMESTAMP,ContextTokens,GeneratedTokens\n5,1,1\n5,1,1\n")
 
 
 BROKEN = {

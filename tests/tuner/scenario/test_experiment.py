@@ -168,20 +168,27 @@ def test_an_engine_can_be_given_at_a_release(experiment):
 
 
 def test_acceptance_measured_on_the_workload_replaces_the_models_own(experiment):
-    acceptance = {"eagle3": [1.5, 1.75], "mtp": [1.9]}
+    acceptance = {"eagle3": [1.5, 1.75]}
     model = experiment({"workload/acceptance": acceptance}).scenario().model
     own = find_model("gpt-oss-120b")
     assert model.tokens_per_step(Speculation(method="eagle3", draft_length=2)) == 1.75
-    assert model.tokens_per_step(Speculation(method="mtp", draft_length=1)) == 1.9
     assert model.drafts["eagle3"].parameters == own.drafts["eagle3"].parameters
-    assert model.drafts["mtp"].parameters == 0
     assert model.drafts["ngram"] == own.drafts["ngram"]
 
 
 def test_measured_acceptance_opens_its_draft_lengths_to_the_search(experiment):
-    speculation = experiment({"workload/acceptance": {"mtp": [1.9]}}).scenario().space.dimensions["speculation"]
-    assert "mtp:1" in speculation
-    assert "mtp:2" not in speculation
+    changes = {"workload/acceptance": {"eagle3": [1.9, 2.0, 2.1, 2.2, 2.3, 2.4]}}
+    assert "eagle3:6" in experiment(changes).scenario().space.dimensions["speculation"]
+    assert "eagle3:6" not in experiment({}).scenario().space.dimensions["speculation"]
+
+
+def test_the_acceptance_of_a_draft_that_nobody_has_is_refused_where_it_would_draft_for_nothing(complaint, experiment):
+    changes = {"workload/acceptance": {"mtp": [1.9], "ngram": [1.2]}}
+    (line,) = complaint(changes)
+    assert line == (
+        "workload.acceptance.mtp: gpt-oss-120b has no mtp draft to predict the time of; valid: eagle3, ngram"
+    )
+    assert experiment({**changes, "runner": "served"}).scenario().model.drafts["mtp"].tokens_per_step == (1.9,)
 
 
 def test_a_trace_is_found_beside_the_experiment_that_names_it(experiment, tmp_path):
@@ -413,6 +420,26 @@ def test_a_trace_longer_than_the_models_context_is_refused(complaint, tmp_path):
         "workload.trace: `input_tokens + output_tokens <= 131072` (the context of gpt-oss-120b) must hold, "
         "but got 131100"
     )
+
+
+@pytest.mark.parametrize("key", ["tpot_ms_p99", "itl_ms_mean"])
+@pytest.mark.parametrize("lengths", [1, {"low": 1, "high": 1}])
+def test_time_between_tokens_cannot_be_asked_of_answers_of_one(complaint, key, lengths):
+    lines = complaint({"workload/output_tokens": lengths, "sla": {"ttft_ms_p99": 500, key: 20}})
+    metric = key.partition("_")[0].upper()
+    law = f"`output_tokens >= 2` must hold for {metric}, a time between tokens, but got 1"
+    assert lines == [f"sla.{key}: {law}"]
+
+
+def test_time_between_tokens_cannot_be_asked_of_a_trace_of_answers_of_one(complaint, tmp_path):
+    (tmp_path / "short.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n0,10,1\n1,10,1\n")
+    (line,) = complaint({"workload": {"arrivals": "trace", "trace": "short.csv"}, "sla": {"tpot_ms_p99": 20}})
+    assert line.startswith("sla.tpot_ms_p99: `output_tokens >= 2` must hold")
+
+
+def test_answers_of_one_token_may_have_every_other_slo_and_some_longer_answers_any(experiment):
+    for lengths, slo in ((1, "ttft_ms_p99"), (1, "e2e_ms_p99"), ({"low": 1, "high": 2}, "tpot_ms_p99")):
+        assert experiment({"workload/output_tokens": lengths, "sla": {slo: 20}}).scenario().sla.slos
 
 
 # Bad input: files

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runners.workload.workload import Lengths
 from search_spaces.errors import InputError
 from tests.tuner.study.test_answer import SCENARIO, level, measured
 from tests.tuner.study.test_finished_study import CHAT, study_of
@@ -109,6 +110,14 @@ def test_another_price_scales_every_cost_and_changes_no_order(finished):
         was = finished.scenario.usd_per_million(trial.measurement)
         assert one.cost == pytest.approx(was * 3.46 / before)
     assert other.suffices
+
+
+def test_time_between_tokens_cannot_be_asked_of_answers_of_one(finished):
+    one = replace(finished.scenario.workload, output_tokens=Lengths(low=1, high=1))
+    slos = tuple(slo for slo in finished.scenario.sla.slos if slo.metric == "ttft")
+    single = replace(finished.scenario, workload=one, sla=replace(finished.scenario.sla, slos=slos))
+    with pytest.raises(InputError, match="`output_tokens >= 2` must hold for ITL"):
+        rescored_scenario(single, terms(itl_ms_p99=30.0))
 
 
 def test_another_limit_keeps_the_confidence(finished):

@@ -36,7 +36,7 @@ from tuner.scenario.experiment.workload import RecordedWorkload, SyntheticWorklo
 from tuner.scenario.own_facts import Entry, entry_of, is_file_name
 from tuner.scenario.recorded import recorded_rows, recorded_space
 from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import SLOS, Sla, read_slo
+from tuner.scenario.sla import SLOS, Sla, check_observable, read_slo
 
 RunnerName = Literal["simulated", "estimated", "recorded", "served"]
 RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
@@ -165,8 +165,10 @@ class Experiment(Part):
 
     def scenario(self) -> Scenario:
         """The experiment asked. Raises InputError with every law that the file breaks, one in each line."""
-        model, system = self._model(), self._system()
+        published, system = self._published(), self._system()
         problems = Problems(self.path)
+        self._check_drafts(published, problems)
+        model = self._accepting(published)
         problems.require(
             "gpus",
             holds=self.gpus <= system.max_gpus or self.runner == "recorded",  # published runs span several nodes
@@ -177,6 +179,9 @@ class Experiment(Part):
         with of_workload.at("workload.trace"):
             workload = self.workload.workload(self.path.parent, self.seed)
             self._check_lengths(workload, model, of_workload)
+            for slo in self._sla.slos:
+                with of_workload.at(f"sla.{slo.key}"):
+                    check_observable(slo, workload)
         space = self._space(model, system, workload, problems)
         self._check_interpreters(problems)
         with problems.at("price"):
@@ -190,14 +195,18 @@ class Experiment(Part):
             system=system,
             gpus=self.gpus,
             workload=workload,
-            sla=Sla(
-                slos=tuple(read_slo(key, limit) for key, limit in self.sla.items() if key != CONFIDENCE),
-                confidence=self.sla.get(CONFIDENCE),
-            ),
+            sla=self._sla,
             price=price,
             objective=self.objective,
             space=space,
             installation=self._installation() if self.is_served else None,
+        )
+
+    @property
+    def _sla(self) -> Sla:
+        limits = {key: limit for key, limit in self.sla.items() if key != CONFIDENCE}
+        return Sla(
+            slos=tuple(read_slo(key, limit) for key, limit in limits.items()), confidence=self.sla.get(CONFIDENCE)
         )
 
     def _check_interpreters(self, problems: Problems) -> None:
@@ -215,9 +224,21 @@ class Experiment(Part):
     def _installation(self) -> Installation:
         return (self.serve or Serve()).installation(self.path.parent, devices=())
 
-    def _model(self) -> Model:
+    def _check_drafts(self, model: Model, problems: Problems) -> None:
+        """A draft model that is not known would draft for nothing in a prediction; n-grams need none."""
+        for name in self.workload.acceptance:
+            problems.require(
+                f"workload.acceptance.{name}",
+                holds=self.is_served or name == "ngram" or name in model.drafts,
+                law=f"{model.name} has no {name} draft to predict the time of; valid: "
+                + ", ".join(dict.fromkeys((*model.drafts, "ngram"))),
+            )
+
+    def _published(self) -> Model:
+        return self._own(Model, self.model) or find_model(self.model)
+
+    def _accepting(self, model: Model) -> Model:
         """The model, its drafts accepted as this workload's data say."""
-        model = self._own(Model, self.model) or find_model(self.model)
         accepted = self.workload.acceptance.items()
         return replace(model, drafts=model.drafts | {name: _draft(model, name, steps) for name, steps in accepted})
 
