@@ -4,15 +4,12 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
-
-import numpy as np
 
 from runners.load.connection import HTTP_OK, StreamError, TimedSelector
 from runners.load.histograms import Totals
@@ -20,6 +17,7 @@ from runners.load.prompts import prepare
 from runners.load.schedule import requests_of
 from runners.load.stopping import LOOK_GROWTH, Decision, Limit, Stopping
 from runners.load.stream import Answer, Body, Client, Endpoint, Failure, base_url, read_key
+from runners.load.window import Window
 from runners.measurement import Measurement, Metric, Percentiles
 from runners.runner import RunFailedError
 from runners.workload.workload import ClosedLoop, LoadedWorkload, Replay, Request
@@ -27,7 +25,6 @@ from runners.workload.workload import ClosedLoop, LoadedWorkload, Replay, Reques
 HANG = "hang under load"
 LATE = "load not sent on time"
 OUT_OF_TIME = "time limit under load"
-WRONG_LENGTHS = "wrong lengths"
 
 WARM_UP = 3
 FEWEST_WARM_UPS = 64
@@ -41,15 +38,6 @@ FEWEST_REQUESTS = 50
 ON_TIME_S = 0.02
 ON_TIME_SHARE = 0.95
 """An open loop is valid when so many of its requests were sent within ON_TIME_S of when they were due."""
-
-LENGTH_TOLERANCE = 0.02
-"""Share by which the mean input and output tokens may differ from what was asked."""
-
-SURE_ERRORS = 3.25
-"""Standard errors above which the true throughput is in 1 of 200 runs (Student's t with 9 degrees of freedom)."""
-
-BATCHES = 10
-"""Consecutive answers are put into so many batches, to see how their throughput varies."""
 
 METRICS_PATH = "/metrics"
 METRICS_LIMIT_S = 10.0
@@ -173,15 +161,10 @@ class _Run:
     rules: Rules
     nonce: int
 
-    opened: float = math.inf
     in_flight: int = 0
-    in_flight_at_start: int = 0
     warm_up: int = 0
     failures_in_a_row: int = 0
-    answers: list[Answer] = field(default_factory=list)
-    asked: list[Request] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    failed_in_window: int = 0
     delays: list[float] = field(default_factory=list)
     histograms: Totals | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -190,6 +173,7 @@ class _Run:
         arrivals, workload = self.loaded.arrivals, self.loaded.workload
         self.concurrency = arrivals.concurrency if isinstance(arrivals, ClosedLoop) else 0
         self.to_count = max(workload.requests, self.concurrency)
+        self.window = Window(load=self.loaded.load, gpus=self.gpus)
         self.part_way = self.concurrency
         self.stopping = self._stopping()
         self.next_look = float(FEWEST_REQUESTS)
@@ -242,8 +226,7 @@ class _Run:
 
     def _fill(self) -> None:
         if self.loaded.workload.standing_start:
-            self._open(self.began)
-            self.in_flight_at_start = self.concurrency
+            self._open(self.began, self.concurrency)
         for _ in range(self.concurrency):
             self._start(self._keep_sending())
 
@@ -280,20 +263,19 @@ class _Run:
     def _take(self, request: Request, outcome: Answer | Failure, *, part_way: bool) -> None:
         if self.over.done():
             return
-        counts = self.opened < math.inf
+        counts = self.window.is_open
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
-            self.failed_in_window += counts
+            self.window.failed += counts
             self._give_up_on_failures(outcome)
         else:
             self.failures_in_a_row = 0
             if counts:
-                self.answers.append(outcome)
-                self.asked.append(request)
+                self.window.take(request, outcome)
                 self._stop_early(outcome)
         if not counts:
             self._warm_up(outcome.ended, part_way=part_way)
-        elif len(self.answers) + self.failed_in_window >= self.to_count:
+        elif len(self.window.answers) + self.window.failed >= self.to_count:
             self._end("all answered")
 
     def _stop_early(self, answer: Answer) -> None:
@@ -301,30 +283,17 @@ class _Run:
         decision = self.stopping.take(latencies, keeps_up=self._keeps_up())
         if decision is not None:
             self._end(decision)
-        elif len(self.answers) >= self.next_look:
+        elif len(self.window.answers) >= self.next_look:
             self.next_look *= LOOK_GROWTH
-            if self.rules.hopeless(self._optimistic()):
+            if self.rules.hopeless(self.window.optimistic(self._measurement())):
                 self._end("hopeless")
 
     def _keeps_up(self) -> bool:
         """In open loop a queue that is growing shows late: nothing is kept before half of the requests are answered."""
         if self.concurrency:
             return True
-        answered = len(self.answers)
-        return 2 * answered >= self.to_count and self.in_flight - self.in_flight_at_start <= 0.1 * answered
-
-    def _optimistic(self) -> Measurement:
-        measured = self._measurement()
-        return replace(measured, duration_s=measured.duration_s / (1 + SURE_ERRORS * self._rate_error()))
-
-    def _rate_error(self) -> float:
-        """Relative standard error of the throughput so far, from batches of consecutive answers."""
-        size = len(self.answers) // BATCHES
-        batches = [self.answers[i * size : (i + 1) * size] for i in range(BATCHES)]
-        edges = [self.opened, *(batch[-1].ended for batch in batches)]
-        tokens = np.array([sum(answer.output_tokens for answer in batch) for batch in batches])
-        rates = tokens / np.maximum(np.diff(edges), 1e-9)
-        return float(rates.std(ddof=1) / rates.mean() / math.sqrt(BATCHES))
+        answered = len(self.window.answers)
+        return 2 * answered >= self.to_count and self.window.backlog_growth(self.in_flight) <= 0.1 * answered
 
     def _give_up_on_failures(self, last: Failure) -> None:
         self.failures_in_a_row += 1
@@ -346,11 +315,10 @@ class _Run:
                 self.to_count = max(self.to_count, 4 * self.in_flight)
                 self.stopping = self._stopping()
         if over:
-            self._open(now)
+            self._open(now, self.in_flight)
 
-    def _open(self, now: float) -> None:
-        self.opened = now
-        self.in_flight_at_start = self.in_flight
+    def _open(self, now: float, in_flight: int) -> None:
+        self.window.open(now, in_flight)
         self._start(self._look_at_histograms())
 
     def _end(self, ended: Ended) -> None:
@@ -369,8 +337,10 @@ class _Run:
                 self._out_of_time()
 
     def _out_of_time(self) -> None:
-        if len(self.answers) < min(FEWEST_REQUESTS, self.to_count):
-            detail = f"{len(self.answers)} of {self.to_count} requests answered in {self.rules.time_limit_s:.0f} s"
+        if len(self.window.answers) < min(FEWEST_REQUESTS, self.to_count):
+            detail = (
+                f"{len(self.window.answers)} of {self.to_count} requests answered in {self.rules.time_limit_s:.0f} s"
+            )
             raise RunFailedError(OUT_OF_TIME, detail)
         self._end("time limit")
 
@@ -396,16 +366,16 @@ class _Run:
     # The result
 
     def _report(self, ended: Ended, by_server: Mapping[Metric, float]) -> LoadReport:
-        if not self.answers:
+        if not self.window.answers:
             causes = Counter(failure.cause for failure in self.failures)
             detail = f"no request was answered: {dict(causes)}, such as {self.failures[0].detail}"
             raise RunFailedError(causes.most_common(1)[0][0], detail)
         delays = Percentiles.of(self.delays) if self.delays else None
         self._check_delays()
-        self._check_lengths()
+        self.window.check_lengths()
         return LoadReport(
             measurement=self._measurement(),
-            answers=tuple(self.answers),
+            answers=tuple(self.window.answers),
             ended=ended,
             warm_up=self.warm_up,
             failures=dict(Counter(failure.cause for failure in self.failures)),
@@ -422,34 +392,5 @@ class _Run:
             )
             raise RunFailedError(LATE, detail)
 
-    def _check_lengths(self) -> None:
-        for name, found, asked in (
-            ("input", [a.input_tokens for a in self.answers], [r.input_tokens for r in self.asked]),
-            ("output", [a.output_tokens for a in self.answers], [r.output_tokens for r in self.asked]),
-        ):
-            if abs(sum(found) - sum(asked)) > LENGTH_TOLERANCE * sum(asked):
-                detail = (
-                    f"{sum(asked) / len(asked):.0f} {name} tokens were asked for on average, but the server counted "
-                    f"{sum(found) / len(found):.0f}"
-                )
-                raise RunFailedError(WRONG_LENGTHS, detail)
-
     def _measurement(self) -> Measurement:
-        answers = self.answers
-        gaps = [np.diff(answer.chunks) for answer in answers if len(answer.chunks) > 1]
-        tpot = [answer.tpot for answer in answers if answer.tpot is not None]
-        return Measurement(
-            load=self.loaded.load,
-            gpus=self.gpus,
-            duration_s=max(answer.ended for answer in answers) - self.opened,
-            requests=len(answers),
-            failed_requests=len(self.failures),
-            input_tokens=sum(answer.input_tokens for answer in answers),
-            output_tokens=sum(answer.output_tokens for answer in answers),
-            ttft=Percentiles.of([answer.ttft for answer in answers]),
-            tpot=Percentiles.of(tpot or [0.0]),
-            itl=Percentiles.of(np.concatenate(gaps) if gaps else [0.0]),
-            e2e=Percentiles.of([answer.e2e for answer in answers]),
-            backlog_growth=self.in_flight - self.in_flight_at_start,
-            source="measured",
-        )
+        return self.window.measurement(failed_requests=len(self.failures), in_flight=self.in_flight)
