@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from runners.load.connection import HTTP_OK, StreamError, TimedSelector
 from runners.load.histograms import Totals
@@ -191,10 +191,11 @@ class _Run:
             read_at=self.read_at,
         )
         async with self.client:
-            self.prompts = await prepare(self.client, self.urls, self.loaded.workload, nonce=self.nonce)
             self.began = self.progress = time.perf_counter()
             try:
                 self._start(self._watch())
+                await self._prepare()
+                self.began = self.progress = time.perf_counter()
                 if self.concurrency:
                     self._fill()
                 else:
@@ -206,6 +207,18 @@ class _Run:
                 for task in self.tasks:
                     task.cancel()
                 await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def _prepare(self) -> None:
+        """A server may hang or die before the load has begun: requests that prepare it are watched, too."""
+        preparing = asyncio.ensure_future(prepare(self.client, self.urls, self.loaded.workload, nonce=self.nonce))
+        self.in_flight = len(self.urls)
+        either: set[asyncio.Future[Any]] = {preparing, self.over}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        self.in_flight = 0
+        if not preparing.done():
+            preparing.cancel()
+            await self.over
+        self.prompts = await preparing
 
     def _stopping(self) -> Stopping:
         # A trace is as it was recorded, and its busiest part may be yet to come.

@@ -237,9 +237,10 @@ def test_what_says_nothing_about_performance_fails_the_run(plan, cause):
         loaded(plan, output_tokens=Lengths(low=8, high=8))
 
 
-def test_a_server_that_hangs_under_load_is_found_by_its_missing_tokens():
-    plan = Plan(ttft_s=0.01, tpot_s=0.002, fail="hang", fail_from=20)
-    with pytest.raises(RunFailedError, match=r"hang under load: no token for .* with 4 requests in flight"):
+@pytest.mark.parametrize(("fail_from", "in_flight"), [(20, 4), (0, 1)])
+def test_a_server_that_hangs_under_load_is_found_by_its_missing_tokens(fail_from, in_flight):
+    plan = Plan(ttft_s=0.01, tpot_s=0.002, fail="hang", fail_from=fail_from, fail_after_chunks=0)
+    with pytest.raises(RunFailedError, match=f"hang under load: no token for .* with {in_flight} requests in flight"):
         loaded(plan, rules=Rules(stall_limit_s=0.5))
 
 
