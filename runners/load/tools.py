@@ -42,7 +42,7 @@ def measure_with(tool: Tool, run: ToolRun, *, gpus: int, time_limit_s: float = 1
     Raises InputError where the tool is not installed or cannot send this load, RunFailedError where it failed, gave
     no result or answered no request.
     """
-    executable = {"vllm-bench": "vllm", "aiperf": "aiperf"}[tool]
+    executable = tool.partition("-")[0]
     found = shutil.which(executable)
     if found is None:
         raise InputError(f"--with {tool} needs the command `{executable}`, which is not installed here")

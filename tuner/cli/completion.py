@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from search_spaces.engines.folders import engine_names
+
 EXPERIMENT_SUFFIX = ".yaml"
 STUDY_SUFFIX = ".journal"
 
 RUNNERS = ("simulated", "estimated", "recorded", "served")
 LISTS = ("models", "systems", "engines", "experiments", "recordings")
-TARGETS = ("vllm", "trtllm", "sglang", "docker-compose", "kubernetes", "dynamo", "llm-d")
-ENGINES = ("trtllm", "vllm", "sglang")
+GENERAL_TARGETS = ("docker-compose", "kubernetes", "dynamo", "llm-d")
 REPORT_FORMATS = ("html", "md", "json", "csv")
 
 
@@ -37,11 +38,11 @@ def lists(incomplete: str) -> list[str]:
 
 
 def targets(incomplete: str) -> list[str]:
-    return _beginning(TARGETS, incomplete)
+    return _beginning((*engine_names(), *GENERAL_TARGETS), incomplete)
 
 
 def engines(incomplete: str) -> list[str]:
-    return _beginning(ENGINES, incomplete)
+    return _beginning(engine_names(), incomplete)
 
 
 def report_formats(incomplete: str) -> list[str]:

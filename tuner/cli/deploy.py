@@ -44,12 +44,14 @@ def deploy(  # noqa: PLR0913, PLR0917 one for each option
 
         servetune deploy gpt-oss-120b-b200-chat --target kubernetes -o deployment
     """
-    from tuner.deploy.deploy import deployment, find_target, plan_of, write_folder
+    from tuner.deploy.deploy import deployment, plan_of
+    from tuner.deploy.folder import write_folder
     from tuner.deploy.plan import TOKEN_SECRET
+    from tuner.deploy.targets import find_target
     from tuner.study.finished_study import open_finished
 
-    chosen = find_target(target)
     finished = open_finished(studies, study)
+    chosen = find_target(target, finished.winning_config.engine.name)
     plan = plan_of(finished, checkpoint=checkpoint, draft=draft, secret=secret or TOKEN_SECRET)
     files = deployment(finished, plan, chosen)
     about = {"made_by": "servetune", "study": finished.name, "target": chosen.name}

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from search_spaces.engines.commands import Address, router
-from search_spaces.engines.engine import facts_of
 from search_spaces.errors import InputError
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed, yaml_text
 from tuner.deploy.scripts import LOAD_BALANCER, load_balancer
@@ -12,7 +11,6 @@ from tuner.deploy.scripts import LOAD_BALANCER, load_balancer
 COMPOSE_FILE = "docker-compose.yaml"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 inside a container, whose ports nobody outside reaches unless they are published
 NGINX_IMAGE = "nginx:1.28.0-alpine"
-ROUTER_PACKAGE = "vllm-router==0.1.17"
 PYTHON_IMAGE = "python:3.12.11-slim"
 WORK = "/servetune"
 CACHE = "/root/.cache/huggingface"
@@ -40,8 +38,9 @@ def compose_files(plan: Plan) -> Files:
 def _worker(plan: Plan, slot: Slot) -> dict[str, Any]:
     command = slot.command
     environment = dict(command.env)
-    if plan.engine == "vllm" and command.role != "serve":
-        environment["VLLM_NIXL_SIDE_CHANNEL_HOST"] = slot.name
+    host = plan.facts.deploying.side_channel_host
+    if host and command.role != "serve":
+        environment[host] = slot.name
     service: dict[str, Any] = {
         "image": image(plan),
         "entrypoint": _escaped(in_container(command.argv)),
@@ -93,8 +92,7 @@ def _front(plan: Plan, slots: Sequence[Slot]) -> tuple[dict[str, Any], Files]:
 
 def image(plan: Plan) -> str:
     """The engine's own image, pinned to the release that the plan was made for."""
-    engine = plan.config.engine
-    return facts_of(engine).image_of(engine.version)
+    return plan.facts.image_of(plan.config.engine.version)
 
 
 def in_container(argv: Sequence[str]) -> list[str]:
@@ -103,8 +101,9 @@ def in_container(argv: Sequence[str]) -> list[str]:
 
 
 def router_container(plan: Plan, argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The image that brings a router, and how it is started there: vLLM's router comes from PyPI alone."""
-    if plan.engine != "vllm":
+    """The image that brings a router, and how it is started there: one that the engine's lacks comes from PyPI."""
+    package = plan.facts.deploying.router_package
+    if not package:
         return image(plan), in_container(argv)
-    install = f'pip install --quiet --root-user-action=ignore {ROUTER_PACKAGE} && exec "$0" "$@"'
+    install = f'pip install --quiet --root-user-action=ignore {package} && exec "$0" "$@"'
     return PYTHON_IMAGE, ["sh", "-c", install, *argv]

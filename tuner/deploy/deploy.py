@@ -1,35 +1,22 @@
 """Deploy: the winner of a finished study as files that engines and clusters take, with exactly the plan's GPUs."""
 
-import json
 import shlex
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from runners.served.deployment import Installation
 from runners.simulated.known_errors import PREDICTION
 from runners.workload.workload import Workload
-from search_spaces.config import EngineName, ServingConfig
-from search_spaces.engines.commands import Command, Orchestrator, caveats
+from search_spaces.config import ServingConfig
+from search_spaces.engines.commands import Command, caveats
 from search_spaces.engines.engine import facts_of
-from search_spaces.engines.folders import engine_names
-from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.wording import in_words, plural
-from tuner.deploy.compose import COMPOSE_FILE, compose_files
-from tuner.deploy.dynamo import GRAPH, dynamo_files
 from tuner.deploy.gpus_asked import gpus_asked
-from tuner.deploy.kubernetes import MANIFESTS, kubernetes_files
-from tuner.deploy.llm_d import CHART, VALUES, llmd_files
 from tuner.deploy.plan import FRONT_PORT, TOKEN_SECRET, Files, Plan
-from tuner.deploy.scripts import shell_files
+from tuner.deploy.targets import Target, behind_service, check_fit
 from tuner.scenario.amounts import milliseconds, rate
 from tuner.scenario.scenario import Scenario
 from tuner.study.finished_study import FinishedStudy
-
-MARKER = ".servetune-deployment.json"
-"""Says that a folder is ours, and which files in it are."""
 
 URL = f"http://127.0.0.1:{FRONT_PORT}"
 POD_DOWNLOADS = (
@@ -41,99 +28,6 @@ NEED_SECRET = ("dynamo", "llm-d")
 
 ROUNDS = 5
 REPORTED_PERCENTILES = "50,75,90,95,99"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Somewhere to deploy to: for which engines, which files, and how they are started."""
-
-    name: str
-    engines: tuple[EngineName, ...]
-    files: Callable[[Plan], Files]
-    start: Callable[[Plan], str]
-    orchestrator: Orchestrator | None = None
-
-
-def _start_scripts(plan: Plan) -> str:
-    names = [name for name in shell_files(plan) if name.endswith(".sh")]
-    if len(names) == 1:
-        return f"bash {names[0]}"
-    addresses = " ".join(f"NODE_{node}=ADDRESS" for node in range(len(names)))
-    return "\n".join(
-        [
-            f"export {addresses}  # on every machine",
-            *(f"bash {name}  # on machine {node}" for node, name in enumerate(names)),
-        ]
-    )
-
-
-def _forward(service: str) -> str:
-    return f"kubectl port-forward service/{service} {FRONT_PORT}:{FRONT_PORT}"
-
-
-def _behind_service(plan: Plan) -> int:
-    """Workers among which a Kubernetes Service chooses; a port-forward would reach just one of them."""
-    return 1 if plan.config.disaggregation is not None else plan.config.layout.replicas
-
-
-def _start_kubernetes(plan: Plan) -> str:
-    apply = f"kubectl apply -f {MANIFESTS}"
-    return apply if _behind_service(plan) > 1 else f"{apply}\n{_forward(plan.name)}"
-
-
-def _shell(engine: EngineName) -> Target:
-    return Target(name=engine, engines=(engine,), files=shell_files, start=_start_scripts)
-
-
-TARGETS: Mapping[str, Target] = {
-    target.name: target
-    for target in (
-        _shell("vllm"),
-        _shell("trtllm"),
-        _shell("sglang"),
-        Target(
-            name="docker-compose",
-            engines=engine_names(),
-            files=compose_files,
-            start=lambda _: f"docker compose -f {COMPOSE_FILE} up --detach",
-        ),
-        Target(
-            name="kubernetes",
-            engines=engine_names(),
-            files=kubernetes_files,
-            start=_start_kubernetes,
-        ),
-        Target(
-            name="dynamo",
-            engines=engine_names(),
-            files=dynamo_files,
-            start=lambda plan: f"kubectl apply -f {GRAPH}\n{_forward(f'{plan.name}-frontend')}",
-            orchestrator="dynamo",
-        ),
-        Target(
-            name="llm-d",
-            engines=("vllm",),
-            files=llmd_files,
-            start=lambda plan: f"helm install {plan.name} llm-d-modelservice/llm-d-modelservice -f {VALUES}  # {CHART}",
-        ),
-    )
-}
-
-
-def find_target(name: str) -> Target:
-    """Raises UnknownNameError."""
-    if name not in TARGETS:
-        raise UnknownNameError("target", name, TARGETS)
-    return TARGETS[name]
-
-
-def _check_engine(target: Target, engine: EngineName) -> None:
-    if engine not in target.engines:
-        fitting = [other.name for other in TARGETS.values() if engine in other.engines]
-        raise InputError(
-            f"target {target.name} starts {' and '.join(target.engines)}, but the winner runs on {engine}; "
-            f"targets that fit: {', '.join(fitting)}"
-        )
 
 
 def plan_of(
@@ -173,17 +67,27 @@ def rendered(plan: Plan, target: Target) -> Files:
 
     Raises InputError for a target that cannot start the winner, and where a checkpoint has no name yet.
     """
-    _check_engine(target, plan.config.engine.name)
+    check_fit(target, plan.facts)
     try:
         workers = plan.commands(target.orchestrator)
     except InfeasibleError as error:
         raise InputError(f"the winner cannot be started: {error.detail}") from None
     _check_names(workers)
+    _check_machines(plan, workers)
     files = target.files(plan)
     asked = gpus_asked(files)
     if asked != plan.config.gpus:
         raise AssertionError(f"the files for {target.name} ask for {asked} GPUs, but the plan has {plan.config.gpus}")
     return files
+
+
+def _check_machines(plan: Plan, workers: tuple[Command, ...]) -> None:
+    spans = [command.gpus for command in workers if plan.nodes_of(command) > 1]
+    if spans and not plan.facts.deploying.across_nodes:
+        raise InputError(
+            f"{plan.engine} has no way known to span machines, but the winner's workers take {max(spans)} GPUs, where "
+            f"one has {plan.gpus_per_node}"
+        )
 
 
 def _check_names(workers: tuple[Command, ...]) -> None:
@@ -270,11 +174,11 @@ def _readme(finished: FinishedStudy, plan: Plan, target: Target, experiment: str
     if best.source in PREDICTION:
         figures += f"\n\n{PREDICTION[best.source]}"
     url, where = URL, ""
-    if target.name == "kubernetes" and _behind_service(plan) > 1:
+    if target.name == "kubernetes" and behind_service(plan) > 1:
         url = f"http://{plan.name}:{FRONT_PORT}"
         where = (
             "\n\nBoth from a pod in the cluster: the Service spreads connections over "
-            f"{plural(_behind_service(plan), 'worker')}, of which `kubectl port-forward` would reach one."
+            f"{plural(behind_service(plan), 'worker')}, of which `kubectl port-forward` would reach one."
         )
     if target.name == "kubernetes" and not plan.checkpoint:
         notes = [*notes, POD_DOWNLOADS]
@@ -319,58 +223,3 @@ def _token(target: Target, plan: Plan) -> str:
     if target.name == "kubernetes":
         return f"Gated checkpoints need a Hugging Face token: {create}"
     return "Gated checkpoints need a Hugging Face token: HF_TOKEN in the environment; no file holds it."
-
-
-# The folder
-
-
-def write_folder(folder: Path, files: Files, *, about: Mapping[str, str], force: bool = False) -> None:
-    """All files or none: they are written beside `folder` and moved in.
-
-    Files of an earlier deployment there are replaced, and those that it no longer has removed. Raises InputError for
-    a folder with other things in it, unless `force`d: files of the same names are then overwritten, others kept.
-    """
-    old = _ours(folder, force=force)
-    marker = json.dumps({**about, "files": sorted(files)}, indent=2) + "\n"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written there: {error.strerror}") from None
-    try:
-        for name, text in {**files, MARKER: marker}.items():
-            path = made / name
-            path.write_text(text, encoding="utf-8")
-            path.chmod(0o755 if name.endswith(".sh") else 0o644)
-        made.chmod(0o755)
-        _move(made, folder, gone=old - set(files))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written there: {error.strerror}") from None
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _ours(folder: Path, *, force: bool) -> set[str]:
-    """The names of an earlier deployment's files in `folder`."""
-    if not folder.exists():
-        return set()
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is a file; name a folder with -o")
-    try:
-        return set(json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, LookupError, TypeError):
-        if force or not any(folder.iterdir()):
-            return set()
-    raise InputError(
-        f"{folder}: holds files that servetune did not write; name another folder, or add --force"
-    ) from None
-
-
-def _move(made: Path, folder: Path, *, gone: set[str]) -> None:
-    if not folder.exists():
-        made.rename(folder)
-        return
-    for path in made.iterdir():
-        path.replace(folder / path.name)
-    for name in gone:
-        (folder / Path(name).name).unlink(missing_ok=True)

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search_spaces.engines.commands import Address, Command, router
-from search_spaces.engines.sglang import deploy as sglang
-from search_spaces.engines.vllm import deploy as vllm
+from search_spaces.engines.parts import part
 from search_spaces.errors import InputError
 from tuner.deploy.compose import EVERYWHERE, image, in_container, router_container
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text
@@ -25,7 +24,7 @@ WORKER_INDEX = "$(LWS_WORKER_INDEX)"
 
 
 def kubernetes_files(plan: Plan) -> Files:
-    """Raises InputError for a TensorRT-LLM worker that spans machines: it takes MPI, which Dynamo's operator brings."""
+    """Raises InputError for a worker that spans machines by MPI, which Dynamo's operator brings."""
     workers = plan.commands(host=EVERYWHERE)
     documents = [*_config_map(plan, workers)]
     for command in workers:
@@ -76,12 +75,12 @@ def _workload(plan: Plan, command: Command) -> list[dict[str, Any]]:
 
 def _leader_worker_set(plan: Plan, command: Command, nodes: int) -> dict[str, Any]:
     """Pods 0 to nodes - 1 of a group share one worker; pod 0 answers requests."""
-    if plan.engine == "trtllm":
+    if plan.facts.deploying.by_mpi:
         raise InputError(
-            f"kubernetes cannot start a TensorRT-LLM worker of {command.gpus} GPUs over {nodes} machines, which takes "
-            "MPI; targets that can: dynamo, trtllm"
+            f"kubernetes cannot start a {plan.facts.title} worker of {command.gpus} GPUs over {nodes} machines, which "
+            f"takes MPI; targets that can: dynamo, {plan.engine}"
         )
-    across = vllm.across_nodes if plan.engine == "vllm" else sglang.across_nodes
+    across = part(plan.config.engine, "deploy").across_nodes
     share = command.gpus // nodes
 
     def pod(rank: str) -> dict[str, Any]:
@@ -118,15 +117,21 @@ def _pod(plan: Plan, command: Command, argv: Sequence[str], gpus: int, *, serves
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}, *_mounts(command), *folder_mounts(plan)],  # noqa: S108 shared memory
     }
     if serves:
-        probe = {"httpGet": {"path": "/health", "port": port}, "periodSeconds": PROBE_SECONDS}
-        container |= {
-            "ports": [{"name": "http", "containerPort": port}],
-            "startupProbe": probe | {"failureThreshold": START_MINUTES * 60 // PROBE_SECONDS},
-            "readinessProbe": probe,
-        }
+        container |= {"ports": [{"name": "http", "containerPort": port}], **_probes(plan, port)}
     volumes: list[dict[str, Any]] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
     volumes += [*_volumes(plan, command), *folder_volumes(plan)]
     return {"containers": [container], "volumes": volumes}
+
+
+def _probes(plan: Plan, port: int) -> dict[str, Any]:
+    """Of an engine without a page for its health, whether it listens."""
+    path = plan.facts.server.health
+    asked = {"httpGet": {"path": path, "port": port}} if path else {"tcpSocket": {"port": port}}
+    probe = {**asked, "periodSeconds": PROBE_SECONDS}
+    return {
+        "startupProbe": probe | {"failureThreshold": START_MINUTES * 60 // PROBE_SECONDS},
+        "readinessProbe": probe,
+    }
 
 
 def _mounts(command: Command) -> list[dict[str, Any]]:
@@ -151,9 +156,9 @@ def folder_volumes(plan: Plan) -> list[dict[str, Any]]:
 def _environment(plan: Plan, command: Command) -> list[dict[str, Any]]:
     """The token is read from the Secret, which may be absent for public checkpoints."""
     settings: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in command.env.items()]
-    if plan.engine == "vllm" and command.role != "serve":
-        address = {"fieldRef": {"fieldPath": "status.podIP"}}
-        settings.append({"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": address})
+    host = plan.facts.deploying.side_channel_host
+    if host and command.role != "serve":
+        settings.append({"name": host, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
     token = {"secretKeyRef": {"name": plan.secret, "key": "HF_TOKEN", "optional": True}}
     return [*settings, {"name": "HF_TOKEN", "valueFrom": token}]
 

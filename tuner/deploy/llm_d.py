@@ -27,7 +27,7 @@ def llmd_files(plan: Plan) -> Files:
         if plan.nodes_of(command) > 1:
             raise InputError(
                 f"llm-d is given workers of at most one machine ({plan.gpus_per_node} GPUs), but this plan's have "
-                f"{command.gpus}; targets for several: kubernetes, dynamo, vllm"
+                f"{command.gpus}; targets for several: kubernetes, dynamo, {plan.engine}"
             )
     values = {
         "multinode": False,
@@ -64,9 +64,9 @@ def _pods(plan: Plan, command: Command, port: int) -> dict[str, Any]:
     env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in command.env.items()]
     if command.role != "serve":
         address = {"fieldRef": {"fieldPath": "status.podIP"}}
-        env.append({"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": address})
+        env.append({"name": plan.facts.deploying.side_channel_host, "valueFrom": address})
     container = {
-        "name": "vllm",
+        "name": plan.engine,
         "image": image(plan),
         "modelCommand": "custom",
         "command": list(command.argv[:2]),

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from search_spaces.engines.commands import Address, Command, router
-from search_spaces.engines.sglang import deploy as sglang
-from search_spaces.engines.trtllm import deploy as tensorrt_llm
-from search_spaces.engines.vllm import deploy as vllm
+from search_spaces.engines.parts import part
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed
 
 FIRST_PORTS = {"serve": 8001, "prefill": 8100, "decode": 8200}
@@ -43,7 +41,8 @@ class _Started:
 
     def __init__(self, plan: Plan, slot: Slot, *, alone: bool) -> None:
         self.slot = slot
-        self.engine = plan.config.engine.name
+        self.engine = plan.config.engine
+        self.deploying = plan.facts.deploying
         self.host = "127.0.0.1" if alone else f"@NODE_{slot.nodes[0]}@"
         self.alone = alone
         role = slot.command.role
@@ -69,8 +68,8 @@ class _Started:
         if node not in self.slot.nodes:
             return []
         env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, self.slot.gpus)), **self.command.env}
-        if self.engine == "vllm" and not self.alone and self.command.role != "serve":
-            env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = f"@NODE_{node}@"
+        if self.deploying.side_channel_host and not self.alone and self.command.role != "serve":
+            env[self.deploying.side_channel_host] = f"@NODE_{node}@"
         if len(self.slot.nodes) == 1:
             return [_line(self.command, env)]
         return self._part(node, env)
@@ -78,12 +77,12 @@ class _Started:
     def _part(self, node: int, env: Mapping[str, str]) -> list[str]:
         hosts = [f"@NODE_{other}@" for other in self.slot.nodes]
         rank = self.slot.nodes.index(node)
-        if self.engine == "trtllm":
+        across = part(self.engine, "deploy").across_nodes
+        if self.deploying.by_mpi:
             if rank:
                 return []
-            argv = tensorrt_llm.across_nodes(self.command.argv, hosts=hosts, gpus=self.slot.gpus)
+            argv = across(self.command.argv, hosts=hosts, gpus=self.slot.gpus)
             return [_line(replace(self.command, argv=argv), self.command.env)]
-        across = vllm.across_nodes if self.engine == "vllm" else sglang.across_nodes
         argv = across(self.command.argv, nodes=len(hosts), rank=str(rank), leader=hosts[0])
         return [_line(replace(self.command, argv=argv), env)]
 

@@ -335,12 +335,13 @@ def _files(candidate: Champion) -> dict[str, str]:
 
 def _deploy_files(scenario: Scenario, candidate: Champion) -> dict[str, str]:
     """What `servetune deploy` renders for the engine itself. A champion without such files is one all the same."""
-    from tuner.deploy.deploy import find_target, plan_as_measured, rendered
+    from tuner.deploy.deploy import plan_as_measured, rendered
+    from tuner.deploy.targets import find_target
 
     config = candidate.config
     try:
         plan = plan_as_measured(scenario, config, title=candidate.experiment)
-        return rendered(plan, find_target(config.engine.name))
+        return rendered(plan, find_target(config.engine.name, config.engine.name))
     except (InputError, InfeasibleError) as error:
         return {"none.txt": f"No files: {error}\n"}
 

@@ -6,7 +6,7 @@ from packaging.version import InvalidVersion, Version
 
 from runners.served.deployment import Installation
 from runners.served.installed import installed_engines
-from search_spaces.config import Engine, EngineName
+from search_spaces.config import Engine
 from search_spaces.errors import InputError
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.serve import Serve
@@ -16,12 +16,12 @@ def installation_of(experiment: Experiment) -> Installation:
     return (experiment.serve or Serve()).installation(experiment.path.parent, devices=())
 
 
-def installed_releases(experiment: Experiment, engine: EngineName) -> tuple[str, ...]:
+def installed_releases(experiment: Experiment, engine: Engine) -> tuple[str, ...]:
     """The releases of an engine in the environments that an experiment names; none of those that do not run."""
     found = []
     for python in installation_of(experiment).interpreters:
         try:
-            found.append(_public(installed_engines(Path(python)).get(engine, "")))
+            found.append(_public(installed_engines(Path(python), [engine]).get(engine.name, "")))
         except InputError:
             continue
     return tuple(dict.fromkeys(filter(None, found)))
@@ -50,7 +50,7 @@ def _check_installed(experiment: Experiment, here: Installation, engine: Engine)
             f"{engine} in an environment of its own, and add it there"
         )
     try:
-        found = installed_engines(Path(python)).get(engine.name)
+        found = installed_engines(Path(python), [engine]).get(engine.name)
     except InputError as error:
         raise InputError(f"{experiment.path}: {engine} is not installed: {error}") from None
     if found is None or _public(found) != _public(engine.version):

@@ -103,10 +103,11 @@ class Job:
         """Looks, and measures nothing. Raises InputError or StoreError."""
         experiment = read_experiment(find_experiment(name))
         champion = self.champions.current(experiment.name)
-        engine = self.asked.engine or champion.config.engine.name
-        listed = [text.partition("@")[0] for text in experiment.engines]
-        if engine not in listed:
-            raise UnknownNameError(f"engine of {experiment.path}", engine, listed)
+        name = self.asked.engine or champion.config.engine.name
+        listed = {engine.name: engine for engine in experiment.used_engines}
+        if name not in listed:
+            raise UnknownNameError(f"engine of {experiment.path}", name, listed)
+        engine = listed[name]
         session = Session(experiment=_as_promoted(experiment, champion))
         index = self.asked.index if self.asked.check or session.is_real else None
         elsewhere = installed_releases(experiment, engine) if experiment.is_served else ()
@@ -148,21 +149,21 @@ class Job:
         line = f"Not due (--force measures again), judged on {judged['at'][:10]}: {judged['line']}"
         return Ended(experiment=due.experiment.name, line=line, code=judged["code"])
 
-    def _release(
-        self, engine: EngineName, champion: Champion, known: Releases, *, real: bool
-    ) -> tuple[Engine | None, str]:
+    def _release(self, engine: Engine, champion: Champion, known: Releases, *, real: bool) -> tuple[Engine | None, str]:
         """The release to go to, and what to say where there is none."""
         asked = self.asked.to or (release_of_image(self.asked.image) if self.asked.image else None)
         if asked is not None:
             return release_named(engine, asked, real=real, known=known), ""
         now = champion.config.engine
-        if now.name != engine:
-            raise InputError(f"the champion runs on {now}; say to which release of {engine}: --to VERSION")
+        if now.name != engine.name:
+            raise InputError(f"the champion runs on {now}; say to which release of {engine.name}: --to VERSION")
         newest = newest_known(now, real=real, known=known)
         if newest is not None:
-            return Engine(name=engine, version=newest), ""
+            return replace(engine, version=newest), ""
         newer = known.newer(now.version)
-        why = f"the simulator has no kernel times for {engine} {', '.join(newer[-3:])}" if newer and not real else ""
+        why = (
+            f"the simulator has no kernel times for {engine.name} {', '.join(newer[-3:])}" if newer and not real else ""
+        )
         return None, why or known.problem
 
     @contextmanager

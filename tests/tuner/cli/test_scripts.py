@@ -15,7 +15,7 @@ from tests.runners.load.golden_server import GoldenServer, Plan
 from tests.tuner.cli.test_cli import EXPERIMENT, Result, environment, refused, run, started
 from tests.tuner.cli.test_measure import EXPERIMENT as MEASURED_EXPERIMENT
 from tuner.cli import completion
-from tuner.deploy.deploy import TARGETS
+from tuner.deploy.targets import targets
 from tuner.search.session import RUNNERS
 from tuner.show.report.render import FORMATS
 
@@ -252,8 +252,8 @@ def test_what_a_shell_offers_is_what_the_commands_take():
 
     assert set(completion.RUNNERS) == set(RUNNERS)
     assert set(completion.LISTS) == set(CATALOGUES) == set(FACTS)
-    assert set(completion.TARGETS) == set(TARGETS)
-    assert set(completion.ENGINES) == set(engines())
+    assert set(completion.targets("")) == set(targets())
+    assert set(completion.engines("")) == set(engines())
     assert set(completion.REPORT_FORMATS) == set(FORMATS)
 
 

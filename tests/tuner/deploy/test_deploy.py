@@ -19,7 +19,9 @@ from tests.search_spaces.engines.test_known_options import known
 from tests.tuner.study.test_answer import CONFIG, level, measured
 from tests.tuner.study.test_finished_study import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
-from tuner.deploy.deploy import MARKER, TARGETS, bench_script, deployment, find_target, plan_of, rendered, write_folder
+from tuner.deploy.deploy import bench_script, deployment, plan_of, rendered
+from tuner.deploy.folder import MARKER, write_folder
+from tuner.deploy.targets import find_target, targets
 from tuner.study.finished_study import open_finished
 
 ABOUT = {"made_by": "servetune"}
@@ -35,7 +37,7 @@ def run(tmp_path, *arguments):
     return CliRunner().invoke(app, ["deploy", CHAT, "--studies", str(tmp_path / "studies"), *arguments])
 
 
-@pytest.mark.parametrize("target", [name for name, target in TARGETS.items() if "trtllm" in target.engines])
+@pytest.mark.parametrize("target", [name for name, target in targets().items() if "trtllm" in target.engines])
 def test_a_study_becomes_a_folder_that_starts_its_winner(finished, tmp_path, target):
     folder = tmp_path / "out"
     files = deployment(finished, plan_of(finished), find_target(target))

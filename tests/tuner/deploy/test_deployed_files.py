@@ -28,14 +28,16 @@ from search_spaces.hardware.system import find_system
 from search_spaces.models.model import find_model
 from tests.search_spaces.engines.test_commands import configs
 from tests.search_spaces.engines.test_known_options import known
-from tuner.deploy.deploy import TARGETS, rendered
+from tuner.deploy.deploy import rendered
 from tuner.deploy.gpus_asked import gpus_asked
 from tuner.deploy.plan import Plan, yaml_text
+from tuner.deploy.targets import targets
 
 SCHEMAS = Path(__file__).parent / "schemas"
 COMPOSE_SCHEMA = json.loads(
     package_files("check_jsonschema").joinpath("builtin_schemas/vendor/compose-spec.json").read_text()
 )
+TARGETS = targets()
 EVERY_TARGET = pytest.mark.parametrize("target", TARGETS)
 EVERY_ENGINE = pytest.mark.parametrize("engine", engine_names())
 PD = Disaggregation(prefill_layout=Layout(tensor=1, replicas=2))

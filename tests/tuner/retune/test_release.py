@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from search_spaces.config import Engine
+from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.retune import release
 from tuner.retune.release import (
@@ -21,7 +22,7 @@ OLD = Engine(name="trtllm", version="1.3.0rc20")
 
 
 def known(*indexed, installed=()):
-    return Releases(engine="trtllm", installed=installed, indexed=indexed)
+    return Releases(engine=OLD, installed=installed, indexed=indexed)
 
 
 @pytest.mark.parametrize(
@@ -50,17 +51,17 @@ def test_newer_releases_are_ordered_as_versions_not_as_text():
 
 def test_a_simulated_release_that_has_no_kernel_times_lists_those_that_have_the_nearest_first():
     with pytest.raises(UnknownNameError, match=r"unknown trtllm release '1.3.0rc24'; valid: 1.3.0rc23"):
-        release_named("trtllm", "1.3.0rc24", real=False, known=known())
+        release_named(OLD, "1.3.0rc24", real=False, known=known())
 
 
 def test_a_real_release_that_is_not_to_be_had_is_refused():
     with pytest.raises(UnknownNameError, match=r"valid: 1.3.1, 1.3.0"):
-        release_named("trtllm", "1.3.7", real=True, known=known("1.3.0", "1.3.1"))
-    assert release_named("trtllm", "1.3.1", real=True, known=known("1.3.0", "1.3.1")).version == "1.3.1"
+        release_named(OLD, "1.3.7", real=True, known=known("1.3.0", "1.3.1"))
+    assert release_named(OLD, "1.3.1", real=True, known=known("1.3.0", "1.3.1")).version == "1.3.1"
 
 
 def test_a_real_release_is_taken_at_its_word_where_no_index_answered():
-    assert release_named("trtllm", "1.3.7", real=True, known=known(installed=("1.3.0",))).version == "1.3.7"
+    assert release_named(OLD, "1.3.7", real=True, known=known(installed=("1.3.0",))).version == "1.3.7"
 
 
 def test_the_newest_release_to_go_to_is_no_pre_release_on_real_engines():
@@ -74,9 +75,9 @@ def test_an_index_that_does_not_answer_is_told_and_stops_nothing():
     def silent(_package):
         raise IndexUnreachableError("no route to host")
 
-    found = releases("vllm", silent)
+    found = releases(find_engine("vllm"), silent)
     assert (found.indexed, found.problem) == ((), "no route to host")
-    assert releases("vllm", lambda package: [package]).indexed == ("vllm",)
+    assert releases(find_engine("vllm"), lambda package: [package]).indexed == ("vllm",)
 
 
 def fake_pip(monkeypatch, **result):

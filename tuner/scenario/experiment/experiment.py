@@ -214,7 +214,7 @@ class Experiment(Part):
         if not self.is_served or self.serve is None or not self.serve.pythons:
             return
         here = self._installation()
-        for engine in self._engines():
+        for engine in self.used_engines:
             problems.require(
                 "serve.python",
                 holds=here.python_of(engine) is not None,
@@ -250,7 +250,8 @@ class Experiment(Part):
         path = self.path.parent / name
         return entry_of(kind, path, read_mapping(path, keys(Experiment))) if is_file_name(name) else None
 
-    def _engines(self) -> tuple[Engine, ...]:
+    @property
+    def used_engines(self) -> tuple[Engine, ...]:
         """Raises InputError for a folder that describes no engine, or none that the runner can predict."""
         directory = self.path.parent
         found = tuple(find_engine(name, directory=directory, any_release=self.is_served) for name in self.engines)
@@ -283,7 +284,7 @@ class Experiment(Part):
         if self.runner == "recorded":
             space = self._recorded_space(workload, problems)
         else:
-            space = full_space(model, system, self._engines(), self.gpus)
+            space = full_space(model, system, self.used_engines, self.gpus)
         if space is None:
             return None
         if self.is_served and self.serve and self.serve.variants:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from search_spaces.config import EngineName
+from search_spaces.engines.engine import engines
 from tuner.evidence.validate import FIGURES, Compared, Figure, measured
 
 PLOT = 320
 MARGIN = 46
-COLOURS: Mapping[EngineName, str] = {"trtllm": "#2b7a0b", "sglang": "#1f5fbf", "vllm": "#c25b00"}
 UNITS: Mapping[Figure, tuple[str, float]] = {
     "ttft": ("ms", 1000.0),
     "tpot": ("ms", 1000.0),
@@ -57,7 +57,7 @@ def _framed(title: str, drawn: str) -> str:
     bottom, size = PLOT + 10, PLOT + MARGIN + 24
     legend = "".join(
         f"<text x='{MARGIN + 8}' y='{26 + 14 * at}' font-size='11' fill='{colour}'>{name}</text>"
-        for at, (name, colour) in enumerate(COLOURS.items())
+        for at, (name, colour) in enumerate(_colours().items())
     )
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' width='{size}' height='{size}' role='img' font-family='sans-serif'>"
@@ -68,10 +68,14 @@ def _framed(title: str, drawn: str) -> str:
     )
 
 
+def _colours() -> Mapping[EngineName, str]:
+    return {name: facts.colour for name, facts in engines().items()}
+
+
 def _circles(dots: Iterable[_Dot], place: Callable[[float], float]) -> str:
     return "".join(
         f"<circle cx='{MARGIN + place(dot.measured):.1f}' cy='{PLOT - place(dot.predicted) + 10:.1f}' r='2.5' "
-        f"fill='{COLOURS[dot.row.row.config.engine.name]}' fill-opacity='.55'>"
+        f"fill='{_colours()[dot.row.row.config.engine.name]}' fill-opacity='.55'>"
         f"<title>{html.escape(f'{dot.row.row.model} {dot.row.row.system} {dot.row.row.config}')}</title></circle>"
         for dot in dots
     )
@@ -84,7 +88,7 @@ def _paths(dots: Iterable[_Dot], place: Callable[[float], float]) -> str:
         x, y = MARGIN + place(dot.measured), PLOT - place(dot.predicted) + 10
         places[dot.row.row.config.engine.name].append((round(x), round(y)))
     return "".join(
-        f"<path d='{_steps(sorted(set(found)))}' fill='none' stroke='{COLOURS[engine]}' stroke-opacity='.55' "
+        f"<path d='{_steps(sorted(set(found)))}' fill='none' stroke='{_colours()[engine]}' stroke-opacity='.55' "
         "stroke-width='4' stroke-linecap='round'/>"
         for engine, found in sorted(places.items())
     )
