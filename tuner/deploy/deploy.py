@@ -82,7 +82,7 @@ def rendered(plan: Plan, target: Target) -> Files:
 
 
 def _check_machines(plan: Plan, workers: tuple[Command, ...]) -> None:
-    spans = [command.gpus for command in workers if plan.nodes_of(command) > 1]
+    spans = [command.gpus for command in workers if command.gpus and plan.nodes_of(command) > 1]
     if spans and not plan.facts.deploying.across_nodes:
         raise InputError(
             f"{plan.engine} has no way known to span machines, but the winner's workers take {max(spans)} GPUs, where "
