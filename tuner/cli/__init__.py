@@ -15,7 +15,8 @@ from tuner.cli.measure import measure
 from tuner.cli.report import report
 from tuner.cli.reprice import reprice
 from tuner.cli.retune import retune
-from tuner.cli.tune import simulate, tune
+from tuner.cli.simulate import simulate
+from tuner.cli.tune import tune
 from tuner.cli.ui import ui
 from tuner.cli.validate import validate
 

@@ -71,6 +71,14 @@ Settings = Annotated[
         help="Change one setting, such as layout.tensor=4; may be given many times.",
     ),
 ]
+Load = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        max=1_000_000,
+        help="Load (requests in flight, requests/s or pace); by default the highest that meets the SLA.",
+    ),
+]
 
 
 def console(*, quiet: bool = False, errors: bool = False) -> "Console":

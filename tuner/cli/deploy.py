@@ -13,26 +13,34 @@ if TYPE_CHECKING:
     from tuner.study.finished_study import FinishedStudy
 
 
+Target = Annotated[
+    str,
+    typer.Option(
+        help="vllm, trtllm, sglang, docker-compose, kubernetes, dynamo or llm-d.",
+        autocompletion=completion.targets,
+    ),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files too.")]
+CheckpointName = Annotated[
+    str | None,
+    typer.Option(help="Checkpoint to load in place of the published: a name or a folder's absolute path."),
+]
+Draft = Annotated[str | None, typer.Option(help="EAGLE-3 draft to load, likewise.")]
+SecretName = Annotated[
+    str | None,
+    typer.Option(help="Kubernetes Secret with the key HF_TOKEN, by default hf-token; only its name is written."),
+]
+
+
 def deploy(  # noqa: PLR0913, PLR0917 one for each option
     study: Study,
-    target: Annotated[
-        str,
-        typer.Option(
-            help="vllm, trtllm, sglang, docker-compose, kubernetes, dynamo or llm-d.",
-            autocompletion=completion.targets,
-        ),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")],
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files too.")] = False,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="Checkpoint to load in place of the published: a name or a folder's absolute path."),
-    ] = None,
-    draft: Annotated[str | None, typer.Option(help="EAGLE-3 draft to load, likewise.")] = None,
-    secret: Annotated[
-        str | None,
-        typer.Option(help="Kubernetes Secret with the key HF_TOKEN, by default hf-token; only its name is written."),
-    ] = None,
+    target: Target,
+    output: Output,
+    force: Force = False,
+    checkpoint: CheckpointName = None,
+    draft: Draft = None,
+    secret: SecretName = None,
     studies: Studies = STUDIES,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from tuner.doctor import Check, Possible
 
 
+Named = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[EXPERIMENT]...",
+        help="Experiments to look at; by default all that ship.",
+        autocompletion=completion.experiments,
+    ),
+]
+Pythons = Annotated[
+    list[Path] | None,
+    typer.Option("--python", metavar="PATH", help="Also look for engines in this Python's environment."),
+]
+
+
 def doctor(
-    experiments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[EXPERIMENT]...",
-            help="Experiments to look at; by default all that ship.",
-            autocompletion=completion.experiments,
-        ),
-    ] = None,
-    pythons: Annotated[
-        list[Path] | None,
-        typer.Option("--python", metavar="PATH", help="Also look for engines in this Python's environment."),
-    ] = None,
+    experiments: Named = None,
+    pythons: Pythons = None,
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,

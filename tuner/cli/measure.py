@@ -11,6 +11,7 @@ from tuner.cli.arguments import (
     EXIT_INTERRUPTED,
     EXIT_SLA_MISSED,
     Json,
+    Load,
     Quiet,
     Settings,
     console,
@@ -28,47 +29,47 @@ if TYPE_CHECKING:
     from tuner.search.deployment_load import Deployment, Sending
 
 
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="Whose workload, SLA and price: a YAML file, or a shipped name.",
+        autocompletion=completion.experiments,
+    ),
+]
+Urls = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="A server that is up; may be given many times for replicas, used in turn."),
+]
+ModelName = Annotated[
+    str | None, typer.Option(help="The model's name there; by default the first that /v1/models lists.")
+]
+Gpus = Annotated[
+    int | None, typer.Option(min=1, help="GPUs that the deployment holds, all charged; by default the experiment's.")
+]
+Requests = Annotated[int | None, typer.Option(min=1, help="Requests measured at each load.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Send chats, not completions.")]
+ApiKeyEnv = Annotated[str | None, typer.Option(metavar="NAME", help="Environment variable that holds the API key.")]
+SenderName = Annotated[
+    Literal["servetune", "vllm-bench", "aiperf"],
+    typer.Option("--with", help="Who sends the load; the others must be installed, and need --load."),
+]
+Tokenizer = Annotated[str | None, typer.Option(help="Tokenizer of the other senders; by default the model's name.")]
+TimeLimit = Annotated[float, typer.Option(min=1, help="Seconds for each load.")]
+
+
 def measure(  # noqa: PLR0913, PLR0917 one for each option
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            metavar="EXPERIMENT",
-            help="Whose workload, SLA and price: a YAML file, or a shipped name.",
-            autocompletion=completion.experiments,
-        ),
-    ],
-    url: Annotated[
-        list[str] | None,
-        typer.Option(metavar="URL", help="A server that is up; may be given many times for replicas, used in turn."),
-    ] = None,
-    model_name: Annotated[
-        str | None, typer.Option(help="The model's name there; by default the first that /v1/models lists.")
-    ] = None,
-    load: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            max=1_000_000,
-            help="Load (requests in flight, requests/s or pace); by default the highest that meets the SLA.",
-        ),
-    ] = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option(min=1, help="GPUs that the deployment holds, all charged; by default the experiment's."),
-    ] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests measured at each load.")] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="Send chats, not completions.")] = False,
-    api_key_env: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Environment variable that holds the API key.")
-    ] = None,
-    sender: Annotated[
-        Literal["servetune", "vllm-bench", "aiperf"],
-        typer.Option("--with", help="Who sends the load; the others must be installed, and need --load."),
-    ] = "servetune",
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer of the other senders; by default the model's name.")
-    ] = None,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds for each load.")] = 1800,
+    experiment: Target,
+    url: Urls = None,
+    model_name: ModelName = None,
+    load: Load = None,
+    gpus: Gpus = None,
+    requests: Requests = None,
+    chat: Chat = False,
+    api_key_env: ApiKeyEnv = None,
+    sender: SenderName = "servetune",
+    tokenizer: Tokenizer = None,
+    time_limit: TimeLimit = 1800,
     as_json: Json = False,
     settings: Settings = None,
     quiet: Quiet = False,
@@ -87,10 +88,6 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
 
         servetune measure gpt-oss-120b-b200-chat --url http://10.0.0.1:8000 --url http://10.0.0.2:8000 --gpus 8 --quiet
     """
-    from dataclasses import replace
-
-    from tuner.scenario.experiment.files import find_experiment
-    from tuner.scenario.experiment.reading import read_experiment
     from tuner.search.deployment_load import Deployment, Sending
     from tuner.search.deployment_load import model_name as found_model
 
@@ -102,10 +99,7 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
         return
     if settings:
         raise InputError("--set changes what is started here; a server that is up (--url) is as it is")
-    scenario = read_experiment(find_experiment(experiment)).scenario()
-    if requests is not None:
-        scenario = replace(scenario, workload=scenario.workload.with_requests(requests))
-    scenario = replace(scenario, gpus=gpus or scenario.gpus)
+    scenario = _scenario(experiment, requests, gpus)
     deployment = Deployment(
         urls=tuple(url),
         model_name=found_model(url, model_name, api_key_env),
@@ -115,6 +109,19 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     )
     sending = Sending(load=load, sender=sender, tokenizer=tokenizer, time_limit_s=time_limit)
     _measure_there(deployment, scenario, sending, as_json=as_json, quiet=quiet)
+
+
+def _scenario(experiment: str, requests: int | None, gpus: int | None) -> "Scenario":
+    """The experiment's, with as many requests and GPUs as are asked for."""
+    from dataclasses import replace
+
+    from tuner.scenario.experiment.files import find_experiment
+    from tuner.scenario.experiment.reading import read_experiment
+
+    scenario = read_experiment(find_experiment(experiment)).scenario()
+    if requests is not None:
+        scenario = replace(scenario, workload=scenario.workload.with_requests(requests))
+    return replace(scenario, gpus=gpus or scenario.gpus)
 
 
 def _measure_there(
@@ -130,13 +137,13 @@ def _measure_there(
     show_experiment(spoken, scenario)
     levels: list[Measurement] = []
 
-    def told(report: "LoadReport") -> None:
+    def on_load(report: "LoadReport") -> None:
         levels.append(report.measurement)
-        _tell(spoken, scenario, report)
+        _show_load(spoken, scenario, report)
 
     interrupted = False
     try:
-        level = measure_deployment(deployment, scenario, sending, told=told)
+        level = measure_deployment(deployment, scenario, sending, on_load=on_load)
     except RunFailedError as error:
         typer.echo(f"servetune: {where}: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
@@ -203,7 +210,7 @@ def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement
     return min(levels, key=lambda level: max(scenario.sla.excess(level).values()))
 
 
-def _tell(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
+def _show_load(out: "Console", scenario: "Scenario", report: "LoadReport") -> None:
     """One line for each load, as it ends."""
     from search_spaces.wording import plural
     from tuner.scenario.amounts import milliseconds, rate

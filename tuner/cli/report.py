@@ -15,28 +15,35 @@ from tuner.cli.arguments import STUDIES, Json, Studies, Study
 FORMATS = ("html", "md", "json", "csv")
 
 
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="File to write; html goes to STUDY.html by default, the others to stdout."),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="html, md, json or csv; by default the output's suffix, else html.",
+        autocompletion=completion.report_formats,
+    ),
+]
+TokensPerMonth = Annotated[
+    float | None, typer.Option(min=1, help="Tokens to be sold in a month; by default all that can be served.")
+]
+RevenuePerMillion = Annotated[
+    float | None, typer.Option(min=0, help="Dollars for a million tokens sold, to work out revenue and return.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
+
+
 def report(
     study: Study,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="File to write; html goes to STUDY.html by default, the others to stdout."),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="html, md, json or csv; by default the output's suffix, else html.",
-            autocompletion=completion.report_formats,
-        ),
-    ] = None,
+    output: Output = None,
+    format_: Format = None,
     as_json: Json = False,
-    tokens_per_month: Annotated[
-        float | None, typer.Option(min=1, help="Tokens to be sold in a month; by default all that can be served.")
-    ] = None,
-    revenue_per_million: Annotated[
-        float | None, typer.Option(min=0, help="Dollars for a million tokens sold, to work out revenue and return.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    tokens_per_month: TokensPerMonth = None,
+    revenue_per_million: RevenuePerMillion = None,
+    force: Force = False,
     studies: Studies = STUDIES,
 ) -> None:
     """Make a report of a study: the verdict, the evidence for it, and what follows from it.

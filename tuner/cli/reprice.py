@@ -11,23 +11,29 @@ if TYPE_CHECKING:
     from tuner.study.reprice import Repriced
 
 
+StudiesNamed = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STUDY]...",
+        help="Studies, or experiments that have just one; by default all.",
+        autocompletion=completion.studies,
+    ),
+]
+Price = Annotated[
+    str | None, typer.Option(help="hyperscaler, neocloud, rental, or dollars per GPU-hour; by default as it was.")
+]
+Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The price list in force on this day.")]
+Sla = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=MS", help="An SLO in place of the study's, or KEY=none; may be given many times."),
+]
+
+
 def reprice(
-    studies_named: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[STUDY]...",
-            help="Studies, or experiments that have just one; by default all.",
-            autocompletion=completion.studies,
-        ),
-    ] = None,
-    price: Annotated[
-        str | None, typer.Option(help="hyperscaler, neocloud, rental, or dollars per GPU-hour; by default as it was.")
-    ] = None,
-    date: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The price list in force on this day.")] = None,
-    sla: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=MS", help="An SLO in place of the study's, or KEY=none; may be given many times."),
-    ] = None,
+    studies_named: StudiesNamed = None,
+    price: Price = None,
+    date: Date = None,
+    sla: Sla = None,
     studies: Studies = STUDIES,
     as_json: Json = False,
 ) -> None:

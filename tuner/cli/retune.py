@@ -35,29 +35,43 @@ class Kind(StrEnum):
     cron = "cron"
 
 
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT|FOLDER",
+        help="A YAML file, a shipped name, or a folder of files.",
+        autocompletion=completion.experiments,
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Whose release; by default the champion's engine.", autocompletion=completion.engines),
+]
+Release = Annotated[str | None, typer.Option(metavar="VERSION", help="The release; by default the newest.")]
+Image = Annotated[str | None, typer.Option(metavar="IMAGE", help="The release that an image's tag names.")]
+Check = Annotated[bool, typer.Option("--check", help="Only tell what changed; 10 where a retune is due.")]
+Promote = Annotated[bool, typer.Option("--promote", help="Make what should be served the champion.")]
+Force = Annotated[bool, typer.Option("--force", help="Measure what was judged before, or did not change.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait while another retune is at it.")]
+Index = Annotated[bool, typer.Option(help="Ask pip's package index for newer releases.")]
+Emit = Annotated[Kind | None, typer.Option(help="Print a schedule that runs this command, and stop.")]
+Schedule = Annotated[str, typer.Option(metavar="CRON", help="When, for --emit: five fields.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the summaries.")]
+
+
 def retune(  # noqa: PLR0913, PLR0917 one for each option
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            metavar="EXPERIMENT|FOLDER",
-            help="A YAML file, a shipped name, or a folder of files.",
-            autocompletion=completion.experiments,
-        ),
-    ],
-    engine: Annotated[
-        str | None,
-        typer.Option(help="Whose release; by default the champion's engine.", autocompletion=completion.engines),
-    ] = None,
-    to: Annotated[str | None, typer.Option(metavar="VERSION", help="The release; by default the newest.")] = None,
-    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The release that an image's tag names.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Only tell what changed; 10 where a retune is due.")] = False,
-    promote: Annotated[bool, typer.Option("--promote", help="Make what should be served the champion.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Measure what was judged before, or did not change.")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait while another retune is at it.")] = 0.0,
-    index: Annotated[bool, typer.Option(help="Ask pip's package index for newer releases.")] = True,
-    emit: Annotated[Kind | None, typer.Option(help="Print a schedule that runs this command, and stop.")] = None,
-    schedule: Annotated[str, typer.Option(metavar="CRON", help="When, for --emit: five fields.")] = "17 5 * * *",
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the summaries.")] = Path("retunes"),
+    experiment: Target,
+    engine: Engine = None,
+    to: Release = None,
+    image: Image = None,
+    check: Check = False,
+    promote: Promote = False,
+    force: Force = False,
+    wait: Wait = 0.0,
+    index: Index = True,
+    emit: Emit = None,
+    schedule: Schedule = "17 5 * * *",
+    output: Output = Path("retunes"),
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -154,11 +168,8 @@ def _run(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:
     from tuner.retune.job import run_all, worst
     from tuner.retune.search_release import InterruptedRetuneError
 
-    def told(one: object) -> None:
-        del one
-
     try:
-        ended = run_all(job, names, told) if many else [job.run(names[0])]
+        ended = run_all(job, names) if many else [job.run(names[0])]
     except InterruptedRetuneError as error:
         typer.echo(f"Interrupted, no verdict; the trials are in study {error}", err=as_json)
         return EXIT_INTERRUPTED

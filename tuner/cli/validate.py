@@ -24,25 +24,28 @@ QUIET_TABLES = 2
 """Coverage and errors; the others say where the errors lie."""
 
 
+Systems = Annotated[
+    list[str] | None,
+    typer.Option("--system", help="Only rows of this system; may be given many times. By default Blackwell."),
+]
+Engine = Annotated[str | None, typer.Option(help="Only rows of this engine.", autocompletion=completion.engines)]
+RowCount = Annotated[int | None, typer.Option(min=1, help="Rows to draw; by default all of them.")]
+Seed = Annotated[int, typer.Option(help="Which rows are drawn.")]
+Calibrated = Annotated[
+    bool, typer.Option("--calibrated", help="Judge calibration: layouts predicted from measurements of others.")
+]
+Measurements = Annotated[int, typer.Option(min=1, max=24, help="With --calibrated: measurements for each calibration.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report to write: .md (and pictures) or .html.")]
+
+
 def validate(
-    systems: Annotated[
-        list[str] | None,
-        typer.Option("--system", help="Only rows of this system; may be given many times. By default Blackwell."),
-    ] = None,
-    engine: Annotated[
-        str | None, typer.Option(help="Only rows of this engine.", autocompletion=completion.engines)
-    ] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="Rows to draw; by default all of them.")] = None,
-    seed: Annotated[int, typer.Option(help="Which rows are drawn.")] = 0,
-    calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Judge calibration: layouts predicted from measurements of others.")
-    ] = False,
-    measurements: Annotated[
-        int, typer.Option(min=1, max=24, help="With --calibrated: measurements for each calibration.")
-    ] = 6,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Report to write: .md (and pictures) or .html.")
-    ] = None,
+    systems: Systems = None,
+    engine: Engine = None,
+    rows: RowCount = None,
+    seed: Seed = 0,
+    calibrated: Calibrated = False,
+    measurements: Measurements = 6,
+    output: Output = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

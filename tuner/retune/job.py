@@ -3,7 +3,7 @@
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,11 +168,11 @@ class Job:
 
     @contextmanager
     def _lease(self, due: Due) -> "Iterator[Lease]":
-        def told(other: str) -> None:
+        def on_wait(other: str) -> None:
             self.console.print(f"Waiting: {other}", markup=False)
 
         tags = ModelTags(self.store, model_name(due.experiment.name))
-        with Lease(tags=tags, wait_s=self.asked.wait_s, on_wait=told) as lease:
+        with Lease(tags=tags, wait_s=self.asked.wait_s, on_wait=on_wait) as lease:
             yield lease
 
     def _measured(self, due: Due) -> Retuned:
@@ -305,7 +305,7 @@ def judgement_key(due: Due) -> str:
     return hashlib.sha256(asked.encode()).hexdigest()[:12]
 
 
-def run_all(job: Job, names: list[str], told: Callable[[Ended], None]) -> list[Ended]:
+def run_all(job: Job, names: list[str]) -> list[Ended]:
     """Every experiment that is due; what goes wrong with one is its end, not that of the others."""
     ended = []
     for name in names:
@@ -314,7 +314,6 @@ def run_all(job: Job, names: list[str], told: Callable[[Ended], None]) -> list[E
             one = job.run(name)
         except (InputError, StoreError, TakenError, RunFailedError, OSError) as error:
             one = Ended(experiment=stem, line=f"Failed: {error}", code=EXIT_FAILED)
-        told(one)
         ended.append(one)
     return ended
 

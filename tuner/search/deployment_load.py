@@ -73,20 +73,21 @@ def measure_deployment(
     scenario: Scenario,
     sending: Sending,
     *,
-    told: Callable[[LoadReport], None] = lambda _report: None,
+    on_load: Callable[[LoadReport], None] = lambda _report: None,
 ) -> Measurement:
-    """The load that counts; each load of ours is `told` as it ends. Raises RunFailedError, and InputError where a
-    published tool is not installed or cannot send this load.
+    """The load that counts; `on_load` is called with each load of ours as it ends.
+
+    Raises RunFailedError, and InputError where a published tool is not installed or cannot send this load.
     """
     if sending.load is None:
         if sending.sender != "servetune":
             raise InputError(f"--with {sending.sender} needs --load: it does not end a run early")
-        found = capacity(deployment, scenario, time_limit_s=sending.time_limit_s, told=told)
+        found = capacity(deployment, scenario, time_limit_s=sending.time_limit_s, on_load=on_load)
         return found.levels[found.chosen]
     loaded = scenario.workload.at(sending.load)
     if sending.sender == "servetune":
         report = deployment.load(loaded, Rules(time_limit_s=sending.time_limit_s))
-        told(report)
+        on_load(report)
         return report.measurement
     run = ToolRun(
         url=deployment.urls[0],
@@ -104,14 +105,14 @@ def capacity(
     scenario: Scenario,
     *,
     time_limit_s: float,
-    told: Callable[[LoadReport], None] = lambda _report: None,
+    on_load: Callable[[LoadReport], None] = lambda _report: None,
 ) -> Capacity:
     """The highest load that meets the SLA, in at most MOST_LEVELS runs, each ended once its SLOs are decided."""
     rules = Rules(time_limit_s=time_limit_s, limits=scenario.sla.limits)
 
     def measure(loaded: LoadedWorkload) -> Measurement:
         report = deployment.load(loaded, rules)
-        told(report)
+        on_load(report)
         return report.measurement
 
     return find_capacity(measure, scenario.workload, scenario.sla, load_range(deployment, scenario.workload))

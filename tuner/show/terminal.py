@@ -231,8 +231,8 @@ def _rounded_up(value: float) -> float:
 
 def _slos(scenario: Scenario, level: Measurement) -> Table:
     table = Table(title="SLOs", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("slo", "limit", _kind(level), "room"):
-        table.add_column(name, justify="left" if name == "slo" else "right")
+    for name in ("SLO", "limit", _kind(level), "headroom"):
+        table.add_column(name, justify="left" if name == "SLO" else "right")
     for slo in scenario.sla.slos:
         excess = slo.excess(level)
         style = "green" if excess <= 0 else "red"

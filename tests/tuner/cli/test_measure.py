@@ -49,7 +49,7 @@ def test_one_load_is_shown_against_the_slo_and_its_cost(folder, server):
     words = " ".join(result.stdout.split())
     assert result.returncode == 0, result.stderr
     assert "load 4 requests in flight: SLA met; 50 requests (all answered)" in words
-    assert "SLO limit measured room" in words
+    assert "SLO limit measured headroom" in words
     assert "Source: measured, by servetune: 50 requests" in words
     assert "0 failed" in words
 
