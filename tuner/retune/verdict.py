@@ -378,16 +378,16 @@ def _evidence(findings: Findings, minimum_effect: float) -> tuple[str, ...]:
     if findings.lost:
         lines.append(f"The champion does not serve on the new release: {findings.lost}.")
     if findings.release:
-        lines += _told("The champion on the new release", "on the old", findings.release, minimum_effect)
+        lines += _compared("The champion on the new release", "on the old", findings.release, minimum_effect)
     if findings.challenger:
         where = f"the champion on the {findings.reference} release"
-        lines += _told("The challenger on the new release", where, findings.challenger, minimum_effect)
+        lines += _compared("The challenger on the new release", where, findings.challenger, minimum_effect)
     if findings.challenger_lost:
         lines.append(f"The challenger was not held against the champion: {findings.challenger_lost}.")
     return tuple(lines)
 
 
-def _told(who: str, against: str, comparison: Comparison, minimum_effect: float) -> list[str]:
+def _compared(who: str, against: str, comparison: Comparison, minimum_effect: float) -> list[str]:
     cost = comparison.cost
     reading = {
         "same": f"less than {minimum_effect:.1%} either way, which does not matter",
