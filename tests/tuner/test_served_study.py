@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from search_spaces.errors import InputError
-from tests.tuner.scenario.test_own_facts import MODEL, SYSTEM
+from tests.own_facts import MODEL, SYSTEM
 from tuner.cli import app
 
 FAKE = Path(__file__).parents[1] / "runners" / "served" / "fake_server.py"

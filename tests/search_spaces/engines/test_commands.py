@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from search_spaces.config import (
-    MAX_DRAFT_LENGTH,
     METHODS,
     Batching,
     Disaggregation,
@@ -31,10 +30,10 @@ from search_spaces.engines.engine import engine_names, engines, find_engine
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import find_model, models
+from tests.search_spaces.engines.configs import configs
 
 EVERY_ENGINE = pytest.mark.parametrize("engine", engine_names())
 EVERY_MODEL = pytest.mark.parametrize("model", models().values(), ids=list(models()))
-
 ONE_GPU = Layout()
 R1 = Precision(weights="nvfp4", kv_cache="fp8")
 MXFP4 = Precision(weights="mxfp4", kv_cache="fp8")
@@ -60,9 +59,6 @@ def settings(command: Command) -> dict:
 
 def option(command: Command, name: str) -> str | None:
     return command.argv[command.argv.index(name) + 1] if name in command.argv else None
-
-
-# Golden lines, aggregated and dense: tensor parallelism, limits and number formats.
 
 
 def test_tensorrt_llm_serves_a_dense_model_over_four_gpus():
@@ -124,9 +120,6 @@ def test_sglang_serves_a_dense_model_over_four_gpus():
     )
 
 
-# Experts spread over all GPUs, attention data-parallel over all of them.
-
-
 def test_tensorrt_llm_counts_attention_dp_as_tensor_parallelism():
     (command,) = started("gpt-oss-120b", "trtllm", ATTENTION_DP, precision=MXFP8)
     assert command.shell == (
@@ -174,9 +167,6 @@ def test_a_pipeline_multiplies_the_limits_that_count_all_of_its_batches():
     assert (option(sglang, "--pp-size"), option(sglang, "--max-running-requests")) == ("2", "512")
     assert option(vllm, "--max-num-batched-tokens") == option(sglang, "--chunked-prefill-size") == "8192"
     assert [command.gpus for command in (trtllm, vllm, sglang)] == [4, 4, 4]
-
-
-# Speculation.
 
 
 @pytest.mark.parametrize(
@@ -284,8 +274,6 @@ def test_vllm_captures_graphs_for_the_whole_batch_with_its_drafts():
     assert option(command, "--max-cudagraph-capture-size") == "1024"
 
 
-# Disaggregation: 5 prefill workers of 4 GPUs, 3 decode workers of 8.
-
 XPYD = {
     "layout": replace(ATTENTION_DP, replicas=3),
     "precision": R1,
@@ -387,9 +375,6 @@ def test_prefill_and_decode_workers_listen_on_different_ports(engine):
     assert option(prefill, "--host") == option(decode, "--host") == "127.0.0.1"
 
 
-# Where it runs.
-
-
 @EVERY_ENGINE
 def test_a_place_says_the_address_and_the_port_of_every_role(engine):
     placement = Placement(host="0.0.0.0", ports={"prefill": 9101, "decode": 9202}, bootstrap_port=9303)
@@ -417,9 +402,6 @@ def test_a_local_copy_is_loaded_in_place_of_what_is_published_and_nothing_else_c
     assert list(command.argv) == [part.replace("nvidia/Kimi-K2.5-Thinking-Eagle3", "./draft") for part in copied]
     assert "checkpoint of" not in command.note
     assert "EAGLE-3" not in command.note
-
-
-# Number formats.
 
 
 @pytest.mark.parametrize(
@@ -494,9 +476,6 @@ def test_tensorrt_llm_takes_the_cache_s_format_from_the_checkpoint_and_says_so()
     assert "FP8 in spite of bf16" not in own.note
 
 
-# What goes wrong, and what the reader has to know.
-
-
 @EVERY_ENGINE
 def test_what_the_engine_cannot_express_is_refused_with_the_reason(engine):
     speculation = Speculation(method="ngram", draft_length=1)
@@ -535,29 +514,6 @@ def test_a_checkpoint_with_code_of_its_own_is_trusted_openly(engine):
     (command,) = started("kimi-k2.5", engine, Layout(tensor=8), precision=R1)
     assert {"--trust-remote-code", "--trust_remote_code"} & set(command.argv)
     assert "Python code of its own" in command.note
-
-
-# Laws over drawn configurations.
-
-powers = st.sampled_from([1, 2, 4, 8])
-layouts = st.builds(
-    Layout, tensor=powers, pipeline=powers, attention_dp=powers, expert=powers, replicas=st.integers(1, 9)
-)
-batchings = st.builds(Batching, max_sequences=st.integers(1, 2048), max_batched_tokens=st.integers(2048, 16384))
-speculations = st.just(Speculation()) | st.builds(
-    Speculation,
-    method=st.sampled_from([method for method in METHODS if method != "none"]),
-    draft_length=st.integers(1, MAX_DRAFT_LENGTH),
-)
-configs = st.builds(
-    ServingConfig,
-    engine=st.sampled_from(engine_names()).map(find_engine),
-    layout=layouts,
-    batching=batchings,
-    precision=st.builds(Precision),
-    speculation=speculations,
-    disaggregation=st.none() | st.builds(Disaggregation, prefill_layout=layouts, prefill_batching=batchings),
-)
 
 
 @given(model=st.sampled_from(sorted(models())), config=configs)
@@ -621,8 +577,6 @@ def test_every_choice_of_a_configuration_has_a_rendering(engine, weights, kv_cac
     assert not any("None" in text for text in everything)
     assert ("speculative" in " ".join(everything)) == (method != "none")
 
-
-# Routers, and Dynamo.
 
 TWO_TO_ONE = (
     [Address(host="p0", port=8100, bootstrap_port=8998), Address(host="p1", port=8101, bootstrap_port=8999)],

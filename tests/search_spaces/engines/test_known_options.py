@@ -1,7 +1,5 @@
 """Every option that is rendered is one that the engine's release accepts, by the tables read from its own parser."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,17 +9,11 @@ from search_spaces.engines.commands import Address, Command, commands, router
 from search_spaces.engines.engine import engine_names, engines
 from search_spaces.engines.laws import unsupported
 from search_spaces.models.model import find_model, models
-from tests.search_spaces.engines.test_commands import configs
+from tests.search_spaces.engines.configs import configs
+from tests.search_spaces.engines.options import known
 
-TABLES = Path(__file__).parent / "known_options"
 RELEASES = [Engine(name=name, version=version) for name in engine_names() for version in engines()[name].versions]
 ROUTERS = {"vllm": "vllm-router-0.1.17", "sglang": "sglang-router-0.3.2", "trtllm": "trtllm-1.3.0rc20"}
-
-
-def known(table: str) -> set[str]:
-    lines = (TABLES / f"{table}.txt").read_text().splitlines()
-    assert lines[0].startswith("# ")
-    return set(lines[1:])
 
 
 def used(command: Command) -> set[str]:

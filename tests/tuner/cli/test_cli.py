@@ -1,7 +1,6 @@
 """The command as users run it: a process, its output and its exit code."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -9,37 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.commands import COMMAND, EXPERIMENT, Result, refused, run, started
 from tuner.search.trial import RECORD
 
-COMMAND = [sys.executable, "-c", "from tuner.cli import main; main()"]
-EXPERIMENT = """\
-model: gpt-oss-120b
-system: b200
-gpus: 2
-engines: [trtllm]
-workload: {arrivals: closed_loop, input_tokens: 256, output_tokens: 64, requests: 50}
-sla: {ttft_ms_p99: 1000, tpot_ms_p99: 20}
-price: {usd_per_gpu_hour: 3.6}
-objective: usd_per_million_output_tokens
-space:
-  mode: [aggregated]
-  layout.tensor: [1]
-  layout.pipeline: [1]
-  layout.attention_dp: [1]
-  layout.expert: [1]
-  precision.weights: [mxfp4_mxfp8]
-  precision.kv_cache: [fp8]
-  speculation: [none, "eagle3:1"]
-  batching.max_sequences: [64, 128]
-  batching.max_batched_tokens: [8192]
-budget: {trials: 3}
-"""
 # Enough configurations and requests for a search of many seconds.
 LONG = (
     EXPERIMENT.replace("trials: 3", "trials: 5000")
@@ -48,64 +24,6 @@ LONG = (
     .replace('"eagle3:1"]', '"eagle3:1", "eagle3:2", "eagle3:3"]')
     .replace("[8192]", "[4096, 8192, 16384]")
 )
-
-
-@dataclass
-class Result:
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def words(self) -> str:
-        """The output on one line, without frames."""
-        return re.sub(r"[\s│╭╮╰╯─]+", " ", self.output)
-
-    def next(self, name: str) -> str:
-        """What stands behind a name in the last lines."""
-        return next(line for line in self.output.splitlines() if line.startswith(f"{name}: ")).split(": ", 1)[1]
-
-
-def environment() -> dict[str, str]:
-    hidden = ("COLUMNS", "MLFLOW_TRACKING_URI", "FORCE_COLOR", "NO_COLOR", "TERM")
-    return {name: value for name, value in os.environ.items() if name not in hidden}
-
-
-def run(*arguments: object, cwd: Path) -> Result:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    return Result(done.returncode, done.stdout, done.stderr)
-
-
-@contextmanager
-def started(*arguments: object, cwd: Path):
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def refused(result: Result) -> str:
-    """Nothing but a message on the error stream, and the exit code for unusable input."""
-    assert result.code == 2, result
-    assert "Traceback" not in result.errors
-    return re.sub(r"[\s│]+", " ", result.errors)
 
 
 def records(journal: Path) -> list[dict]:
@@ -135,9 +53,6 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(folder) -> Result:
     return run("tune", "small.yaml", "--no-track", cwd=folder)
-
-
-# tune
 
 
 def test_tune_answers_with_the_verdict_and_what_to_do_next(tuned):
@@ -229,9 +144,6 @@ def test_runs_are_kept_in_mlflow_where_the_command_says(tmp_path):
     assert statuses == ["FINISHED"] * 4  # the study and its three trials
 
 
-# Interruptions
-
-
 def test_ctrl_c_shows_what_was_found_and_the_same_command_goes_on(folder):
     journal = folder / "studies" / "stopped.journal"
     command = ("tune", "long.yaml", "--no-track", "--study", "stopped")
@@ -270,9 +182,6 @@ def test_after_kill_9_the_same_command_goes_on_at_once_with_everything_finished(
     assert f"How {len(finished) + 1} trials ended" in again.words
 
 
-# simulate and list
-
-
 def test_simulate_evaluates_one_configuration_with_changed_settings(folder):
     result = run("simulate", "small.yaml", "--set", "layout.tensor=2", "--set", "batching.max_sequences=32", cwd=folder)
     assert result.code == 0, result.errors
@@ -307,8 +216,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder):
     done = subprocess.run(f"{line} | head -c 1", shell=True, cwd=folder, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
 
-
-# Bad input
 
 BAD_INPUT = {
     "an unknown experiment": (["tune", "gpt-oss-120b-b200-chta"], "valid experiments: gpt-oss-120b-b200-chat, "),
@@ -372,9 +279,6 @@ def test_a_study_of_another_experiment_is_refused_with_what_differs(tuned, folde
     study = Path(tuned.next("Study")).stem
     said = refused(run("tune", "other.yaml", "--no-track", "--study", study, cwd=folder))
     assert "this study asks another experiment (other: sla)" in said
-
-
-# Help and start
 
 
 def test_help_names_every_command_and_the_exit_codes(folder):

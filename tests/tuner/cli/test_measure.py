@@ -3,38 +3,26 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import COMMAND, DEPLOYED
 from tests.runners.load.golden_server import GoldenServer, Plan
-
-COMMAND = [sys.executable, "-c", "from tuner.cli import main; main()", "measure"]
-EXPERIMENT = """\
-model: gpt-oss-120b
-system: b200
-gpus: 2
-engines: [vllm]
-workload: {arrivals: closed_loop, input_tokens: 64, output_tokens: {low: 8, high: 16}, requests: 50}
-sla: {ttft_ms_p90: 60, tpot_ms_p90: 50}
-price: {usd_per_gpu_hour: 3.6}
-objective: usd_per_million_output_tokens
-"""
 
 
 def measure(folder, *arguments, **environment):
     root = Path(__file__).parents[3]
     env = os.environ | {"PYTHONPATH": str(root)} | environment
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+        [*COMMAND, "measure", *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
     )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("measure")
-    (folder / "chat.yaml").write_text(EXPERIMENT)
+    (folder / "chat.yaml").write_text(DEPLOYED)
     return folder
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from runners.simulated.calibration import FEWEST
 from search_spaces.engines.engine import engines
+from tests.commands import DEPLOYED, EXPERIMENT, Result, environment, refused, run, started
 from tests.runners.load.golden_server import GoldenServer, Plan
-from tests.tuner.cli.test_cli import EXPERIMENT, Result, environment, refused, run, started
-from tests.tuner.cli.test_measure import EXPERIMENT as MEASURED_EXPERIMENT
 from tuner.cli import completion
 from tuner.deploy.targets import targets
 from tuner.search.session import RUNNERS
@@ -28,7 +27,7 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scripts")
     (path / "small.yaml").write_text(EXPERIMENT)
     (path / "impossible.yaml").write_text(EXPERIMENT.replace("tpot_ms_p99: 20", "tpot_ms_p99: 0.5"))
-    (path / "chat.yaml").write_text(MEASURED_EXPERIMENT)
+    (path / "chat.yaml").write_text(DEPLOYED)
     return path
 
 

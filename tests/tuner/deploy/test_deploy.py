@@ -15,9 +15,9 @@ from runners.simulated.known_errors import PREDICTION
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Disaggregation
 from search_spaces.errors import InputError
-from tests.search_spaces.engines.test_known_options import known
-from tests.tuner.study.test_answer import CONFIG, level, measured
-from tests.tuner.study.test_finished_study import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
+from tests.scenarios import CONFIG, level, measured
+from tests.search_spaces.engines.options import known
+from tests.studies import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.cli import app
 from tuner.deploy.deploy import bench_script, deployment, plan_of, rendered
 from tuner.deploy.folder import MARKER, write_folder

@@ -26,8 +26,8 @@ from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import find_system
 from search_spaces.models.model import find_model
-from tests.search_spaces.engines.test_commands import configs
-from tests.search_spaces.engines.test_known_options import known
+from tests.search_spaces.engines.configs import configs
+from tests.search_spaces.engines.options import known
 from tuner.deploy.deploy import rendered
 from tuner.deploy.gpus_asked import gpus_asked
 from tuner.deploy.plan import Plan, yaml_text

@@ -7,7 +7,7 @@ import pytest
 
 from search_spaces.config import Engine
 from search_spaces.errors import InputError
-from tests.tuner.scenario.test_own_facts import MODEL, SYSTEM
+from tests.own_facts import MODEL, SYSTEM
 from tuner.retune.installations import check_both_installed, installed_releases
 from tuner.scenario.experiment.reading import read_experiment
 

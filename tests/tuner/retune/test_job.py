@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from tests.tuner.cli.test_cli import EXPERIMENT
+from tests.commands import EXPERIMENT
 from tuner.retune import job as job_module
 from tuner.retune import outbox
 from tuner.retune.champion import Champions, candidate

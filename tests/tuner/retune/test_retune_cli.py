@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.tuner.cli.test_cli import EXPERIMENT, run
+from tests.commands import EXPERIMENT, run
 from tuner.retune.lease import KEY
 from tuner.retune.registry import Store
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from search_spaces.enumerated import enumerated
-from tests.tuner.study.test_answer import CONFIG, SCENARIO, TRTLLM, level
+from tests.scenarios import CONFIG, SCENARIO, TRTLLM, level
 
 B200 = replace(SCENARIO, price=replace(SCENARIO.price, usd_per_gpu_hour=1.73))
 

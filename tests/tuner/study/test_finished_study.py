@@ -2,45 +2,18 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import optuna
 import pytest
 
 from search_spaces.errors import InputError
-from tests.tuner.study.test_answer import CONFIG, answer_of, level, measured
+from tests.studies import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
-from tuner.search.ranking import Ranking
 from tuner.search.session import Session
-from tuner.search.trial import RECORD, Trial, trial_to_json
-from tuner.study.attributes import keep_experiment, keep_summary
+from tuner.search.trial import RECORD, trial_to_json
+from tuner.study.attributes import keep_experiment
 from tuner.study.finished_study import find_study, open_finished
 from tuner.study.journal import open_study
-
-CHAT = "gpt-oss-120b-b200-chat"
-FAIL = optuna.trial.TrialState.FAIL
-KEPT = measured(0, level(80_000), level(120_000, tpot_ms=25))
-CHEAPER = measured(1, level(100_000))
-INFEASIBLE = Trial(number=2, ending="infeasible", config=CONFIG, cause="memory", detail="too large")
-FAILED = Trial(number=3, ending="failed", config=CONFIG, cause="died", detail="exit 1")
-
-
-def study_of(folder: Path, *trials: Trial, experiment: str = CHAT, summary: bool = True, file: bool = True) -> Path:
-    """A journal as `servetune tune` leaves it behind."""
-    session = Session(experiment=read_experiment(find_experiment(experiment)))
-    with open_study(folder, session.study_name, experiment=session.asked) as study:
-        if file:
-            keep_experiment(study, session.experiment)
-        for trial in trials:
-            asked = study.ask()
-            asked.set_user_attr(RECORD, trial_to_json(replace(trial, number=asked.number)))
-            study.tell(asked, 1.0 if trial.ending == "measured" else None, state=None if trial.levels else FAIL)
-        if summary:
-            ranking = Ranking(candidates=(), excluded={"GPUs": 7})
-            answer = replace(answer_of(), trials=trials, ranking=ranking, baseline=KEPT, frontier=((CONFIG, level(9)),))
-            keep_summary(study, answer, interrupted=False)
-    return folder / f"{session.study_name}.journal"
 
 
 def test_a_study_says_what_it_asked_and_what_came_of_it(tmp_path):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from runners.workload.workload import Lengths
 from search_spaces.errors import InputError
-from tests.tuner.study.test_answer import SCENARIO, level, measured
-from tests.tuner.study.test_finished_study import CHAT, study_of
+from tests.scenarios import SCENARIO, level, measured
+from tests.studies import CHAT, study_of
 from tuner.scenario.sla import read_slo
 from tuner.search.capacity import PRECISION
 from tuner.show.reprice_view import open_experiments, verdict

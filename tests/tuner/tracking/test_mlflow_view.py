@@ -5,7 +5,7 @@ from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 from search_spaces.config import Batching, Engine, Layout, ServingConfig
-from tests.tuner.tracking.test_mlflow_tracker import CONFIG, FAILED, SCENARIO, measured
+from tests.tuner.tracking.trials import CONFIG, FAILED, SCENARIO, measured
 from tuner.tracking.mlflow_view import varied_knobs, view, view_path
 
 TWO = replace(measured(1), config=replace(CONFIG, layout=Layout(tensor=4, replicas=2), batching=Batching()))

@@ -15,7 +15,7 @@ import pytest
 
 from search_spaces.config import Layout
 from search_spaces.errors import InputError
-from tests.tuner.tracking.test_mlflow_tracker import CONFIG, FAILED, SCENARIO, measured
+from tests.tuner.tracking.trials import CONFIG, FAILED, SCENARIO, measured
 from tuner.tracking.mlflow_tracker import MlflowTracker
 from tuner.tracking.ui import mlflow_page, optuna_page
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from search_spaces.config import Layout, Speculation
 from search_spaces.knobs import KNOBS
-from tests.search_spaces.test_knobs import CONFIGS
+from tests.search_spaces.configs import CONFIGS
 from tests.tuner.search.surrogate.rows import a_config, features, with_pool
 from tuner.search.surrogate.features import DERIVED, NAMES, NUMBERS, FeatureTable, features_of
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces.config import Speculation
-from tests.search_spaces.test_knobs import CONFIGS
+from tests.search_spaces.configs import CONFIGS
 from tests.tuner.search.surrogate.rows import VLLM, a_config, features, with_pool
 from tuner.search.surrogate.features import NUMBERS, FeatureTable, features_of
 from tuner.search.surrogate.kernel import Kernel, matern

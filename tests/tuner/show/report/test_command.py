@@ -6,8 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from search_spaces.errors import InputError
-from tests.tuner.show.report.test_report import OTHER, WINNER
-from tests.tuner.study.test_finished_study import CHAT, INFEASIBLE, study_of
+from tests.studies import CHAT, INFEASIBLE, OTHER, WINNER, study_of
 from tuner.cli import app, main
 
 

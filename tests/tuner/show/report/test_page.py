@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuner.show.report.test_report import OTHER, WINNER
-from tests.tuner.study.test_finished_study import CHAT, FAILED, INFEASIBLE, study_of
+from tests.studies import CHAT, FAILED, INFEASIBLE, OTHER, WINNER, study_of
 from tuner.app.library import open_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

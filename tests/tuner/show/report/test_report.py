@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from search_spaces.errors import InputError
-from tests.tuner.study.test_answer import CONFIG, level, measured
-from tests.tuner.study.test_finished_study import CHAT, FAILED, INFEASIBLE, study_of
+from tests.scenarios import CONFIG, level, measured
+from tests.studies import CHAT, FAILED, INFEASIBLE, OTHER, WINNER, study_of
 from tuner.show.report.binding import what_binds
 from tuner.show.report.contender import Contender
 from tuner.show.report.economics import FIFTEENFOLD, Demand, energy, month
@@ -18,10 +18,6 @@ from tuner.show.report.report import Report
 from tuner.show.report.sections.order import sections
 from tuner.show.report.shadow_prices import menu, nearest_cheaper, shadow_prices
 from tuner.study.finished_study import FinishedStudy, open_finished
-
-# 8 GPUs; TTFT p99 <= 1000 ms, TPOT p99 <= 20 ms
-WINNER = measured(0, level(100_000, tpot_ms=19.8), level(125_000, tpot_ms=25), level(50_000, tpot_ms=9))
-OTHER = measured(1, level(80_000, tpot_ms=15), level(160_000, tpot_ms=10, ttft_ms=3000))
 
 
 @pytest.fixture
