@@ -120,7 +120,7 @@ def ours(experiment: Experiment, *, free: bool, trials: int) -> tuple[Answer, fl
     model, system = find_model(experiment.model), find_system(experiment.system)
     space = full_space(model, system, (find_engine("trtllm"),), experiment.gpus)
     space = replace(space, dimensions={**space.dimensions, "batching.max_batched_tokens": BATCHED_TOKENS}).restricted(
-        {"mode": ("aggregated",), **({} if free else {"speculation": ("none",)})}
+        {"mode": ("aggregated",), **({} if free else {"speculation.method": ("none",)})}
     )
     scenario = Scenario(
         name=experiment.model,

@@ -19,7 +19,6 @@ Predictions of rows are kept in a cache directory under a name that says which c
 
 import argparse
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -391,10 +390,10 @@ def truth(prior: Prior, world: World) -> Truth:
     """Every legal configuration of the space, priced."""
     real = Real(prior.scenario, prior.silicon)
     real.world = world
-    dimensions = {name: v for name, v in prior.scenario.space.dimensions.items() if not name.startswith("prefill.")}
+    space = prior.scenario.space
+    names = [name for name in space.dimensions if not name.startswith("prefill.")]
     found: dict[frozenset[tuple[str, Any]], Candidate] = {}
-    for values in itertools.product(*dimensions.values()):
-        params = dict(zip(dimensions, values, strict=True))
+    for params in space.combinations(names):
         try:
             found[frozenset(params.items())] = real.predict(params)
         except InfeasibleError:

@@ -3,7 +3,6 @@ against exhaustive searches.
 """
 
 import argparse
-import itertools
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from runners.runner import RunFailedError
 from search_spaces.config import Engine
 from search_spaces.engines.engine import engines
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.space import PREFILL
+from search_spaces.knobs import PREFILL
 from tuner.retune.champion import Champion, candidate
 from tuner.retune.retune import Retuned, retune
 from tuner.retune.sides import sides
@@ -48,7 +47,8 @@ space:
   layout.pipeline: [1]
   precision.weights: [mxfp4_mxfp8]
   precision.kv_cache: [fp8]
-  speculation: [none, "eagle3:1"]
+  speculation.method: [none, eagle3]
+  speculation.draft_length: [1]
   batching.max_sequences: [64, 256, 1024]
   batching.max_batched_tokens: [8192]
 budget: {trials: 48}
@@ -237,9 +237,9 @@ def exhaustive(session: Session) -> list[Trial]:
     space = session.scenario.space
     names = [name for name in space.dimensions if not name.startswith(PREFILL)]
     trials = []
-    for values in itertools.product(*(space.dimensions[name] for name in names)):
+    for params in space.combinations(names):
         with suppress(InfeasibleError, RunFailedError):
-            config = space.config(dict(zip(names, values, strict=True)))
+            config = space.config(params)
             trials.append(measure_capacity(config, session.prior, session.runner, number=len(trials)))
     return trials
 

@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from search_spaces.config import Engine, ServingConfig
+from search_spaces.config import Engine, ServingConfig, Value
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
-from search_spaces.space import PREFILL, Params, SearchSpace, Value
+from search_spaces.knobs import KNOBS, find_knob, flatten
+from search_spaces.space import Params, SearchSpace, is_idle, listed
+
+UNLISTED = {"engine.version", *(name for name, knob in KNOBS.items() if "batching" in knob.path)}
+"""Settings of which a listed configuration keeps its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +44,17 @@ class EnumeratedSpace(SearchSpace):
         return frozenset(listed_params(config).items()) in self.configs
 
     def restricted(self, restrictions: Mapping[str, tuple[Value, ...]]) -> "EnumeratedSpace":
-        """The configurations with these values only; prefill dimensions leave aggregated ones alone.
+        """The configurations with these values only; those that have no such setting stay.
 
-        Raises InputError for an unknown dimension, for a value outside it, and where nothing is left.
+        Raises InputError for a knob that is unknown or no dimension, for a value outside it, and where nothing is left.
         """
         kept = list(self.configs.values())
         for name, values in restrictions.items():
+            knob = find_knob(name)
             if name not in self.dimensions:
                 raise UnknownNameError("dimension", name, self.dimensions)
-            for value in values:
-                if value not in self.dimensions[name]:
-                    raise UnknownNameError(f"value of {name}", value, self.dimensions[name])
-            kept = [config for config in kept if self.params(config).get(name, next(iter(values), "")) in values]
+            wanted = listed(replace(knob, any_integer=False), values, self.dimensions[name])
+            kept = [config for config in kept if self.params(config).get(name, wanted[0]) in wanted]
         if not kept:
             raise InputError(f"none of the {len(self.configs)} configurations is left")
         return enumerated(kept, engines=self.engines, gpus=self.gpus)
@@ -61,37 +64,22 @@ def enumerated(configs: Iterable[ServingConfig], *, engines: tuple[Engine, ...],
     """The space of these configurations; each dimension has the values that they take, in order."""
     by_params = {frozenset(listed_params(config).items()): config for config in configs}
     values: dict[str, set[Value]] = {}
+    lengths: dict[str, set[int]] = {}
     for config in by_params.values():
         for name, value in listed_params(config).items():
             values.setdefault(name, set()).add(value)
-    order = sorted(values, key=lambda name: name.startswith(PREFILL))  # they are drawn after `mode`
-    dimensions = {name: tuple(sorted(values[name], key=lambda value: (str(type(value)), value))) for name in order}
-    return EnumeratedSpace(engines=engines, gpus=gpus, dimensions=dimensions, configs=by_params)
+        if config.speculation.draft_length:
+            lengths.setdefault(config.speculation.method, set()).add(config.speculation.draft_length)
+    return EnumeratedSpace(
+        engines=engines,
+        gpus=gpus,
+        dimensions={name: tuple(sorted(values[name])) for name in KNOBS if name in values},
+        draft_lengths={method: tuple(sorted(found)) for method, found in lengths.items()},
+        configs=by_params,
+    )
 
 
 def listed_params(config: ServingConfig) -> Params:
     """What tells a listed configuration from the others: no batch limits, but the number of workers."""
-    params: Params = {
-        "mode": config.mode,
-        "engine": config.engine.name,
-        **_sizes(config, "layout."),
-        "precision.weights": config.precision.weights,
-        "precision.kv_cache": config.precision.kv_cache,
-        "speculation": str(config.speculation) or "none",
-    }
-    if config.disaggregation is not None:
-        prefill = replace(config, layout=config.disaggregation.prefill_layout)
-        sizes = _sizes(prefill, PREFILL)
-        params |= {f"{PREFILL}workers": sizes.pop(f"{PREFILL}replicas"), **sizes}
-    return params
-
-
-def _sizes(config: ServingConfig, prefix: str) -> Params:
-    layout = config.layout
-    return {
-        f"{prefix}tensor": layout.tensor,
-        f"{prefix}pipeline": layout.pipeline,
-        f"{prefix}attention_dp": layout.attention_dp,
-        f"{prefix}expert": layout.expert,
-        f"{prefix}replicas": layout.replicas,
-    }
+    values = {name: value for name, value in flatten(config).items() if name not in UNLISTED}
+    return {name: value for name, value in values.items() if not is_idle(KNOBS[name], values)}

@@ -12,7 +12,11 @@ class UnknownNameError(InputError):
     """A name that is not known; the message lists the valid ones, the nearest first."""
 
     def __init__(self, what: str, found: object, valid: Iterable[object]) -> None:
-        choices = nearest_first(str(found), [str(choice) for choice in valid])
+        names = list(valid)
+        if isinstance(found, int):
+            choices = [str(number) for number in sorted(names, key=lambda number: abs(int(str(number)) - found))]
+        else:
+            choices = nearest_first(found if isinstance(found, str) else str(found), [str(name) for name in names])
         super().__init__(f"unknown {what} {str(found)!r}; valid: {', '.join(choices)}")
 
 

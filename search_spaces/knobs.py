@@ -65,8 +65,8 @@ class Knob:
     may be listed, not just what the grid has. `names` are all that a name may be; any text where there are none.
     `owner`: `workers` have it each (aggregated or decoding), and their knob has a twin for the prefill workers, which
     is derived, with `prefill_grid` for its grid where that differs. `unless` is the setting with which this one is not
-    drawn. `priced_by` are the runners that predict what it does: elsewhere than on them, it is searched on real engines
-    only.
+    drawn, `follows` why no search chooses it at all. `priced_by` are the predicting runners that know what it does: on
+    the others of them it is not searched.
 
     `length` is the surrogate's: for a number, after how many units of the scale the errors of two predictions are
     about unrelated; for a name, which share of the correlation another name leaves. `path` is the attribute of a
@@ -85,6 +85,7 @@ class Knob:
     owner: Owner = "deployment"
     prefill_grid: Grid | None = None
     unless: tuple[str, Value] | None = None
+    follows: str = ""
     priced_by: tuple[Predictor, ...] = get_args(Predictor)
     own_length: float | None = None
     path: str = ""
@@ -92,6 +93,11 @@ class Knob:
     @property
     def is_number(self) -> bool:
         return self.scale != "name"
+
+    @property
+    def is_listable(self) -> bool:
+        """Whether an experiment may list values of it: every search or, of recorded runs, some are told apart by it."""
+        return self.is_number or self.grid != ()
 
     @property
     def length(self) -> float:
@@ -217,7 +223,13 @@ _DECLARED = (
         grid=lambda given: tuple(engine.name for engine in given.engines),
         path="engine.name",
     ),
-    Knob(name="engine.version", doc="The engine's release.", scale="name", path="engine.version"),
+    Knob(
+        name="engine.version",
+        doc="The engine's release.",
+        scale="name",
+        follows="the release stands with the engine, such as engines: [NAME@RELEASE]",
+        path="engine.version",
+    ),
     Knob(
         name="layout.tensor",
         doc="GPUs over which each layer of a worker is split.",
@@ -253,8 +265,9 @@ _DECLARED = (
     ),
     Knob(
         name="layout.replicas",
-        doc="Identical workers; a search has as many as fill the GPUs that the prefill workers leave.",
+        doc="Identical workers.",
         scale="log2",
+        follows="there are as many workers as fill the GPUs",
         prefill_grid=_prefill_replicas,
         owner="workers",
         path="layout.replicas",
@@ -342,6 +355,7 @@ def _twin(knob: Knob) -> Knob:
         doc=f"Of the prefill workers: {knob.doc[0].lower()}{knob.doc[1:]}",
         grid=knob.grid if knob.prefill_grid is None else knob.prefill_grid,
         prefill_grid=None,
+        follows="",
         owner="prefill workers",
         unless=("mode", "aggregated"),
         priced_by=tuple(runner for runner in knob.priced_by if runner != "estimated"),

@@ -27,7 +27,8 @@ space:
   layout.expert: [1]
   precision.weights: [mxfp4_mxfp8]
   precision.kv_cache: [fp8]
-  speculation: [none, "eagle3:1"]
+  speculation.method: [none, eagle3]
+  speculation.draft_length: [1]
   batching.max_sequences: [64, 128]
   batching.max_batched_tokens: [8192]
 budget: {trials: 3}

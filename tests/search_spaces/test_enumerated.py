@@ -31,7 +31,7 @@ def test_a_listed_configuration_comes_back_from_its_parameters(space, config):
 def test_an_optuna_trial_draws_a_listed_configuration_workers_included(space):
     trial = optuna.trial.FixedTrial(listed_params(SPLIT))
     assert space.draw(trial) == SPLIT
-    assert trial.params["prefill.workers"] == 2
+    assert trial.params["prefill.replicas"] == 2
     assert trial.params["layout.replicas"] == 3
 
 

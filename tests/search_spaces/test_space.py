@@ -1,5 +1,8 @@
 """SearchSpace: every configuration that it makes, by law."""
 
+import math
+from dataclasses import replace
+
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -8,8 +11,9 @@ from hypothesis import strategies as st
 from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.hardware.system import systems
-from search_spaces.models.model import models
-from search_spaces.space import PREFILL, SearchSpace, full_space
+from search_spaces.knobs import KNOBS, PREFILL
+from search_spaces.models.model import Draft, models
+from search_spaces.space import SearchSpace, full_space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -27,8 +31,11 @@ SPACES = st.builds(space_of, st.sampled_from(sorted(models())), st.sampled_from(
 def spaces_and_params(draw):
     """A space and parameters out of it, those of prefill workers only when there are some."""
     space = draw(SPACES)
-    params = {name: draw(st.sampled_from(values)) for name, values in space.dimensions.items()}
-    return space, space.drawn(params)
+    params = {}
+    for name in space.dimensions:
+        if choices := space.choices(name, params):
+            params[name] = draw(st.sampled_from(choices))
+    return space, params
 
 
 def made(space: SearchSpace, params):
@@ -81,6 +88,7 @@ def test_a_random_trial_draws_what_its_parameters_say():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     modes = set()
     for _ in range(60):
+        study.enqueue_trial(space.nearest(study.ask(space.distributions()).params))
         trial = study.ask()
         try:
             config = space.draw(trial)
@@ -120,8 +128,16 @@ def test_one_gpu_is_not_disaggregated():
 
 
 def test_only_drafts_that_exist_for_the_model_are_drawn():
-    drafts = {str(value).partition(":")[0] for value in space_of("deepseek-r1").dimensions["speculation"]}
-    assert drafts == {"none", *models()["deepseek-r1"].drafts}
+    space = space_of("deepseek-r1")
+    assert set(space.dimensions["speculation.method"]) == {"none", *models()["deepseek-r1"].drafts}
+
+
+def test_a_draft_is_as_long_as_its_method_was_measured_and_none_has_no_length():
+    space = space_of()
+    for method, draft in models()["gpt-oss-120b"].drafts.items():
+        lengths = space.choices("speculation.draft_length", {"speculation.method": method})
+        assert lengths == tuple(range(1, min(len(draft.tokens_per_step), 8) + 1))
+    assert space.choices("speculation.draft_length", {"speculation.method": "none"}) == ()
 
 
 def test_a_worker_is_not_larger_than_its_nvlink_domain():
@@ -150,20 +166,184 @@ def test_restricting_to_everything_changes_nothing():
 
 
 def test_an_unknown_dimension_is_refused_with_the_nearest_first():
-    with pytest.raises(UnknownNameError, match=r"unknown dimension 'layout\.tensr'; valid: layout\.tensor, "):
+    with pytest.raises(UnknownNameError, match=r"unknown setting 'layout\.tensr'; valid: layout\.tensor, "):
         space_of().restricted({"layout.tensr": (1,)})
 
 
 def test_a_value_outside_its_dimension_is_refused_with_the_valid_ones():
-    with pytest.raises(UnknownNameError, match=r"unknown value of layout\.tensor '3'; valid: .*1"):
+    with pytest.raises(UnknownNameError, match=r"unknown value of layout\.tensor '3'; valid: 2, 4, 1, 8$"):
         space_of().restricted({"layout.tensor": (3,)})
 
 
 def test_a_number_written_as_text_is_not_that_number():
-    with pytest.raises(UnknownNameError, match=r"unknown value of layout\.tensor '4'"):
+    with pytest.raises(InputError, match="must be a whole number, but got '4'"):
         space_of().restricted({"layout.tensor": ("4",)})
 
 
 def test_a_dimension_without_values_is_refused():
-    with pytest.raises(InputError, match=r"layout\.tensor needs at least one value"):
+    with pytest.raises(InputError, match="must list at least one value"):
         space_of().restricted({"layout.tensor": ()})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "law"),
+    [
+        ("layout.tensor", (True,), "must be a whole number, but got True"),
+        ("layout.tensor", (2.0,), r"must be a whole number, but got 2\.0"),
+        ("layout.tensor", (0,), r"`layout\.tensor >= 1` must hold, but got 0"),
+        ("layout.tensor", (1, 1), "must list each value once, but got 1 2 times"),
+        ("batching.max_sequences", (0,), r"`batching\.max_sequences >= 1` must hold, but got 0"),
+        ("batching.max_sequences", (-5,), r"`batching\.max_sequences >= 1` must hold, but got -5"),
+        ("batching.max_sequences", (10**30,), r"`batching\.max_sequences <= 16777216` must hold, but got 1000"),
+        ("speculation.draft_length", (0,), r"unknown value of speculation\.draft_length '0'; valid: 1, 2, "),
+        ("speculation", ("eagle3:2",), r"speculation is called speculation\.method now, with the length apart"),
+        ("prefill.workers", (2,), r"prefill\.workers is called prefill\.replicas now"),
+        ("engine.version", ("1",), r"engine\.version is not searched here: the release stands with the engine"),
+        ("layout.replicas", (2,), r"layout\.replicas is not searched here: there are as many workers as fill the GPUs"),
+        ("variant", ("a",), "variant is not searched here: there is nothing to choose from"),
+    ],
+)
+def test_what_cannot_be_listed_is_refused_with_the_law_and_what_was_found(name, values, law):
+    with pytest.raises(InputError, match=law):
+        space_of().restricted({name: values})
+
+
+def test_any_integer_may_be_listed_for_a_batch_limit():
+    limits = {"batching.max_sequences": (300, 7), "prefill.max_batched_tokens": (5000,), "prefill.max_sequences": (3,)}
+    space = space_of().restricted(limits)
+    assert space.dimensions["batching.max_sequences"] == (7, 300)
+    assert space.dimensions["prefill.max_batched_tokens"] == (5000,)
+    params = {name: values[0] for name, values in space.dimensions.items()} | {"mode": "disaggregated"}
+    prefill = space.config(params).disaggregation.prefill_batching
+    assert (prefill.max_sequences, prefill.max_batched_tokens) == (3, 5000)
+
+
+def test_a_knob_without_a_grid_is_searched_where_values_are_listed():
+    assert "batching.receive_interval" not in space_of().dimensions
+    space = space_of().restricted({"batching.receive_interval": (4, 1)})
+    assert space.dimensions["batching.receive_interval"] == (1, 4)
+    params = space.nearest({name: values[0] for name, values in space.dimensions.items()})
+    params["batching.receive_interval"] = 4
+    assert space.config(params).batching.receive_interval == 4
+
+
+def test_listed_draft_lengths_hold_with_speculation_only():
+    space = space_of().restricted({"speculation.draft_length": (1, 2)})
+    assert "none" in space.dimensions["speculation.method"]
+    assert space.choices("speculation.draft_length", {"speculation.method": "eagle3"}) == (1, 2)
+
+
+def with_drafts(**lengths):
+    model = models()["gpt-oss-120b"]
+    drafts = {
+        name: Draft(parameters=0, tokens_per_step=(1.5,) * length, source="made up") for name, length in lengths.items()
+    }
+    return full_space(replace(model, drafts=drafts), systems()["b200"], ENGINES, 8)
+
+
+def test_a_method_that_no_listed_length_was_measured_for_is_not_drawn():
+    space = with_drafts(mtp=1, eagle3=3)
+    assert space.dimensions["speculation.draft_length"] == (1, 2, 3)
+    longer = space.restricted({"speculation.draft_length": (2, 3)})
+    assert longer.dimensions["speculation.method"] == ("none", "eagle3")
+
+
+def test_lengths_that_none_of_the_listed_methods_was_measured_for_are_refused():
+    only = with_drafts(mtp=1, eagle3=3).restricted({"speculation.method": ("none", "mtp")})
+    with pytest.raises(InputError, match="no draft length 2, 3 was measured, but mtp at 1"):
+        only.restricted({"speculation.draft_length": (2, 3)})
+
+
+def test_without_speculation_a_draft_length_is_not_drawn():
+    space = space_of().restricted({"speculation.method": ("none",)})
+    params = {name: values[0] for name, values in space.dimensions.items()}
+    assert "speculation.draft_length" not in space.nearest(params)
+
+
+@pytest.mark.parametrize(
+    ("runner", "name", "reason"),
+    [
+        ("simulated", "variant", "runner: simulated cannot price it; it is searched with runner: served"),
+        (
+            "estimated",
+            "prefill.tensor",
+            "runner: estimated cannot price it; it is searched with runner: simulated, served",
+        ),
+    ],
+)
+def test_what_a_runner_cannot_price_is_no_dimension_and_said_to_be_none(runner, name, reason):
+    space = full_space(models()["gpt-oss-120b"], systems()["b200"], ENGINES, 8, runner=runner, variants=("a", "b"))
+    assert name not in space.dimensions
+    with pytest.raises(InputError, match=f"{name} is not searched here: {reason}"):
+        space.restricted({name: (KNOBS[name].least if KNOBS[name].is_number else "a",)})
+
+
+def test_a_real_runner_searches_variants():
+    space = full_space(models()["gpt-oss-120b"], systems()["b200"], ENGINES, 8, runner="served", variants=("a", "b"))
+    assert space.dimensions["variant"] == ("a", "b")
+
+
+# Drawing with any sampler
+
+
+@settings(deadline=None)
+@given(spaces_and_params())
+def test_lawful_parameters_are_nearest_to_themselves(drawn):
+    space, params = drawn
+    assert space.nearest(params) == params == space.drawn(params)
+
+
+@settings(deadline=None)
+@given(SPACES, st.data())
+def test_numbers_between_values_are_put_on_the_nearest_and_what_is_not_drawn_is_left_out(space, data):
+    distributions = space.distributions()
+    params = {
+        name: data.draw(st.integers(one.low, one.high) if KNOBS[name].is_number else st.sampled_from(one.choices))
+        for name, one in distributions.items()
+    }
+    nearest = space.nearest(params)
+    found = {}
+    for name in space.dimensions:
+        choices = space.choices(name, found)
+        assert (name in nearest) == bool(choices)
+        if choices:
+            assert nearest[name] in choices
+            found[name] = nearest[name]
+
+
+def test_numbers_are_drawn_in_order_and_sizes_on_a_logarithmic_scale():
+    distributions = space_of().distributions()
+    assert distributions["layout.tensor"] == optuna.distributions.IntDistribution(1, 8, log=True)
+    assert distributions["speculation.draft_length"] == optuna.distributions.IntDistribution(1, 5)
+    assert distributions["mode"] == optuna.distributions.CategoricalDistribution(("aggregated", "disaggregated"))
+
+
+def test_a_number_off_its_grid_is_infeasible():
+    space = space_of()
+    params = {name: values[0] for name, values in space.dimensions.items()}
+    with pytest.raises(InfeasibleError, match=r"layout\.tensor 3 is none of 1, 2, 4, 8") as caught:
+        space.draw(optuna.trial.FixedTrial(params | {"layout.tensor": 3}))
+    assert caught.value.cause == "grid"
+
+
+# What there is to choose
+
+
+def test_every_combination_is_lawful_and_none_comes_twice():
+    space = space_of(gpus=2)
+    names = [name for name in space.dimensions if not name.startswith(("prefill.", "batching."))]
+    found = list(space.combinations(names))
+    assert len({frozenset(params.items()) for params in found}) == len(found)
+    assert all(space.drawn(params) == params for params in found)
+    drafts = 1 + sum(map(len, space.draft_lengths.values()))
+    others = [len(space.dimensions[name]) for name in names if not name.startswith("speculation")]
+    assert len(found) == drafts * math.prod(others)
+
+
+def test_neighbours_are_one_step_away_and_another_method_comes_with_each_of_its_lengths():
+    space = space_of()
+    here = next(space.combinations([name for name in space.dimensions if not name.startswith("prefill.")]))
+    found = list(space.neighbours(here | {"layout.tensor": 2}))
+    assert [params["layout.tensor"] for params in found if params["layout.tensor"] != 2] == [1, 4]
+    drafting = [(p["speculation.method"], p["speculation.draft_length"]) for p in found if len(p) > len(here)]
+    assert drafting == [(method, length) for method, lengths in space.draft_lengths.items() for length in lengths]

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runners.measurement import Measurement
 from runners.served.shell import how_to_start
-from search_spaces.config import ServingConfig
+from search_spaces.config import ServingConfig, Value
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.knobs import EARLIER, KNOBS, flatten, unflatten
-from search_spaces.space import Value
 from tuner.retune.machine import machine
 from tuner.retune.registry import PREFIX, Store, model_name
 from tuner.scenario.experiment.experiment import Experiment

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.space import Value
+from search_spaces.config import Value
 from tuner.retune.champion import Champion, price_in_force
 from tuner.retune.machine import machine
 from tuner.search.session import Session

@@ -11,14 +11,14 @@ from statistics import fmean, median
 from runners.simulated.silicon import Silicon
 from runners.simulated.steady_state import step_key
 from runners.simulated.step_time import StepTimes
-from search_spaces.config import Engine, ServingConfig
+from search_spaces.config import Engine, ServingConfig, Value
 from search_spaces.engines.engine import facts_of
 from search_spaces.errors import InfeasibleError
-from search_spaces.space import PREFILL, Params, Value
+from search_spaces.space import Params
 from tuner.retune.champion import Champion
 from tuner.retune.sides import Sides, on_release
 from tuner.scenario.scenario import Scenario
-from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking
+from tuner.search.ranking import MATCHED, Candidate, Prior, Ranking
 from tuner.search.session import Session
 
 SAMPLED = 6
@@ -96,7 +96,7 @@ Combination = frozenset[tuple[str, Value]]
 
 def _combination(params: Params) -> Combination:
     """Everything but the batch limits and the prefill workers, which the ranking chooses by itself."""
-    return frozenset(item for item in params.items() if not item[0].startswith((BATCHING, PREFILL)))
+    return frozenset(item for item in params.items() if not item[0].startswith(MATCHED))
 
 
 def _priced(prior: Prior, params: Params) -> Candidate | None:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from search_spaces.config import Engine
-from search_spaces.space import Params, Value
+from search_spaces.config import Engine, Value
+from search_spaces.space import Params
 from tuner.retune.champion import Champion
 from tuner.retune.change import space_changes
 from tuner.retune.rank_release import informed, rank_release

@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 from runners.measurement import Source
 from runners.simulated.silicon import Silicon
 from runners.simulated.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing, step_key
-from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
+from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig, Value
 from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError
-from search_spaces.space import PREFILL, Params, Value, speculation_of
+from search_spaces.knobs import PREFILL
+from search_spaces.space import DRAFT_LENGTH, Params, SearchSpace
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.search.capacity import LoadRange
 
-BATCHING = "batching."
+MATCHED = ("batching.max_sequences", "batching.max_batched_tokens", PREFILL)
+"""How the names of settings begin that are not combined with the others: each combination gets those that match it."""
+
 USUAL_BATCHED_TOKENS = 8192
 FRONTIER_STEP = 0.95
 """The next point of a frontier has at most this share of the TPOT of the one before."""
@@ -143,7 +146,7 @@ class Prior:
             kind = tuple(
                 value
                 for name, value in candidate.params.items()
-                if name in ("mode", "engine", "speculation") or name.startswith("layout.")
+                if name.startswith(("mode", "engine", "speculation.", "layout."))
             )
             if kind not in seen:
                 seen.add(kind)
@@ -152,19 +155,14 @@ class Prior:
     # Combinations
 
     def _combinations(self) -> Iterator[Params]:
-        dimensions = {
-            name: values
-            for name, values in self.scenario.space.dimensions.items()
-            if not name.startswith((BATCHING, PREFILL))
-        }
-        for values in itertools.product(*dimensions.values()):
-            yield dict(zip(dimensions, values, strict=True))
+        space = self.scenario.space
+        return space.combinations([name for name in space.dimensions if not name.startswith(MATCHED)])
 
     def _best_batching(self, params: Params) -> Candidate:
         """The combination with batch limits that do not bind and, disaggregated, matched prefill workers."""
         dimensions = self.scenario.space.dimensions
         tokens = int(_at_least(dimensions["batching.max_batched_tokens"], USUAL_BATCHED_TOKENS))
-        queries = speculation_of(params).draft_length + 1
+        queries = int(params.get(DRAFT_LENGTH, 0)) + 1
         seats = [n for n in dimensions["batching.max_sequences"] if int(n) * queries <= tokens]
         if not seats:
             raise InfeasibleError("batching", f"no max_sequences x {queries} tokens fits {tokens}")
@@ -239,7 +237,7 @@ class Prior:
         fitting = [pool for pool in pools if pool.gpus <= room]
         smallest = sorted(fitting, key=lambda pool: pool.gpus)[:1]
         for pool in (*fitting[:PREFILL_POOLS], *smallest):
-            for workers in map(int, self.scenario.space.dimensions["prefill.workers"]):
+            for workers in map(int, self.scenario.space.dimensions["prefill.replicas"]):
                 held = workers * pool.gpus
                 decoders = (self.scenario.gpus - held) // layout.gpus
                 if decoders < 1:
@@ -247,7 +245,7 @@ class Prior:
                 rate = min(workers * pool.request_rate, decoders * decode_rate)
                 if (rate, held + decoders * layout.gpus) > best:
                     best = rate, held + decoders * layout.gpus
-                    chosen = params | pool.params | {"prefill.workers": workers}
+                    chosen = params | pool.params | {"prefill.replicas": workers}
         if chosen is None:
             raise InfeasibleError("GPUs", f"no prefill worker fits beside {layout}")
         return chosen
@@ -260,7 +258,7 @@ class Prior:
 
     def _prefill_pools(self, params: Params, like: ServingConfig) -> Sequence[_PrefillPool]:
         """Those quick enough for the promised TTFT (all, where none is), most requests/s per GPU first."""
-        key = tuple(params[name] for name in ("engine", "precision.weights", "precision.kv_cache", "speculation"))
+        key = tuple(value for name, value in params.items() if not name.startswith(("layout.", "batching.")))
         if key not in self._pools:
             pools = list(self._possible_pools(like))
             quick = [pool for pool in pools if self._keeps_ttft(pool)] or pools
@@ -290,11 +288,16 @@ class Prior:
                 continue
             params: Params = {PREFILL + name: size for name, size in zip(names, sizes, strict=True)}
             yield _PrefillPool(
-                params=params | {"prefill.max_batched_tokens": tokens},
+                params=self._other_prefill() | params | {"prefill.max_batched_tokens": tokens},
                 gpus=layout.gpus,
                 request_rate=layout.schedulers * PREFILL_UTILIZATION / seconds,
                 ttft=seconds * (1 + queueing(PREFILL_UTILIZATION)),
             )
+
+    def _other_prefill(self) -> Params:
+        """What is searched of prefill workers beside their layout and tokens: at first, as it is listed first."""
+        dimensions = self.scenario.space.dimensions.items()
+        return {name: values[0] for name, values in dimensions if name.startswith(PREFILL)}
 
 
 class Uninformed:
@@ -341,16 +344,12 @@ class Uninformed:
 
     def _drawn(self) -> list[Params]:
         rng = random.Random(self._seed)  # noqa: S311 no secret
-        dimensions = self.scenario.space.dimensions
-        drawn: dict[frozenset[tuple[str, Value]], Params] = {}
-        if math.prod(map(len, dimensions.values())) <= MOST_DRAWN:
-            every = itertools.product(*dimensions.values())
+        space = self.scenario.space
+        if math.prod(map(len, space.dimensions.values())) <= MOST_DRAWN:
+            found = list(space.combinations(space.dimensions))
         else:
-            every = (tuple(map(rng.choice, dimensions.values())) for _ in range(MOST_DRAWN))  # type: ignore[assignment]
-        for values in every:
-            params = self.scenario.space.drawn(dict(zip(dimensions, values, strict=True)))
-            drawn[frozenset(params.items())] = params
-        found = list(drawn.values())
+            drawn = (_random(space, rng) for _ in range(MOST_DRAWN))
+            found = list({frozenset(params.items()): params for params in drawn}.values())
         rng.shuffle(found)
         return found
 
@@ -361,6 +360,14 @@ class Uninformed:
         default = scenario.space.params(next(next(sizes))).items()
         start = min(candidates, key=lambda candidate: -len(default & candidate.params.items()), default=None)
         return lambda candidate: candidate is not start
+
+
+def _random(space: SearchSpace, rng: random.Random) -> Params:
+    params: Params = {}
+    for name in space.dimensions:
+        if choices := space.choices(name, params):
+            params[name] = rng.choice(choices)
+    return params
 
 
 def has_kernel_data(scenario: Scenario, silicon: Silicon) -> bool:

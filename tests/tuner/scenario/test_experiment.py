@@ -115,13 +115,13 @@ def complaint_about_text(tmp_path):
 
 
 def test_an_experiment_becomes_the_scenario_that_it_describes(experiment):
-    read = experiment({"space": {"layout.tensor": [1, 2], "speculation": ["none"]}, "seed": 7})
+    read = experiment({"space": {"layout.tensor": [1, 2], "speculation.method": ["none"]}, "seed": 7})
     scenario = read.scenario()
     assert scenario.name == "experiment"
     assert (scenario.model.name, scenario.system.name, scenario.gpus) == ("gpt-oss-120b", "b200", 8)
     assert scenario.space.engines[0].name == "trtllm"
     assert scenario.space.dimensions["layout.tensor"] == (1, 2)
-    assert scenario.space.dimensions["speculation"] == ("none",)
+    assert scenario.space.dimensions["speculation.method"] == ("none",)
     assert scenario.workload.input_tokens == Lengths(low=819, high=1024)
     assert scenario.workload.output_tokens == Lengths(low=1024, high=1024)
     assert scenario.workload.seed == 7
@@ -178,8 +178,8 @@ def test_acceptance_measured_on_the_workload_replaces_the_models_own(experiment)
 
 def test_measured_acceptance_opens_its_draft_lengths_to_the_search(experiment):
     changes = {"workload/acceptance": {"eagle3": [1.9, 2.0, 2.1, 2.2, 2.3, 2.4]}}
-    assert "eagle3:6" in experiment(changes).scenario().space.dimensions["speculation"]
-    assert "eagle3:6" not in experiment({}).scenario().space.dimensions["speculation"]
+    assert 6 in experiment(changes).scenario().space.dimensions["speculation.draft_length"]
+    assert 6 not in experiment({}).scenario().space.dimensions["speculation.draft_length"]
 
 
 def test_the_acceptance_of_a_draft_that_nobody_has_is_refused_where_it_would_draft_for_nothing(complaint, experiment):
@@ -323,7 +323,7 @@ def test_keys_that_exclude_each_other_are_told_apart_from_unknown_ones(complaint
             "price.usd_per_gpu_hour: `usd_per_gpu_hour > 0` must hold, but got 0",
         ),
         ({"space": {"layout.tensor": 4}}, "space.layout.tensor: must be a list, but got 4"),
-        ({"space": {"layout.tensor": []}}, "space.layout.tensor: layout.tensor needs at least one value"),
+        ({"space": {"layout.tensor": []}}, "space.layout.tensor: must list at least one value"),
         (
             {"space": {"layout.tensor": [1.5]}},
             "space.layout.tensor[0]: must be a whole number or a name, but got 1.5",

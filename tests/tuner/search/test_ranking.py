@@ -13,8 +13,9 @@ from runners.workload.workload import Lengths, Workload
 from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware.system import Price, System, find_system
+from search_spaces.knobs import PREFILL
 from search_spaces.models.model import Model, find_model
-from search_spaces.space import PREFILL, full_space
+from search_spaces.space import full_space
 from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
@@ -29,12 +30,13 @@ SMALL = {
     "layout.expert": (1, 2),
     "precision.weights": ("mxfp4_mxfp8",),
     "precision.kv_cache": ("fp8",),
-    "speculation": ("none", "eagle3:3"),
+    "speculation.method": ("none", "eagle3"),
+    "speculation.draft_length": (3,),
     "prefill.tensor": (1, 2, 4),
     "prefill.attention_dp": (1,),
     "prefill.expert": (1,),
     "prefill.max_batched_tokens": (2048,),
-    "prefill.workers": (1, 2, 3, 4, 5, 6),
+    "prefill.replicas": (1, 2, 3, 4, 5, 6),
     **BATCHES,
 }
 
@@ -115,13 +117,7 @@ def prior(
 def every(one: Prior, *, without: tuple[str, ...] = ()):
     """All parameters of the space, those of prefill workers for the disaggregated only."""
     space = one.scenario.space
-    dimensions = {name: values for name, values in space.dimensions.items() if not name.startswith(without)}
-    seen = set()
-    for values in itertools.product(*dimensions.values()):
-        params = space.drawn(dict(zip(dimensions, values, strict=True)))
-        if (key := frozenset(params.items())) not in seen:
-            seen.add(key)
-            yield params
+    return space.combinations([name for name in space.dimensions if not name.startswith(without)])
 
 
 def predicted(one: Prior, params) -> Candidate | None:
@@ -192,9 +188,7 @@ def test_answers_of_one_token_are_ranked_too():
 def test_every_combination_is_a_candidate_or_has_fallen_out(scenario):
     one = prior(**SCENARIOS[scenario])
     ranking = one.rank()
-    dimensions = one.scenario.space.dimensions
-    combinations = [values for name, values in dimensions.items() if not name.startswith(("batching.", PREFILL))]
-    assert ranking.combinations == len(list(itertools.product(*combinations)))
+    assert ranking.combinations == len(list(every(one, without=("batching.", PREFILL))))
     assert all(count > 0 for count in ranking.excluded.values())
 
 
@@ -214,13 +208,13 @@ def test_aggregated_combinations_fall_out_for_the_reason_that_the_laws_give():
 
 def test_disaggregated_deployments_speculate_too():
     candidates = prior(mode=("disaggregated",)).rank().candidates
-    assert {candidate.params["speculation"] for candidate in candidates} == {"none", "eagle3:3"}
+    assert {candidate.params["speculation.method"] for candidate in candidates} == {"none", "eagle3"}
 
 
 def gain_from_other_prefill_workers(one: Prior, candidate: Candidate) -> float:
     """How much cheaper the best other number of them is, 0.1 for 10 %."""
-    counts = one.scenario.space.dimensions["prefill.workers"]
-    others = [predicted(one, candidate.params | {"prefill.workers": count}) for count in counts]
+    counts = one.scenario.space.dimensions["prefill.replicas"]
+    others = [predicted(one, candidate.params | {"prefill.replicas": count}) for count in counts]
     legal = [other.objective for other in others if other is not None and other.excess <= candidate.excess]
     return 1 - min(legal) / candidate.objective
 

@@ -17,8 +17,9 @@ from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware.system import Price, find_system
+from search_spaces.knobs import PREFILL
 from search_spaces.models.model import find_model
-from search_spaces.space import PREFILL, full_space
+from search_spaces.space import full_space
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import LoadRange
@@ -50,7 +51,8 @@ SPACE = full_space(MODEL, SYSTEM, (find_engine("trtllm"),), 8).restricted(
         "layout.expert": (1,),
         "precision.weights": ("mxfp4_mxfp8",),
         "precision.kv_cache": ("fp8", "bf16"),
-        "speculation": ("none", "eagle3:1"),
+        "speculation.method": ("none", "eagle3"),
+        "speculation.draft_length": (1,),
         "batching.max_sequences": (64, 128, 256),
         "batching.max_batched_tokens": (8192,),
     }
@@ -69,8 +71,7 @@ SCENARIO = Scenario(
 
 
 def every_params():
-    dimensions = {name: values for name, values in SPACE.dimensions.items() if not name.startswith(PREFILL)}
-    return [dict(zip(dimensions, values, strict=True)) for values in itertools.product(*dimensions.values())]
+    return list(SPACE.combinations([name for name in SPACE.dimensions if not name.startswith(PREFILL)]))
 
 
 EVERY = [(params, SPACE.config(params)) for params in every_params()]
@@ -631,4 +632,4 @@ def test_without_predictions_a_search_still_finds_the_best_of_a_small_space(stud
 
 def test_without_predictions_the_first_trial_is_the_nearest_to_the_engines_default():
     first = Uninformed(SCENARIO).rank().candidates[0].params
-    assert (first["speculation"], first["precision.kv_cache"], first["layout.tensor"]) == ("none", "bf16", 1)
+    assert (first["speculation.method"], first["precision.kv_cache"], first["layout.tensor"]) == ("none", "bf16", 1)

@@ -1,11 +1,10 @@
 """Experiment: what a file in experiments/ asks, and the Scenario that it asks about."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Tag, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
 from runners.served.deployment import Installation
 from runners.workload.workload import Workload
@@ -14,8 +13,9 @@ from search_spaces.engines.engine import engines, facts_of, find_engine
 from search_spaces.engines.folders import FILE, folder_of, is_folder, name_of
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import System, find_system, systems
+from search_spaces.knobs import KNOBS
 from search_spaces.models.model import Draft, Model, find_model, models
-from search_spaces.space import SearchSpace, Value, full_space
+from search_spaces.space import SearchSpace, full_space
 from search_spaces.strict_yaml import SHOWN, Problems, shown
 from tuner.scenario.cost import OBJECTIVES, Objective
 from tuner.scenario.experiment.budget import Budget, Retune
@@ -32,6 +32,7 @@ from tuner.scenario.experiment.part import (
 )
 from tuner.scenario.experiment.price import ListPrice, OwnPrice, price_tag
 from tuner.scenario.experiment.serve import Serve
+from tuner.scenario.experiment.space import Space
 from tuner.scenario.experiment.workload import RecordedWorkload, SyntheticWorkload, workload_tag
 from tuner.scenario.own_facts import Entry, entry_of, is_file_name
 from tuner.scenario.recorded import recorded_rows, recorded_space
@@ -53,10 +54,6 @@ def _engine_names() -> list[str]:
     ]
 
 
-def _dimension_names() -> Iterable[str]:
-    return full_space(next(iter(models().values())), next(iter(systems().values())), (), gpus=2).dimensions
-
-
 def _engine(value: object, info: ValidationInfo) -> object:
     """A folder is read where the scenario is made, as models and systems of one's own are."""
     if not isinstance(value, str):
@@ -76,12 +73,6 @@ def _each_engine_once(names: list[str]) -> list[str]:
         if found.count(name) > 1:
             raise broken(f"each engine must be listed once, but got {name} {found.count(name)} times")
     return names
-
-
-def _space_value(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise broken(f"must be a whole number or a name, but got {shown(value)}")
-    return value if isinstance(value, int) else value[:SHOWN]
 
 
 def _promised(sla: dict[str, float]) -> dict[str, float]:
@@ -129,11 +120,7 @@ class Experiment(Part):
         Annotated[ListPrice, Tag("<list>")] | Annotated[OwnPrice, Tag("<own>")], Discriminator(price_tag)
     ] = Field(description="what a GPU-hour costs, a mapping")
     objective: Annotated[Objective, known("objective", lambda: OBJECTIVES)] = Field(description="the cost to minimise")
-    space: dict[str, list[Annotated[Value, PlainValidator(_space_value, json_schema_input_type=int | str)]]] = Field(
-        default_factory=dict,
-        json_schema_extra=properties(_dimension_names),
-        description="dimensions of the search, each with the values left to choose from; else all",
-    )
+    space: Space = Field(default_factory=dict)
     runner: Annotated[RunnerName, known("runner", lambda: RUNNERS)] = Field(
         default="simulated",
         description=(
@@ -284,14 +271,13 @@ class Experiment(Part):
         if self.runner == "recorded":
             space = self._recorded_space(workload, problems)
         else:
-            space = full_space(model, system, self.used_engines, self.gpus)
+            variants = tuple(self.serve.variants) if self.serve else ()
+            space = full_space(model, system, self.used_engines, self.gpus, runner=self.runner, variants=variants)
         if space is None:
             return None
-        if self.is_served and self.serve and self.serve.variants:
-            space = space.with_variants(tuple(self.serve.variants))
-        for name, values in self.space.items():
+        for name in sorted(self.space, key=[*KNOBS].index):
             with problems.at(f"space.{key_path([name])}"):
-                space = space.restricted({name[:SHOWN]: tuple(values)})
+                space = space.restricted({name[:SHOWN]: tuple(self.space[name])})
         return space
 
     def _recorded_space(self, workload: Workload | None, problems: Problems) -> SearchSpace | None:

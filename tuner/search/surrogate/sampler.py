@@ -5,14 +5,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from search_spaces.errors import InfeasibleError, InputError
-from search_spaces.space import PREFILL, Params, SearchSpace
+from search_spaces.space import Params, SearchSpace
 from tuner.scenario.sla import BACKLOG
-from tuner.search.ranking import BATCHING, Candidate, Prior, Ranking, Uninformed
+from tuner.search.ranking import MATCHED, Candidate, Prior, Ranking, Uninformed
 from tuner.search.surrogate.acquisition import expected_gain
 from tuner.search.surrogate.features import features_of
 from tuner.search.surrogate.quantities import COST
@@ -51,8 +51,7 @@ class SurrogateSampler(BaseSampler):
         self._forget()
 
     def infer_relative_search_space(self, study: "Study", trial: "FrozenTrial") -> dict[str, BaseDistribution]:
-        dimensions = self._prior.scenario.space.dimensions
-        return {name: CategoricalDistribution(values) for name, values in dimensions.items()}
+        return self._prior.scenario.space.distributions()
 
     def sample_relative(
         self, study: "Study", trial: "FrozenTrial", search_space: dict[str, BaseDistribution]
@@ -128,7 +127,7 @@ class SurrogateSampler(BaseSampler):
         if index is not None:
             self._surrogate.observe(index, self._measured(trial, self._surrogate.options[index]))
         for leader in _leaders(self._seen):
-            self._add(self._one_step(leader.params))
+            self._add(self._prior.scenario.space.neighbours(leader.params))
 
     def _measured(self, trial: "FrozenTrial", option: Option) -> dict[str, float]:
         """Logs of the cost and of latency / limit by SLO.
@@ -158,7 +157,7 @@ class SurrogateSampler(BaseSampler):
             if index in self._expanded:
                 break
             self._expanded.add(index)
-            self._add(self._one_step(self._surrogate.options[index].params))
+            self._add(self._prior.scenario.space.neighbours(self._surrogate.options[index].params))
             index = self._argmax()
         return self._surrogate.options[index].params
 
@@ -185,19 +184,11 @@ class SurrogateSampler(BaseSampler):
         if options:
             self._surrogate.extend(list(options.values()))
 
-    def _one_step(self, params: Mapping[str, Any]) -> Iterator[Params]:
-        """One step away in one dimension."""
-        for name, values in self._prior.scenario.space.dimensions.items():
-            if name in params:
-                at = values.index(params[name])
-                for value in _beside(values, at):
-                    yield self._prior.scenario.space.drawn({**params, name: value})
-
     def _others(self) -> Iterator[Params]:
         """Every other legal choice of batch limits and prefill workers, those of the best combinations first."""
         dimensions = self._prior.scenario.space.dimensions
         for candidate in self._ranking.candidates:
-            names = [name for name in candidate.params if name.startswith((BATCHING, PREFILL))]
+            names = [name for name in candidate.params if name.startswith(MATCHED)]
             for values in itertools.product(*(dimensions[name] for name in names)):
                 params = candidate.params | dict(zip(names, values, strict=True))
                 if _key(params) not in self._tried and self._predicted(params) is not None:
@@ -244,13 +235,6 @@ def _check(params: Params, space: SearchSpace) -> None:
         if value not in valid:
             choices = ", ".join(map(str, valid)) or "none: there is no such dimension"
             raise InputError(f"a prior of another experiment: it ranks {name}={value}; valid here: {choices}")
-
-
-def _beside(values: tuple[Any, ...], at: int) -> tuple[Any, ...]:
-    """The neighbours of a number in its ordered list; every other choice of a name."""
-    if isinstance(values[at], int):
-        return values[max(at - 1, 0) : at] + values[at + 1 : at + 2]
-    return values[:at] + values[at + 1 :]
 
 
 def _key(params: Mapping[str, Any]) -> Key:

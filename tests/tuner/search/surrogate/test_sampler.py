@@ -12,7 +12,7 @@ from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware.system import find_system
 from search_spaces.models.model import find_model
-from search_spaces.space import PREFILL, SearchSpace, full_space
+from search_spaces.space import SearchSpace, full_space
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
 from tuner.search.surrogate.sampler import SurrogateSampler, best_of
@@ -28,18 +28,20 @@ SPACE = full_space(find_model("gpt-oss-120b"), find_system("b200"), (find_engine
         "layout.expert": (1,),
         "precision.weights": ("mxfp4_mxfp8",),
         "precision.kv_cache": ("fp8", "bf16"),
-        "speculation": ("none", "eagle3:1"),
+        "speculation.method": ("none", "eagle3"),
+        "speculation.draft_length": (1,),
         "batching.max_sequences": (64, 128, 256),
         "batching.max_batched_tokens": (8192,),
         "prefill.tensor": (1, 2),
         "prefill.attention_dp": (1,),
         "prefill.expert": (1,),
         "prefill.max_batched_tokens": (8192,),
-        "prefill.workers": (1, 2, 3),
+        "prefill.replicas": (1, 2, 3),
     }
 )
-AGGREGATED = {name: values[0] for name, values in SPACE.dimensions.items() if not name.startswith(PREFILL)}
-DISAGGREGATED = {name: values[0] for name, values in SPACE.dimensions.items()} | {"mode": "disaggregated"}
+FIRST = {name: values[0] for name, values in SPACE.dimensions.items()}
+AGGREGATED = SPACE.drawn(FIRST)
+DISAGGREGATED = SPACE.drawn(FIRST | {"mode": "disaggregated"})
 
 
 SLA = Sla(slos=(Slo(metric="tpot", statistic="p99", limit_s=0.02),))
