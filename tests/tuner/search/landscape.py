@@ -26,9 +26,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 SYSTEM, MODEL = find_system("b200"), find_model("qwen3-235b")
 
 
-def a_space(gpus: int = 8, **values) -> SearchSpace:
+def a_space(gpus: int = 8, *, variants: tuple[str, ...] = (), **values) -> SearchSpace:
     """One engine's space, of one precision; `layout_tensor=(1, 2)` restricts a dimension."""
-    space = full_space(MODEL, SYSTEM, (find_engine("trtllm"),), gpus)
+    space = full_space(MODEL, SYSTEM, (find_engine("trtllm"),), gpus, variants=variants)
     few = {
         "mode": ("aggregated",),
         "layout.pipeline": (1,),

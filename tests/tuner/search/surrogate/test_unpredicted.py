@@ -14,9 +14,7 @@ SEEDS = range(3)
 BETTER = 1.5
 
 VARIANTS = ("plain", "graphs", "chunks", "spread")
-WITH_VARIANTS = a_space(layout_tensor=(1, 2, 4, 8), batching_max_sequences=(64, 128, 256, 512, 1024)).with_variants(
-    VARIANTS
-)
+WITH_VARIANTS = a_space(variants=VARIANTS, layout_tensor=(1, 2, 4, 8), batching_max_sequences=(64, 128, 256, 512, 1024))
 TOKENS = (2048, 4096, 8192, 16384)
 WITH_POOLS = a_space(
     16,
@@ -41,7 +39,7 @@ def choices(space, keep=lambda _params: True):
     drawn = []
     rng = random.Random(0)
     for _ in range(400):
-        params = space.drawn({name: rng.choice(values) for name, values in space.dimensions.items()})
+        params = space.nearest({name: rng.choice(values) for name, values in space.dimensions.items()})
         if params not in drawn and keep(params):
             drawn.append(params)
     return drawn
