@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from runners.measurement import Source
+from search_spaces.config import Engine
+from search_spaces.engines.engine import facts_of, timed_as
 
 Quantity = Literal["ttft", "tpot", "throughput"]
 
@@ -66,3 +68,17 @@ PREDICTION: Mapping[Source, str] = {
     "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
 }
 """What is said beside a prediction, by its source."""
+
+
+def caveat(source: Source, engine: Engine) -> str:
+    """What is said beside a figure of an engine; empty where it was measured."""
+    if source not in PREDICTION:
+        return ""
+    stand_in = timed_as(engine) if facts_of(engine).times_of else None
+    if stand_in is None:
+        return PREDICTION[source]
+    title = facts_of(stand_in).title
+    return (
+        f"{PREDICTION[source]} {facts_of(engine).title} has no kernel times of its own: those of {title} "
+        f"{stand_in.version} stand in, and these errors are of other engines."
+    )

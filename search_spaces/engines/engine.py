@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from search_spaces.config import Engine, EngineName
 from search_spaces.engines import reading
 from search_spaces.engines.facts import EngineFacts
-from search_spaces.engines.folders import FILE, engine_names, folder_of, is_folder
+from search_spaces.engines.folders import FILE, engine_names, folder_of, is_folder, name_of
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
@@ -31,20 +31,31 @@ def facts_of(engine: Engine) -> EngineFacts:
 def _built_in(name: EngineName) -> EngineFacts:
     if name not in engine_names():
         raise UnknownNameError("engine", name, engine_names())
-    return reading.built_in(name)
+    return _with_times(reading.built_in(name), Path(name, FILE))
 
 
 @cache
 def _own(folder: str) -> EngineFacts:
     facts = reading.own(Path(folder))
-    where = Path(folder, FILE)
     if facts.name in engine_names():
         raise InputError(f"{folder}: servetune comes with an engine of that name; rename the folder")
-    if facts.times_of:
-        try:
-            find_engine(facts.times_of)
-        except InputError as error:
-            raise InputError(f"{where}: times_of: {error}") from None
+    return _with_times(facts, Path(folder, FILE))
+
+
+def _with_times(facts: EngineFacts, path: Path) -> EngineFacts:
+    """Raises InputError where `times_of` names no release that has kernel times itself."""
+    if not facts.times_of:
+        return facts
+    try:
+        other = facts_of(find_engine(facts.times_of)) if name_of(facts.times_of) != facts.name else facts
+    except InputError as error:
+        raise InputError(f"{path}: times_of: {error}") from None
+    if other.times_of:
+        with_times = [name for name in engine_names() if name != facts.name and not _built_in(name).times_of]
+        raise InputError(
+            f"{path}: times_of: must name an engine with kernel times of its own ({', '.join(with_times)}), but got "
+            f"{facts.times_of}"
+        )
     return facts
 
 

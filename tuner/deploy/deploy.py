@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 
 from runners.served.deployment import Installation
-from runners.simulated.known_errors import PREDICTION
+from runners.simulated.known_errors import caveat
 from runners.workload.workload import Workload
 from search_spaces.config import ServingConfig
 from search_spaces.engines.commands import Command, caveats
@@ -171,8 +171,9 @@ def _readme(finished: FinishedStudy, plan: Plan, target: Target, experiment: str
     )
     rest = finished.scenario.left_over_in_words(plan.config.gpus)
     figures += f" {rest}" if rest else ""
-    if best.source in PREDICTION:
-        figures += f"\n\n{PREDICTION[best.source]}"
+    note = caveat(best.source, plan.config.engine)
+    if note:
+        figures += f"\n\n{note}"
     url, where = URL, ""
     if target.name == "kubernetes" and behind_service(plan) > 1:
         url = f"http://{plan.name}:{FRONT_PORT}"

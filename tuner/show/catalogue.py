@@ -1,6 +1,6 @@
 """What servetune knows, as tables for `servetune list`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from runners.recorded.mlperf import submissions, unsearchable
 from search_spaces.engines.engine import engines
+from search_spaces.engines.facts import WORKER_KNOBS, EngineFacts
 from search_spaces.hardware.system import list_price, systems
 from search_spaces.models.model import models
 from search_spaces.wording import METHODS
@@ -58,12 +59,19 @@ def system_table() -> Table:
     return table
 
 
-def engine_table() -> Table:
-    table = _table("Engines", "name", "engine", "releases (first: default)", "speculation")
-    for facts in engines().values():
+def engine_table(own: Sequence[EngineFacts] = ()) -> Table:
+    """Those that servetune comes with, and a user's own."""
+    table = _table("Engines", "name", "engine", "releases (first: default)", "speculation", "kernel times")
+    for facts in (*engines().values(), *own):
         methods = [METHODS[name] for name in facts.methods if name != "none"]
-        table.add_row(facts.name, facts.title, ", ".join(facts.versions), ", ".join(methods))
+        table.add_row(facts.name, facts.title, ", ".join(facts.versions), ", ".join(methods), _times(facts))
     return table
+
+
+def _times(facts: EngineFacts) -> str:
+    if facts.times_of:
+        return f"those of {facts.times_of} stand in"
+    return "none" if facts.is_data else "its own"
 
 
 def experiment_table() -> Table:
@@ -150,13 +158,18 @@ def _systems() -> Iterator[Fact]:
         }
 
 
-def _engines() -> Iterator[Fact]:
-    for facts in engines().values():
+def engine_facts(own: Sequence[EngineFacts] = ()) -> Iterator[Fact]:
+    """As `engine_table`."""
+    for facts in (*engines().values(), *own):
         yield {
             "name": facts.name,
             "title": facts.title,
             "releases": list(facts.versions),
             "speculation": [name for name in facts.methods if name != "none"],
+            "knobs": [knob for knob in WORKER_KNOBS if facts.takes_knob(knob)],
+            "disaggregates": facts.disaggregates,
+            "kernel_times": _times(facts),
+            "image": facts.image or None,
         }
 
 
@@ -195,7 +208,7 @@ def _recordings() -> Iterator[Fact]:
 FACTS: Mapping[str, Callable[[], Iterator[Fact]]] = {
     "models": _models,
     "systems": _systems,
-    "engines": _engines,
+    "engines": engine_facts,
     "experiments": _experiments,
     "recordings": _recordings,
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from runners.measurement import METRICS, PERCENTILES, Measurement
 from search_spaces.config import ServingConfig
+from search_spaces.engines.engine import facts_of, timed_as
 from search_spaces.knobs import flatten
 from tuner.evidence.confidence import INTERVAL, Judged
 from tuner.scenario.scenario import Scenario
@@ -13,7 +14,9 @@ from tuner.study.answer import Answer
 
 def config_figures(config: ServingConfig) -> dict[str, Any]:
     """Every setting by its name, and all of them in short."""
-    return {"in_short": str(config), **flatten(config)}
+    facts = facts_of(config.engine)
+    stand_in = {"kernel_times_of": str(timed_as(config.engine))} if facts.times_of else {}
+    return {"in_short": str(config), **flatten(config), **stand_in}
 
 
 def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:

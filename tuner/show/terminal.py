@@ -15,7 +15,7 @@ from rich.text import Text
 from runners.measurement import Measurement
 from runners.recorded.recording import Recording
 from runners.served.shell import how_to_start
-from runners.simulated.known_errors import PREDICTION
+from runners.simulated.known_errors import PREDICTION, caveat
 from search_spaces.config import ServingConfig
 from search_spaces.knobs import flatten
 from search_spaces.wording import in_words, plural
@@ -122,7 +122,7 @@ def show_answer(console: Console, answer: Answer) -> None:
     console.print(_pareto(answer))
     console.print(_counts(f"Why {_combinations(answer)} were excluded", answer.excluded()))
     console.print(_counts(f"How {plural(len(answer.trials), 'trial')} ended", answer.ended()))
-    note = PREDICTION.get(best.measurement.source)
+    note = caveat(best.measurement.source, best.config.engine)
     if note:
         console.print(Text(note, style="dim"))
 
@@ -131,15 +131,15 @@ def show_measurement(console: Console, scenario: Scenario, config: ServingConfig
     """One configuration at one load."""
     console.print(in_words(config))
     show_level(console, scenario, level)
+    note = caveat(level.source, config.engine)
+    if note:
+        console.print(Text(note, style="dim"))
 
 
 def show_level(console: Console, scenario: Scenario, level: Measurement) -> None:
     """What one load was served like, against the SLO, and what that costs."""
     console.print(_slos(scenario, level))
     console.print(_cost_table([("value", scenario.cost(level), level)], scenario))
-    note = PREDICTION.get(level.source)
-    if note:
-        console.print(Text(note, style="dim"))
 
 
 def _combinations(answer: Answer) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.simulated.known_errors import SIMULATED, SPREADS, KnownErrors, Spread
+from runners.simulated.known_errors import SIMULATED, SPREADS, KnownErrors, Spread, caveat
+from search_spaces.engines.engine import find_engine
 
 PAGE = Path(__file__).parents[3] / "docs" / "fidelity.md"
 
@@ -45,3 +46,15 @@ def test_the_spreads_stated_are_those_of_the_fidelity_page(source, name):
     cells = [cell.split("/") for cell in line.strip("| ").split("|")[1:]]
     published = [Spread(median=float(middle), sd=float(sd)) for middle, sd in cells]
     assert [SPREADS[source][what] for what in ("ttft", "tpot", "throughput")] == published
+
+
+def test_a_prediction_with_another_engine_s_kernel_times_says_so(tmp_path):
+    (tmp_path / "my-engine").mkdir()
+    (tmp_path / "my-engine" / "engine.yaml").write_text(
+        "title: My engine\nversions: [1.0.0]\ntimes_of: vllm@0.27.0\ncommand: [mine, '{checkpoint}', '{port}']\n"
+    )
+    engine = find_engine("./my-engine", directory=tmp_path)
+    said = caveat("simulated", engine)
+    assert said.startswith(caveat("simulated", find_engine("vllm")))
+    assert "My engine has no kernel times of its own: those of vLLM 0.27.0 stand in" in said
+    assert not caveat("served", engine)

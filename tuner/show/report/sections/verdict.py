@@ -1,6 +1,6 @@
 """The first screen: what was asked, what to do, at what cost, and what to know before believing it."""
 
-from runners.simulated.known_errors import PREDICTION
+from runners.simulated.known_errors import caveat
 from search_spaces.wording import in_words, plural
 from tuner.scenario.amounts import dollars, rate
 from tuner.scenario.cost import OBJECTIVE_TITLES
@@ -77,9 +77,9 @@ def caveats(report: Report) -> list[str]:
     """What the reader must know before believing a figure."""
     finished = report.finished
     found = []
-    source = report.winner.measurement.source
-    if source in PREDICTION:
-        found.append(PREDICTION[source])
+    note = caveat(report.winner.measurement.source, report.finished.winning_config.engine)
+    if note:
+        found.append(note)
     found += left_over_lines(finished.answer)
     found += certainty(finished.answer)
     if finished.unfinished:
