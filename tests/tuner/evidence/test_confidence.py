@@ -7,14 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runners.measurement import Measurement, Percentiles
-from runners.workload.workload import Lengths, Workload
-from search_spaces.config import Layout, Precision, ServingConfig
+from runners.measurement import Measurement
+from search_spaces.config import ServingConfig
 from search_spaces.default import default_configs
-from search_spaces.engines.engine import find_engine
-from search_spaces.hardware.system import Price, find_system
-from search_spaces.models.model import find_model
-from search_spaces.space import full_space
+from tests import scenarios
+from tests.scenarios import CONFIG, MODEL, TRTLLM
 from tuner.evidence.confidence import judge, ranked, settings_changed
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, Slo
@@ -24,43 +21,18 @@ from tuner.search.trial import Trial
 from tuner.show.terminal import certainty
 from tuner.study.answer import Answer
 
-MODEL, SYSTEM, TRTLLM = find_model("gpt-oss-120b"), find_system("b200"), find_engine("trtllm")
 P99 = Slo(metric="ttft", statistic="p99", limit_s=1.0)
-SCENARIO = Scenario(
-    name="chat",
-    model=MODEL,
-    system=SYSTEM,
-    gpus=8,
-    workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=1024, high=1024)),
-    sla=Sla(slos=(P99,)),
-    price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
-    objective="usd_per_million_output_tokens",
-    space=full_space(MODEL, SYSTEM, (TRTLLM,), 8),
-)
+SCENARIO = replace(scenarios.SCENARIO, sla=Sla(slos=(P99,)))
 DEFAULT = next(next(default_configs(MODEL, TRTLLM, 8)))
-TUNED = ServingConfig(
-    engine=TRTLLM, layout=Layout(tensor=2, replicas=4), precision=Precision(weights="mxfp4_mxfp8", kv_cache="fp8")
-)
 
 
 def level(rate: float = 1000.0, *, ttft: float = 0.5, source="measured") -> Measurement:
-    seconds = Percentiles(mean=ttft, values=(ttft,) * 6)
-    return Measurement(
-        load=10,
-        gpus=8,
-        duration_s=10,
-        requests=100,
-        input_tokens=1000,
-        output_tokens=round(rate * 10),
-        ttft=seconds,
-        tpot=seconds,
-        itl=seconds,
-        e2e=seconds,
-        source=source,
+    return scenarios.level(
+        rate, load=10, ttft_ms=ttft * 1000, tpot_ms=ttft * 1000, e2e=scenarios.always(ttft), source=source
     )
 
 
-def a_trial(number: int, measurement: Measurement, config: ServingConfig = TUNED) -> Trial:
+def a_trial(number: int, measurement: Measurement, config: ServingConfig = CONFIG) -> Trial:
     return Trial(number=number, ending="measured", config=config, levels=(measurement,))
 
 
@@ -120,18 +92,18 @@ def test_a_search_counts_only_loads_that_meet_the_sla_with_the_confidence():
 
 
 def test_a_difference_inside_the_noise_is_a_tie_for_the_fewer_changed_settings():
-    trials = [a_trial(0, level(1003), TUNED), a_trial(1, level(1000), DEFAULT)]
-    assert settings_changed(SCENARIO, DEFAULT) == 0 < settings_changed(SCENARIO, TUNED)
+    trials = [a_trial(0, level(1003), CONFIG), a_trial(1, level(1000), DEFAULT)]
+    assert settings_changed(SCENARIO, DEFAULT) == 0 < settings_changed(SCENARIO, CONFIG)
     assert ranked(SCENARIO, trials)[0].trial.number == 1
 
 
 def test_a_difference_beyond_the_noise_is_none():
-    trials = [a_trial(0, level(1100), TUNED), a_trial(1, level(1000), DEFAULT)]
+    trials = [a_trial(0, level(1100), CONFIG), a_trial(1, level(1000), DEFAULT)]
     assert ranked(SCENARIO, trials)[0].trial.number == 0
 
 
 def test_predictions_never_tie_and_carry_their_known_error():
-    trials = [a_trial(0, level(1001, source="simulated"), TUNED), a_trial(1, level(1000, source="simulated"), DEFAULT)]
+    trials = [a_trial(0, level(1001, source="simulated"), CONFIG), a_trial(1, level(1000, source="simulated"), DEFAULT)]
     answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), excluded={}), baseline=None)
     assert answer.best == trials[0]
     sure, hint = certainty(answer)
@@ -141,7 +113,7 @@ def test_predictions_never_tie_and_carry_their_known_error():
 
 
 def test_a_measured_answer_says_how_sure_it_is_and_who_ties():
-    trials = [a_trial(0, level(1003), TUNED), a_trial(1, level(1000), DEFAULT), a_trial(2, level(1000), DEFAULT)]
+    trials = [a_trial(0, level(1003), CONFIG), a_trial(1, level(1000), DEFAULT), a_trial(2, level(1000), DEFAULT)]
     answer = Answer(scenario=SCENARIO, trials=trials, ranking=Ranking(candidates=(), excluded={}), baseline=None)
     sure, tie = certainty(answer)
     assert sure == "P(SLA met) over 99 %; $7.94 to $8.07 with 90 % (2 runs pooled)."

@@ -4,47 +4,37 @@ import io
 import re
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from runners.measurement import Measurement, Percentiles
+from runners.measurement import Measurement
 from runners.served.shell import how_to_start
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Disaggregation, Layout, Precision, ServingConfig, Speculation
 from search_spaces.engines.engine import find_engine
-from search_spaces.hardware.system import Price, find_system
+from search_spaces.hardware.system import Price
 from search_spaces.knobs import flatten
-from search_spaces.models.model import find_model
 from search_spaces.space import full_space
-from tuner.scenario.scenario import Scenario
+from tests import scenarios
+from tests.scenarios import MODEL, SYSTEM, TRTLLM
 from tuner.scenario.settings import parse_settings
-from tuner.scenario.sla import Sla, Slo
 from tuner.search.ranking import Candidate, Ranking
 from tuner.search.trial import Trial
 from tuner.show.terminal import show_answer, show_experiment, show_measurement, show_next
 from tuner.study.answer import Answer
 from tuner.study.outcome import Outcome, Where
 
-MODEL, SYSTEM = find_model("gpt-oss-120b"), find_system("b200")
-TRTLLM, VLLM = find_engine("trtllm"), find_engine("vllm")
-SCENARIO = Scenario(
-    name="chat",
-    model=MODEL,
-    system=SYSTEM,
-    gpus=8,
+VLLM = find_engine("vllm")
+SCENARIO = replace(
+    scenarios.SCENARIO,
     workload=Workload(input_tokens=Lengths(low=819, high=1024), output_tokens=Lengths(low=1024, high=1024)),
-    sla=Sla(
-        slos=(
-            Slo(metric="ttft", statistic="p99", limit_s=1.0),
-            Slo(metric="tpot", statistic="p99", limit_s=0.02),
-        )
-    ),
     price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand [not by foot]"),
-    objective="usd_per_million_output_tokens",
     space=full_space(MODEL, SYSTEM, (TRTLLM, VLLM), 8),
 )
+level = partial(scenarios.level, load=640)
 FP4 = Precision(weights="mxfp4_mxfp8", kv_cache="fp8")
 DEFAULT = ServingConfig(engine=TRTLLM, layout=Layout(tensor=2, expert=2, replicas=4), precision=FP4)
 WINNER = ServingConfig(
@@ -57,29 +47,6 @@ SPLIT = replace(
     DEFAULT, layout=Layout(replicas=5), disaggregation=Disaggregation(prefill_layout=Layout(tensor=1, replicas=3))
 )
 WIDTHS = pytest.mark.parametrize("width", [80, 140])
-
-
-def always(seconds: float) -> Percentiles:
-    return Percentiles(mean=seconds, values=(seconds,) * 6)
-
-
-def level(tokens_per_s: float, *, tpot_ms: float = 10, ttft_ms: float = 100, **changes) -> Measurement:
-    """Eight GPUs at $0.001/s each: $8,000 / (tokens/s) for a million output tokens."""
-    tokens = round(tokens_per_s * 10)
-    measurement = Measurement(
-        load=640,
-        gpus=8,
-        duration_s=10,
-        requests=100,
-        input_tokens=tokens,
-        output_tokens=tokens,
-        ttft=always(ttft_ms / 1000),
-        tpot=always(tpot_ms / 1000),
-        itl=always(tpot_ms / 1000),
-        e2e=always(1.0),
-        source="simulated",
-    )
-    return replace(measurement, **changes)
 
 
 def measured(number: int, one: Measurement, config: ServingConfig = WINNER, **changes) -> Trial:

@@ -6,35 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from runners.measurement import Measurement, Percentiles
+from runners.measurement import Measurement
 from runners.workload.workload import Lengths, Workload
-from search_spaces.config import Engine, Layout, Precision, ServingConfig, Speculation
-from search_spaces.hardware.system import Price, find_system
-from search_spaces.models.model import find_model
-from search_spaces.space import full_space
-from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Sla, Slo
+from search_spaces.config import Layout, Precision, ServingConfig, Speculation
+from tests import scenarios
+from tests.scenarios import TRTLLM, always, level
 from tuner.search.tracker import Tracker, Untracked
 from tuner.search.trial import Trial
 from tuner.tracking.record import record, scenario_params
 
-TRTLLM = Engine(name="trtllm", version="1.3.0rc20")
-MODEL, SYSTEM = find_model("gpt-oss-120b"), find_system("b200")
-SCENARIO = Scenario(
-    name="chat",
-    model=MODEL,
-    system=SYSTEM,
-    gpus=8,
+SCENARIO = replace(
+    scenarios.SCENARIO,
     workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=512, high=1024)),
-    sla=Sla(
-        slos=(
-            Slo(metric="ttft", statistic="p99", limit_s=1.0),
-            Slo(metric="tpot", statistic="p99", limit_s=0.02),
-        )
-    ),
-    price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000, source="by hand"),
-    objective="usd_per_million_output_tokens",
-    space=full_space(MODEL, SYSTEM, (TRTLLM,), 8),
 )
 CONFIG = ServingConfig(
     engine=TRTLLM,
@@ -44,27 +27,9 @@ CONFIG = ServingConfig(
 )
 
 
-def always(seconds: float) -> Percentiles:
-    return Percentiles(mean=seconds, values=(seconds,) * 6)
-
-
 def served(load: float, **changes) -> Measurement:
-    """8 GPUs at `load` x 100 output and as many input tokens/s; TTFT `load` x 10 ms, TPOT `load` x 1 ms."""
-    tokens = round(load * 1000)
-    measurement = Measurement(
-        load=load,
-        gpus=8,
-        duration_s=10,
-        requests=100,
-        input_tokens=tokens,
-        output_tokens=tokens,
-        ttft=always(load / 100),
-        tpot=always(load / 1000),
-        itl=always(load / 1000),
-        e2e=always(load),
-        source="simulated",
-    )
-    return replace(measurement, **changes)
+    """Of 8 GPUs: `load` x 100 output and as many input tokens/s; TTFT `load` x 10 ms, TPOT `load` x 1 ms."""
+    return level(load * 100, ttft_ms=load * 10, tpot_ms=load, **{"e2e": always(load), **changes})
 
 
 def measured(number: int = 0, loads: tuple[float, ...] = (10, 30, 20), chosen: int = 2, **changes) -> Trial:
