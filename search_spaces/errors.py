@@ -20,6 +20,10 @@ class UnknownNameError(InputError):
         super().__init__(f"unknown {what} {str(found)!r}; valid: {', '.join(choices)}")
 
 
+NO_KERNEL_DATA = "no kernel data"
+"""The cause of an InfeasibleError that says nothing of what can be served, only of what can be predicted."""
+
+
 class InfeasibleError(Exception):
     """A configuration that cannot be served, which is known without running it.
 

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from runners.simulated.architectures import shape_of
 from runners.simulated.step_time import Curve, StepTimes, Surface
 from search_spaces.config import Engine, KvCache, Layout, Weights
 from search_spaces.engines.engine import engines, facts_of, find_engine, timed_as
-from search_spaces.errors import InfeasibleError
+from search_spaces.errors import NO_KERNEL_DATA, InfeasibleError
 from search_spaces.hardware.system import System
 from search_spaces.models.model import KV_BYTES, Model
 
@@ -289,6 +290,8 @@ def _compile(model: Model, system: System, key: StepKey, *, keep: list[Any]) -> 
     Context attention is keyed by the attention's own number format. The inferred one comes first; DeepSeek's kernels
     were measured in bfloat16 only.
     """
+    if shape_of(model.silicon_name) is None:  # AIConfigurator would look for it on the network
+        raise InfeasibleError(NO_KERNEL_DATA, f"nothing was measured of {model.silicon_name}")
     missing: Exception | None = None
     for attention in (None, "bfloat16"):
         try:
@@ -302,7 +305,7 @@ def _compile(model: Model, system: System, key: StepKey, *, keep: list[Any]) -> 
         return handle
     reason = str(missing).split(" at /", maxsplit=1)[0].removeprefix("perf database error: ")
     raise InfeasibleError(
-        "no kernel data",
+        NO_KERNEL_DATA,
         f"{model.name} {key.weights}, KV {key.kv_cache}, {key.layout} on {key.engine}: {reason}",
     ) from None
 
@@ -397,7 +400,7 @@ def _database(system: str, engine: Engine) -> Any:
 
     database = get_database(system, engine.name, engine.version)
     if database is None:
-        raise InfeasibleError("no kernel data", f"nothing was measured for {engine} on {system}")
+        raise InfeasibleError(NO_KERNEL_DATA, f"nothing was measured for {engine} on {system}")
     return database
 
 
@@ -406,10 +409,17 @@ def kernel_releases(system: System) -> tuple[Engine, ...]:
 
     Nothing is read or imported; empty where the tables are not installed.
     """
+    tables = _tables() / system.silicon_name
+    releases = [Engine(name=facts.name, version=version) for facts in engines().values() for version in facts.versions]
+    return tuple(release for release in releases if any(tables.glob(f"*/{release.name}/{release.version}")))
+
+
+def measured_systems() -> list[str]:
+    """Every `silicon_name` of a system that kernels were measured on; none where the tables are not installed."""
+    return sorted(folder.name for folder in _tables().glob("*") if folder.is_dir())
+
+
+def _tables() -> Path:
     found = find_spec("aiconfigurator_core")
     folders = found.submodule_search_locations if found else None
-    if not folders:
-        return ()
-    data = Path(folders[0]) / "systems" / "data" / system.silicon_name
-    releases = [Engine(name=facts.name, version=version) for facts in engines().values() for version in facts.versions]
-    return tuple(release for release in releases if any(data.glob(f"*/{release.name}/{release.version}")))
+    return Path(folders[0] if folders else "not-installed") / "systems" / "data"

@@ -11,7 +11,7 @@ from search_spaces.config import Engine, EngineName
 from search_spaces.engines import reading
 from search_spaces.engines.facts import EngineFacts
 from search_spaces.engines.folders import FILE, engine_names, folder_of, is_folder, name_of
-from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from search_spaces.errors import NO_KERNEL_DATA, InfeasibleError, InputError, UnknownNameError
 
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
@@ -98,7 +98,7 @@ def timed_as(engine: Engine, *, stand_in: bool = False) -> Engine:
     if facts.times_of:
         return find_engine(facts.times_of)
     if engine.folder is not None:
-        raise InfeasibleError("no kernel data", f"{facts.name} names no engine whose kernel times stand in (times_of)")
+        raise InfeasibleError(NO_KERNEL_DATA, f"{facts.name} names no engine whose kernel times stand in (times_of)")
     return nearest_release(engine) if stand_in else engine
 
 

@@ -52,12 +52,12 @@ def run(
     show_experiment(console, session.scenario)
     if session.recorded:
         show_recorded(console, session.scenario, session.recorded)
+    ranking = _rank(session, bars)
     with (
         open_study(where.studies, where.study, experiment=session.asked) as study,
         _mlflow(session, where, bars) as tracker,
     ):
         keep_experiment(study, session.experiment)
-        ranking = _rank(session, bars)
         sampler = SurrogateSampler(session.prior, ranking, seed=session.experiment.seed)
         study.sampler = sampler
         with searching_bar(bars) as bar:
@@ -96,7 +96,7 @@ def run(
 
 def _rank(session: Session, console: Console) -> Ranking:
     with console.status("Reading kernel times and ranking every combination"):
-        return session.prior.rank()
+        return session.rank()
 
 
 def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answer:

@@ -5,12 +5,11 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from runners.measurement import Source
 from runners.simulated.silicon import Silicon
-from runners.simulated.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing, step_key
+from runners.simulated.steady_state import PREFILL_UTILIZATION, SteadyPoint, SteadyState, queueing
 from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig, Value
 from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError
@@ -368,16 +367,6 @@ def _random(space: SearchSpace, rng: random.Random) -> Params:
         if choices := space.choices(name, params):
             params[name] = rng.choice(choices)
     return params
-
-
-def has_kernel_data(scenario: Scenario, silicon: Silicon) -> bool:
-    """Whether there are kernel times for any engine's default configuration."""
-    for engine in scenario.space.engines:
-        for config in itertools.chain.from_iterable(default_configs(scenario.model, engine, scenario.gpus)):
-            with suppress(InfeasibleError):
-                silicon.step_times(step_key(config, config.layout))
-                return True
-    return False
 
 
 def _at_least(values: Sequence[Value], wanted: float) -> Value:

@@ -27,7 +27,8 @@ from tuner.scenario.experiment.serve import Serve
 from tuner.scenario.recorded import recorded_rows
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.settings import parse_settings
-from tuner.search.ranking import Prior, Uninformed, has_kernel_data
+from tuner.search.kernel_data import has_kernel_data, lacks_kernel_data, what_is_known
+from tuner.search.ranking import Prior, Ranking, Uninformed
 from tuner.search.recorded import RecordedPrior
 from tuner.search.search import Budget, best_trial, measure_capacity
 from tuner.search.trial import Trial
@@ -85,6 +86,16 @@ class Session:
             return Uninformed(self.scenario, seed=self.experiment.seed)
         return Prior(self.scenario, self.silicon, source=SOURCES[self.experiment.runner])
 
+    def rank(self) -> Ranking:
+        """Every combination of the space, predicted. Raises InputError where there are no kernel times for any."""
+        ranking = self.prior.rank()
+        if lacks_kernel_data(ranking) and not self.is_real:
+            raise self._unpredictable()
+        return ranking
+
+    def _unpredictable(self) -> InputError:
+        return InputError(f"{self.experiment.path}: {what_is_known(self.scenario, self.silicon)}")
+
     @cached_property
     def recorded(self) -> Sequence[Recording]:
         """What was measured of the scenario and is in its space; nothing with another runner. Raises InputError."""
@@ -133,6 +144,8 @@ class Session:
         sizes = default_configs(scenario.model, engine, scenario.gpus)
         trials = [trial for size in sizes if (trial := self._first_served(size))]
         best = best_trial(scenario, trials)
+        if best is None and not self.is_real and not has_kernel_data(scenario, self.silicon):
+            raise self._unpredictable()
         if best is None:
             raise InputError(f"{engine} cannot serve {scenario.model.name} here untuned")
         return best

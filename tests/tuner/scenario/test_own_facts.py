@@ -185,6 +185,11 @@ def test_a_session_serves_without_predictions_where_there_are_no_kernel_times(pa
     assert json.dumps(session.asked)
 
 
+def test_a_model_without_kernel_times_is_served_without_predictions_and_not_looked_for_on_the_network(path):
+    path.write_text(EXPERIMENT.replace("own/system.yml", "b200").replace("vllm@0.32.0", "vllm"))
+    assert isinstance(Session(experiment=read_experiment(path)).prior, Uninformed)
+
+
 def test_another_fact_in_an_own_file_is_another_experiment_and_other_logs_are_not(path):
     name = Session(experiment=read_experiment(path)).study_name
     path.write_text(EXPERIMENT.replace("logs: kept", "logs: elsewhere"))
