@@ -2,26 +2,22 @@
 
 from pathlib import Path
 
-import optuna
 import pytest
 
-from runners.recorded.recorded import Recorded
 from runners.recorded.recording import served
 from runners.recorded.sample import recordings
 from runners.workload.workload import Lengths, Workload
 from search_spaces.enumerated import EnumeratedSpace
-from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from search_spaces.errors import InputError, UnknownNameError
+from tests.recordings import GPT_OSS, asked
 from tuner.evidence.replay import cases
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
-from tuner.scenario.recorded import experiment_text, judged_on_means, recorded_cases, recorded_rows, write_experiments
+from tuner.scenario.recorded import judged_on_means, recorded_cases, recorded_rows, write_experiments
 from tuner.scenario.sla import Sla, read_slo
-from tuner.search.recorded import RecordedPrior
 from tuner.search.session import Session
-from tuner.search.trial import RECORD, trial_from_json
 
 KILO = Lengths(low=819, high=1024)
-GPT_OSS = "gpt-oss-120b-b200-1024-1024"
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +25,7 @@ def session():
     return Session(experiment=read_experiment(find_experiment(f"recorded/{GPT_OSS}")))
 
 
-def asked(folder, **changes):
-    """The experiment of gpt-oss-120b on B200, some of its lines changed."""
-    lines = experiment_text(recorded_cases()[GPT_OSS]).splitlines()
-    for key, value in changes.items():
-        lines = [line for line in lines if not line.startswith(f"{key}:")]
-        lines.append(f"{key}: {value}")
-    path = folder / "experiment.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return read_experiment(path)
-
-
-# The experiment
-
-
-def test_every_scenario_with_eight_configurations_has_a_experiment_that_holds_all_of_them():
+def test_every_scenario_with_eight_configurations_has_an_experiment_that_holds_all_of_them():
     assert len(recorded_cases()) == 31
     for name, case in recorded_cases().items():
         scenario = read_experiment(find_experiment(f"recorded/{name}")).scenario()
@@ -83,9 +65,6 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be written to"):
         write_experiments(tmp_path / "file")
-
-
-# Bad input
 
 
 def test_a_scenario_without_recordings_names_the_nearest_ones(tmp_path):
@@ -157,124 +136,6 @@ def test_a_file_that_is_not_there_is_told_even_in_a_folder_of_that_name():
         read_experiment(Path("recorded") / "nothing.yaml")
 
 
-# Percentiles
-
-
 def test_slos_that_rows_cannot_tell_are_named():
     sla = Sla(slos=(read_slo("ttft_ms_p99", 1000), read_slo("tpot_ms_mean", 20), read_slo("itl_ms_mean", 9)))
     assert judged_on_means(sla) == ("ttft_ms_p99", "itl_ms_mean")
-
-
-# The prior over the rows
-
-
-def test_the_ranking_holds_every_recorded_configuration_and_no_other(session):
-    ranking = session.prior.rank()
-    configs = {served(session.scenario.space.config(candidate.params)) for candidate in ranking.candidates}
-    assert configs == {served(row.config) for row in session.recorded}
-    assert list(ranking.candidates) == sorted(ranking.candidates, key=lambda candidate: candidate.rank)
-
-
-def test_the_loads_of_a_configuration_are_those_recorded(session):
-    for config in session.scenario.space.configs.values():
-        loads = session.prior.load_range(config)
-        rows = [row for row in session.recorded if served(row.config) == served(config)]
-        assert loads.only == tuple(sorted(float(row.concurrency) for row in rows))
-
-
-def test_what_was_measured_is_never_infeasible_but_anything_else_is(session):
-    from dataclasses import replace
-
-    config = session.recorded[0].config
-    session.scenario.check(config)
-    with pytest.raises(InfeasibleError, match="not in the list"):
-        session.scenario.check(replace(config, layout=replace(config.layout, replicas=99)))
-
-
-class NoKernelData:
-    """A silicon database that knows nothing."""
-
-    def __init__(self, model, system):
-        self.model, self.system = model, system
-
-    def step_times(self, _key):
-        raise InfeasibleError("no kernel data", "none at all")
-
-
-def test_configurations_that_the_prior_cannot_predict_are_tried_all_the_same(session):
-    scenario = session.scenario
-    prior = RecordedPrior(scenario, NoKernelData(scenario.model, scenario.system), session.recorded)
-    ranking = prior.rank()
-    assert len(ranking.candidates) == len(scenario.space.configs)
-    assert all(candidate.objective is None for candidate in ranking.candidates)
-    config = next(iter(scenario.space.configs.values()))
-    loads = prior.load_range(config)
-    assert loads.lowest <= loads.guess <= loads.highest
-
-
-# A whole search
-
-
-def replay(session, **budget):
-    """Trials and study of a search over a session's rows."""
-    from tuner.search.search import Budget, Search
-    from tuner.search.surrogate.sampler import SurrogateSampler
-    from tuner.search.tracker import Untracked
-
-    sampler = SurrogateSampler(session.prior, session.prior.rank(), seed=0)
-    study = optuna.create_study(sampler=sampler)
-    search = Search(
-        prior=session.prior,
-        runner=Recorded(session.recorded),
-        study=study,
-        sampler=sampler,
-        tracker=Untracked(),
-        budget=Budget(**{"trials": 100} | budget),
-        progress=lambda _done, _best: None,
-    )
-    search.run()
-    return search, study
-
-
-def test_a_search_to_the_end_measures_every_configuration_once_and_finds_the_best_recorded(session):
-    from tuner.search.replayed import replayed
-    from tuner.search.search import best_trial
-
-    search, study = replay(session)
-    trials = search.trials()
-    assert [trial.ending for trial in trials] == ["measured"] * len(session.scenario.space.configs)
-    best = best_trial(session.scenario, trials)
-    found = replayed(session.scenario, session.recorded, trials, best)
-    assert found.tried == found.configs == len(trials)
-    assert found.found is not None
-    assert found.found.output_rate / found.found.config.gpus == pytest.approx(
-        found.best.output_rate / found.best.config.gpus
-    )
-    for told, trial in zip(study.trials, trials, strict=True):
-        assert trial_from_json(told.user_attrs[RECORD]) == trial
-        assert told.params["layout.tensor"] == trial.config.layout.tensor
-
-
-def test_a_search_is_charged_the_gpu_hours_of_the_runs_that_it_replayed(session):
-    from tuner.search.replayed import replayed
-
-    search, _ = replay(session, trials=1)
-    (trial,) = search.trials()
-    found = replayed(session.scenario, session.recorded, [trial], trial)
-    rows = {(served(row.config), row.concurrency): row for row in session.recorded}
-    replayed_rows = [rows[served(trial.config), level.load] for level in trial.levels]
-    assert found.seconds == pytest.approx(sum(row.seconds for row in replayed_rows))
-    assert found.gpu_seconds == pytest.approx(sum(row.seconds * row.config.gpus for row in replayed_rows))
-    assert 0 < found.gpu_seconds < found.all_gpu_seconds
-    assert search.runner.spent_s == pytest.approx(found.seconds)
-    assert trial.gpu_seconds == pytest.approx(found.gpu_seconds)
-
-
-def test_a_budget_of_gpu_hours_holds_for_replayed_runs(session):
-    search, _ = replay(session, gpu_seconds=1.0)
-    assert len(search.trials()) == 1
-
-
-def test_another_experiment_of_the_same_rows_is_another_study(tmp_path, session):
-    other = Session(experiment=asked(tmp_path, sla="{ttft_ms_mean: 500}"))
-    assert other.study_name.rpartition("-")[2] != session.study_name.rpartition("-")[2]

@@ -10,7 +10,6 @@ from runners.measurement import Measurement
 from tests.scenarios import CONFIG, SCENARIO, answer_of, level, measured
 from tuner.search.ranking import Candidate, Ranking
 from tuner.search.trial import Trial
-from tuner.show.markdown import to_markdown
 
 KEPT = measured(0, level(2000))
 CHEAPER = measured(1, level(4000))
@@ -138,15 +137,3 @@ def test_how_trials_ended_adds_up():
         "failed: died": 1,
         "infeasible: memory": 1,
     }
-
-
-def test_the_description_begins_with_the_experiment_and_gives_the_verdict():
-    text = to_markdown(answer_of(CHEAPER, baseline=KEPT))
-    assert text.startswith("**Experiment.** The cheapest way to serve gpt-oss-120b on 8 GPUs of ")
-    assert "$2.00 ($/M output tokens), trial 1, meets the SLA" in text
-    assert "50% cheaper" in text
-
-
-def test_the_description_says_when_no_configuration_meets_the_sla():
-    assert "comes nearest, but no configuration meets the SLA" in to_markdown(answer_of(MISSED))
-    assert "No configuration could be served" in to_markdown(answer_of(FAILED))

@@ -3,9 +3,6 @@
 import datetime as dt
 import json
 import math
-import shutil
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,17 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runners.workload.workload import Lengths
-from search_spaces.config import Disaggregation, Engine, Layout, ServingConfig, Speculation
+from search_spaces.config import Engine, Speculation
 from search_spaces.errors import InputError
 from search_spaces.models.model import find_model
 from tuner.scenario.experiment.experiment import Experiment
-from tuner.scenario.experiment.files import find_experiment, list_experiments
+from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
-from tuner.scenario.experiment.schema import schema
-from tuner.scenario.settings import parse_settings
 from tuner.scenario.sla import Slo
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
+
 EXPERIMENT = {
     "model": "gpt-oss-120b",
     "system": "b200",
@@ -40,6 +36,7 @@ EXPERIMENT = {
     "objective": "usd_per_million_output_tokens",
 }
 MISSING = object()
+
 TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44
 2023-11-16 18:15:50.9951690,396,109
@@ -109,9 +106,6 @@ def complaint_about_text(tmp_path):
         return str(error.value).removeprefix(f"{path}: ")
 
     return refuse
-
-
-# What a file means
 
 
 def test_an_experiment_becomes_the_scenario_that_it_describes(experiment):
@@ -203,9 +197,6 @@ def test_a_trace_is_found_beside_the_experiment_that_names_it(experiment, tmp_pa
     )
 
 
-# Bad input: unknown names
-
-
 @pytest.mark.parametrize(
     ("changes", "key", "text"),
     [
@@ -266,9 +257,6 @@ def test_an_unknown_name_is_shown_with_the_valid_ones_the_nearest_first(complain
 def test_keys_that_exclude_each_other_are_told_apart_from_unknown_ones(complaint, changes, key, text):
     (line,) = complaint(changes)
     assert line.startswith(f"{key}: {text}")
-
-
-# Bad input: values
 
 
 @pytest.mark.parametrize(
@@ -388,9 +376,6 @@ def test_laws_between_keys_are_said_together_too(complaint):
     ]
 
 
-# Bad input: traces
-
-
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -442,9 +427,6 @@ def test_answers_of_one_token_may_have_every_other_slo_and_some_longer_answers_a
         assert experiment({"workload/output_tokens": lengths, "sla": {slo: 20}}).scenario().sla.slos
 
 
-# Bad input: files
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -483,6 +465,7 @@ def test_a_directory_or_a_missing_file_is_named(tmp_path):
 KEYS = st.sampled_from(
     ["model", "gpus", "workload", "arrivals", "input_tokens", "low", "list", "trials", "ttft_ms_p99", "mtp"]
 )
+
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -493,11 +476,13 @@ SCALARS = st.one_of(
     st.sampled_from(["trace", "closed_loop", "b200", "rental", "\ud800", "\0"]),
     st.dates(),
 )
+
 VALUES = st.recursive(
     SCALARS,
     lambda values: st.lists(values, max_size=3) | st.dictionaries(KEYS | st.text(max_size=4), values, max_size=3),
     max_leaves=6,
 )
+
 PATHS = st.sampled_from(
     [
         *EXPERIMENT,
@@ -558,190 +543,6 @@ def test_no_yaml_tag_raises_anything_but_an_input_error(scratch, tag, value):
     only_input_errors(scratch, f"gpus: !!{tag} {as_yaml(value)}")
 
 
-# The experiments that ship
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.yaml")), ids=lambda path: path.stem)
-def test_a_shipped_experiment_is_a_experiment_that_can_be_asked(path):
-    experiment = read_experiment(path)
-    scenario = experiment.scenario()
-    assert scenario.name == path.stem
-    assert scenario.gpus == scenario.system.max_gpus
-    assert Experiment.model_validate(experiment.model_dump(by_alias=True), context={"path": path}) == experiment
-    first, second, *_ = path.read_text(encoding="utf-8").splitlines()
-    assert first == "# yaml-language-server: $schema=experiment.schema.json"
-    assert second.startswith("# Who asks: ")
-
-
-def test_the_promised_experiments_ship():
-    assert set(list_experiments()) >= {
-        "gpt-oss-120b-b200-chat",
-        "gpt-oss-120b-b200-reasoning",
-        "gpt-oss-120b-b200-retrieval",
-        "gpt-oss-120b-b200-azure-conv",
-        "llama-3.3-70b-b200-chat",
-        "llama-3.3-70b-h200-chat",
-        "deepseek-r1-gb200-nvl72-mlperf-server",
-        "deepseek-r1-gb200-nvl72-mlperf-interactive",
-        "deepseek-r1-gb300-nvl72-mlperf-server",
-        "deepseek-r1-gb300-nvl72-mlperf-interactive",
-        "deepseek-v4-pro-b300-chat",
-        "qwen3-vl-235b-b200-chat",
-    }
-
-
-@pytest.mark.parametrize(("scenario", "slo"), [("server", (2000, 80)), ("interactive", (1500, 15))])
-@pytest.mark.parametrize("system", ["gb200-nvl72", "gb300-nvl72"])
-def test_the_mlperf_experiments_have_mlperfs_limits_and_mean_lengths(system, scenario, slo):
-    asked = read_experiment(find_experiment(f"deepseek-r1-{system}-mlperf-{scenario}")).scenario()
-    assert tuple(round(limit.limit_s * 1000) for limit in asked.sla.slos) == slo
-    assert asked.workload.shape == "poisson"
-    assert (asked.workload.input_tokens.mean, asked.workload.output_tokens.mean) == (804, 3750)
-
-
-def test_an_experiment_is_found_by_name_from_any_directory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert find_experiment("gpt-oss-120b-b200-chat").name == "gpt-oss-120b-b200-chat.yaml"
-    assert find_experiment("gpt-oss-120b-b200-chat.yaml").is_file()
-
-
-def test_an_experiment_of_the_current_directory_goes_before_a_shipped_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "experiments").mkdir()
-    shutil.copy(ROOT / "experiments" / "gpt-oss-120b-b200-chat.yaml", tmp_path / "experiments")
-    assert find_experiment("gpt-oss-120b-b200-chat") == Path("experiments/gpt-oss-120b-b200-chat.yaml")
-
-
-def test_an_experiment_is_found_by_its_path(tmp_path):
-    path = tmp_path / "mine.yml"
-    path.touch()
-    assert find_experiment(str(path)) == path
-
-
-@pytest.mark.parametrize("asked", ["gpt-oss-120b-b200-cat", "experiments/gpt-oss-120b-b200-cat.yaml"])
-def test_an_experiment_that_is_nowhere_is_answered_with_the_nearest(asked):
-    with pytest.raises(InputError) as error:
-        find_experiment(asked)
-    assert str(error.value).startswith(
-        f"no file and no experiment {asked!r}; valid experiments: gpt-oss-120b-b200-chat, "
-    )
-
-
-@pytest.mark.parametrize("asked", ["", "\0", "a" * 5000])
-def test_a_name_that_no_file_can_have_is_refused(asked):
-    with pytest.raises(InputError, match="no file and no experiment"):
-        find_experiment(asked)
-
-
-def test_the_schema_in_the_repository_is_that_of_the_reader():
-    command = [sys.executable, "-m", "tuner.scenario.experiment.schema"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    assert printed == schema()
-    committed = (ROOT / "experiments" / "experiment.schema.json").read_text(encoding="utf-8")
-    assert committed == printed, "run: python -m tuner.scenario.experiment.schema > experiments/experiment.schema.json"
-
-
-def test_the_schema_completes_names():
-    properties = json.loads(schema())["properties"]
-    assert "gpt-oss-120b" in properties["model"]["anyOf"][0]["enum"]
-    assert "gb300-nvl72" in properties["system"]["anyOf"][0]["enum"]
-    assert "vllm@0.27.0" in properties["engines"]["items"]["anyOf"][0]["enum"]
-    assert "ttft_ms_p99" in properties["sla"]["properties"]
-    assert "layout.tensor" in properties["space"]["properties"]
-
-
-# Settings from the command line
-
-TRTLLM = ServingConfig(engine=Engine(name="trtllm", version="1.3.0rc20"))
-
-
-def test_settings_change_one_configuration_into_another():
-    changed = parse_settings(
-        ["layout.tensor=4", "layout.expert=4", "precision.weights=nvfp4", "batching.max_sequences=512"],
-        TRTLLM,
-    )
-    assert changed.layout == Layout(tensor=4, expert=4)
-    assert (changed.precision.weights, changed.batching.max_sequences) == ("nvfp4", 512)
-    assert parse_settings([], TRTLLM) == TRTLLM
-
-
-def test_a_prefill_setting_makes_a_deployment_disaggregated_and_the_mode_undoes_it():
-    apart = parse_settings(["prefill.replicas=3"], TRTLLM)
-    assert apart.disaggregation == Disaggregation(prefill_layout=Layout(replicas=3))
-    assert parse_settings(["mode=disaggregated"], TRTLLM).disaggregation == Disaggregation()
-    assert parse_settings(["mode=aggregated"], apart) == TRTLLM
-
-
-def test_no_speculation_needs_no_draft_length():
-    drafting = parse_settings(["speculation.method=mtp", "speculation.draft_length=2"], TRTLLM)
-    assert drafting.speculation == Speculation(method="mtp", draft_length=2)
-    assert parse_settings(["speculation.method=none"], drafting) == TRTLLM
-
-
-def test_any_batch_limit_may_be_set():
-    batching = parse_settings(["batching.max_sequences=37", "batching.max_batched_tokens=1234"], TRTLLM).batching
-    assert (batching.max_sequences, batching.max_batched_tokens) == (37, 1234)
-
-
-def test_another_engine_comes_at_its_own_default_release():
-    assert parse_settings(["engine=vllm"], TRTLLM).engine == Engine(name="vllm", version="0.24.0")
-    later = ["engine=vllm", "engine.version=0.27.0"]
-    assert parse_settings(later, TRTLLM).engine == Engine(name="vllm", version="0.27.0")
-    assert parse_settings(later[::-1], TRTLLM).engine == Engine(name="vllm", version="0.27.0")
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("layout.tensr=4", "'layout.tensr=4': unknown setting 'layout.tensr'; valid: layout.tensor, "),
-        ("layout.tensor", "'layout.tensor': a setting must read KEY=VALUE, such as layout.tensor=4"),
-        ("layout.tensor=four", "'layout.tensor=four': must be a whole number, but got 'four'"),
-        ("layout.tensor=0", "'layout.tensor=0': `layout.tensor >= 1` must hold, but got 0"),
-        (
-            "precision.weights=nvfp5",
-            "'precision.weights=nvfp5': unknown precision.weights 'nvfp5'; valid: nvfp4, ",
-        ),
-        (
-            "speculation.method=mtp",
-            "`1 <= draft_length <= 8, or 0 with method none` must hold, but got method mtp",
-        ),
-        ("mode=aggregate", "'mode=aggregate': unknown mode 'aggregate'; valid: aggregated, "),
-        ("mode=disaggregated prefill", "'mode=disaggregated prefill': unknown mode "),
-        ("engine=vlm", "'engine=vlm': unknown engine 'vlm'; valid: vllm, "),
-        ("engine=vllm@0.27.0", "'engine=vllm@0.27.0': unknown engine 'vllm@0.27.0'; valid: vllm, "),
-        ("engine.name=vllm", "'engine.name=vllm': engine.name is called engine now"),
-        (
-            "disaggregation.prefill_layout.tensor=2",
-            "'disaggregation.prefill_layout.tensor=2': disaggregation.prefill_layout.tensor is called prefill.tensor",
-        ),
-        (
-            "batching.max_sequences=-3",
-            "'batching.max_sequences=-3': `batching.max_sequences >= 1` must hold, but got -3",
-        ),
-        ("engine.version=9", "unknown trtllm version '9'; valid: "),
-    ],
-)
-def test_a_setting_that_cannot_be_is_refused_with_the_reason(setting, said):
-    with pytest.raises(InputError) as error:
-        parse_settings([setting], TRTLLM)
-    assert str(error.value).startswith(said)
-
-
-def test_all_bad_settings_are_said_at_once():
-    with pytest.raises(InputError) as error:
-        parse_settings(["layout.tensr=4", "layout.tensor=4", "x=1"], TRTLLM)
-    assert len(str(error.value).splitlines()) == 2
-
-
-@given(st.text(max_size=30), st.text(max_size=30))
-def test_no_setting_raises_anything_but_an_input_error(knob, text):
-    for setting in (f"{knob}={text}", f"layout.tensor={text}", f"engine={text}"):
-        try:
-            parse_settings([setting], TRTLLM)
-        except InputError:
-            continue
-
-
 def test_a_confidence_stands_beside_the_slos(experiment):
     sla = experiment({"sla/confidence": 0.9}).scenario().sla
     assert sla.confidence == 0.9
@@ -753,7 +554,7 @@ def test_a_confidence_is_a_probability_above_one_half(complaint, value):
     assert complaint({"sla/confidence": value}) == [f"sla: `0.5 <= confidence < 1` must hold, but got {value:g}"]
 
 
-def test_a_confidence_alone_slos_nothing(complaint):
+def test_a_confidence_alone_asks_for_nothing(complaint):
     assert complaint({"sla": {"confidence": 0.9}}) == [
         "sla: confidence needs an SLO beside it, such as ttft_ms_p99: 1000"
     ]
