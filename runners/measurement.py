@@ -16,6 +16,10 @@ PERCENTILES: tuple[float, ...] = (50, 75, 90, 95, 99, 99.9)
 """The percentiles that every measurement keeps."""
 
 
+NO_METRICS = "the engine's own metrics (KV cache, queue, preemptions)"
+"""What cannot be had of an engine without a page of metrics."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Percentiles:
     """A latency distribution in seconds: its mean and its values at PERCENTILES, in that order."""
@@ -72,7 +76,8 @@ class Measurement:
     `duration_s` is the measured window, warm-up excluded; tokens and requests are those of requests that completed
     inside it. Latencies, in seconds, are of the same requests. TTFT: sent to first token. TPOT: (last token - first
     token) / (output tokens - 1), for each request. ITL: between two consecutive streamed chunks. E2E: sent to last
-    token. `backlog_growth` is by how many the requests in the system grew over the window.
+    token. `backlog_growth` is by how many the requests in the system grew over the window. `not_had` names what could
+    not be measured of this server, or not as was asked.
     """
 
     load: float
@@ -91,10 +96,21 @@ class Measurement:
     kv_cache_peak: float = 0.0
     source: Source
     observed: Observed | None = None
+    not_had: tuple[str, ...] = ()
 
     def latency(self, metric: Metric) -> Percentiles:
         distribution: Percentiles = getattr(self, metric)
         return distribution
+
+    @property
+    def lacks(self) -> str:
+        """`not_had` as a sentence; empty where nothing is missing."""
+        return f"Not had of this server: {'; '.join(self.not_had)}." if self.not_had else ""
+
+    @property
+    def knows_cache(self) -> bool:
+        """Whether `kv_cache_peak` and `preemptions` are known."""
+        return NO_METRICS not in self.not_had
 
     @property
     def output_rate(self) -> float:

@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from runners.load.connection import HTTP_OK, StreamError, TimedSelector
@@ -21,6 +21,7 @@ from runners.load.window import Window
 from runners.measurement import Measurement, Metric, Percentiles
 from runners.runner import RunFailedError
 from runners.workload.workload import ClosedLoop, LoadedWorkload, Replay, Request
+from search_spaces.engines.facts import Server
 
 HANG = "hang under load"
 LATE = "load not sent on time"
@@ -90,14 +91,16 @@ def run_load(
     *,
     gpus: int,
     endpoint: Endpoint = "completions",
+    server: Server = Server(),  # noqa: B008 frozen
     api_key_env: str | None = None,
     rules: Rules = STRICT,
     nonce: int | None = None,
 ) -> Measurement:
     """Sends the workload to `urls` (replicas) in turn, and measures it.
 
-    The API key is that of the environment variable `api_key_env`. Prompts differ between runs by `nonce` (random
-    where it is None), so that no run finds another's in the prefix cache.
+    What `server` does not honour is not asked for, and said in the measurement's `not_had`: such answers count with the
+    lengths that they have. The API key is that of the environment variable `api_key_env`. Prompts differ between runs
+    by `nonce` (random where it is None), so that no run finds another's in the prefix cache.
 
     Raises RunFailedError for a run that says nothing about the server's performance: it hung, answered nothing but
     errors, gave other lengths than asked, or the load was not sent on time. Raises InputError for a URL that is none
@@ -109,6 +112,7 @@ def run_load(
         loaded,
         gpus=gpus,
         endpoint=endpoint,
+        server=server,
         api_key_env=api_key_env,
         rules=rules,
         nonce=nonce,
@@ -122,6 +126,7 @@ def load_report(
     *,
     gpus: int,
     endpoint: Endpoint = "completions",
+    server: Server = Server(),  # noqa: B008 frozen
     api_key_env: str | None = None,
     rules: Rules = STRICT,
     nonce: int | None = None,
@@ -132,6 +137,7 @@ def load_report(
         read_at=lambda: selector.returned,
         model_name=model_name,
         endpoint=endpoint,
+        server=server,
         key=read_key(api_key_env),
         urls=tuple(map(base_url, urls)),
         loaded=loaded,
@@ -154,6 +160,7 @@ class _Run:
     read_at: Callable[[], float]
     model_name: str
     endpoint: Endpoint
+    server: Server
     key: str | None
     urls: tuple[str, ...]
     loaded: LoadedWorkload
@@ -186,6 +193,7 @@ class _Run:
         self.client = Client(
             self.model_name,
             endpoint=self.endpoint,
+            server=self.server,
             key=self.key,
             on_token=self._progressed,
             read_at=self.read_at,
@@ -256,7 +264,12 @@ class _Run:
 
     def _body(self, request: Request) -> Body:
         name = f"servetune-{self.nonce:x}-{next(self.numbers)}"
-        return Body(name=name, prompt=self.prompts.prompt(request.input_tokens), output_tokens=request.output_tokens)
+        return Body(
+            name=name,
+            prompt=self.prompts.prompt(request.input_tokens),
+            input_tokens=request.input_tokens,
+            output_tokens=request.output_tokens,
+        )
 
     async def _send(self, request: Request, body: Body, *, part_way: bool = False) -> None:
         if not self.in_flight:
@@ -385,7 +398,7 @@ class _Run:
             raise RunFailedError(causes.most_common(1)[0][0], detail)
         delays = Percentiles.of(self.delays) if self.delays else None
         self._check_delays()
-        self.window.check_lengths()
+        self.window.check_lengths(self.server, grain=self.prompts.grain)
         return LoadReport(
             measurement=self._measurement(),
             answers=tuple(self.window.answers),
@@ -406,4 +419,5 @@ class _Run:
             raise RunFailedError(LATE, detail)
 
     def _measurement(self) -> Measurement:
-        return self.window.measurement(failed_requests=len(self.failures), in_flight=self.in_flight)
+        measured = self.window.measurement(failed_requests=len(self.failures), in_flight=self.in_flight)
+        return replace(measured, not_had=self.window.not_had(self.server, exact=self.prompts.exact))

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runners.load.stream import Answer, Body, Client, Failure
+from runners.load.stream import Body, Client, Failure
 from runners.runner import RunFailedError
 from runners.workload.workload import Workload
 
@@ -34,7 +34,13 @@ REPEATS = 32
 
 
 class Prompts(Protocol):
-    """Makes prompts, each unlike the others."""
+    """Makes prompts, each unlike the others, whose lengths differ by `grain` tokens or multiples of it.
+
+    Not `exact` where nobody has counted their tokens.
+    """
+
+    exact: bool
+    grain: int
 
     def prompt(self, tokens: int) -> bytes:
         """A prompt of so many tokens, the chat template's included, as JSON."""
@@ -45,8 +51,9 @@ async def prepare(client: Client, urls: Sequence[str], workload: Workload, *, no
     """Prompts that all servers take; the shared prefix is in their caches afterwards.
 
     Token ids where a server takes them (completions of vLLM, SGLang and TensorRT-LLM), from as wide a range as its
-    vocabulary has. Else text of words whose token counts are calibrated: the server's own `usage` tells how many
-    tokens a word has, and the template. Raises RunFailedError with what the server answers to a first request.
+    vocabulary has. Else text of words whose token counts are calibrated: the server's own `usage` of whole answers says
+    how many tokens a word has, and the template; where it gives none, a word is taken for a token. Raises
+    RunFailedError with what the server answers to a first request.
     """
     seed = (workload.seed, nonce)
     refused: Failure | None = None
@@ -73,13 +80,16 @@ async def prepare(client: Client, urls: Sequence[str], workload: Workload, *, no
 
 async def _first_request(client: Client, urls: Sequence[str], workload: Workload, prompts: Prompts) -> Failure | None:
     tokens = max(64, workload.shared_prefix_tokens + 1)
-    body = Body(name="servetune-first", prompt=prompts.prompt(tokens), output_tokens=1)
+    body = Body(name="servetune-first", prompt=prompts.prompt(tokens), input_tokens=tokens, output_tokens=1)
     outcomes = await asyncio.gather(*(client.ask(url, body) for url in urls))
     return next((outcome for outcome in outcomes if isinstance(outcome, Failure)), None)
 
 
 class TokenPrompts:
     """Prompts as lists of token ids, drawn from a range of the vocabulary."""
+
+    exact = True
+    grain = 1
 
     def __init__(self, pool: tuple[int, int], *, shared_prefix_tokens: int, seed: Sequence[int]) -> None:
         self._rng = np.random.default_rng(seed)
@@ -96,17 +106,19 @@ class TokenPrompts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """Words of `tokens` tokens each, in a template of `overhead` tokens."""
+    """Words of `tokens` tokens each, in a template of `overhead`; not `exact` where the server does not count."""
 
     words: tuple[str, ...]
     tokens: int
     overhead: int
+    exact: bool = True
 
 
 class TextPrompts:
     """Prompts as text, or as the only message of a chat."""
 
     def __init__(self, words: Words, *, chat: bool, shared_prefix_tokens: int, seed: Sequence[int]) -> None:
+        self.exact, self.grain = words.exact, words.tokens
         self._rng = np.random.default_rng(seed)
         self._words = words
         self._chat = chat
@@ -131,13 +143,15 @@ async def calibrate(client: Client, url: str) -> Words:
     A word repeated n times makes overhead + n x its tokens.
     """
     once, thrice = await _count(client, url, WORDS[0] * REPEATS), await _count(client, url, WORDS[0] * 3 * REPEATS)
+    if once is None or thrice is None:
+        return Words(words=WORDS, tokens=1, overhead=0, exact=False)
     overhead = once - round((thrice - once) / 2)
     by_tokens: dict[int, list[str]] = defaultdict(list)
     for start in range(0, len(WORDS), FEWEST_WORDS):
         some = WORDS[start : start + FEWEST_WORDS]
         counts = await asyncio.gather(*(_count(client, url, word * REPEATS) for word in some))
         for word, count in zip(some, counts, strict=True):
-            if (count - overhead) % REPEATS == 0:
+            if count is not None and (count - overhead) % REPEATS == 0:
                 by_tokens[(count - overhead) // REPEATS].append(word)
     for tokens, words in sorted(by_tokens.items()):
         if tokens and len(words) >= FEWEST_WORDS:
@@ -145,9 +159,9 @@ async def calibrate(client: Client, url: str) -> Words:
     raise RunFailedError("prompts", "no words of equal token counts were found: is `usage` right?")
 
 
-async def _count(client: Client, url: str, text: str) -> int:
-    prompt = _text(text, chat=client.endpoint == "chat")
-    answer = await client.ask(url, Body(name="servetune-count", prompt=prompt, output_tokens=1))
-    if isinstance(answer, Answer):
-        return answer.input_tokens
-    raise RunFailedError(answer.cause, answer.detail)
+async def _count(client: Client, url: str, text: str) -> int | None:
+    prompt, tokens = _text(text, chat=client.endpoint == "chat"), len(text.split())
+    count = await client.count(url, Body(name="servetune-count", prompt=prompt, input_tokens=tokens, output_tokens=1))
+    if isinstance(count, Failure):
+        raise RunFailedError(count.cause, count.detail)
+    return count

@@ -19,6 +19,7 @@ from runners.load.connection import (
     StreamError,
     TimedSelector,
 )
+from search_spaces.engines.facts import Server
 from search_spaces.errors import InputError
 
 Endpoint = Literal["completions", "chat"]
@@ -39,7 +40,8 @@ class Answer:
     """A request that was answered to its end. Times are in seconds on the clock of `time.perf_counter`.
 
     `sent` is before a connection is opened, where none is kept: a user waits for that too. `chunks` is when each
-    chunk with tokens was read. Token counts are the server's own.
+    chunk with tokens was read. Token counts are the server's own where it `counted`; else those asked for where the
+    answer ended at its limit, and as many as chunks came where it ended before.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Answer:
     chunks: tuple[float, ...]
     input_tokens: int
     output_tokens: int
+    counted: bool = True
 
     @property
     def ended(self) -> float:
@@ -82,11 +85,13 @@ class Failure:
 class Body:
     """What one request asks for; `prompt` is JSON already: encoding must not take time while a request is timed.
 
-    `name` is sent along as X-Request-Id, to find the request in the server's log.
+    `name` is sent along as X-Request-Id, to find the request in the server's log. `input_tokens` is how long the
+    prompt is meant to be.
     """
 
     name: str
     prompt: bytes
+    input_tokens: int
     output_tokens: int
 
 
@@ -112,7 +117,8 @@ class Client:
 
     It reads its sockets itself, with httptools for HTTP/1.1: a chunk's time is taken in the very callback that reads
     it (`read_at`), before any task is woken, which with aiohttp and httpx comes after the chunks of all other streams
-    (benchmarks/load_accuracy.py). Its key stands in no failure. Use as an asynchronous context manager.
+    (benchmarks/load_accuracy.py). What `server` does not honour is not asked for. Its key stands in no failure. Use as
+    an asynchronous context manager.
     """
 
     def __init__(
@@ -120,11 +126,13 @@ class Client:
         model_name: str,
         *,
         endpoint: Endpoint = "completions",
+        server: Server = Server(),  # noqa: B008 frozen
         key: str | None = None,
         on_token: Callable[[float], None] = lambda _now: None,
         read_at: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.endpoint: Endpoint = endpoint
+        self._server = server
         self._head = b'{"model":' + json.dumps(model_name).encode()
         self._key = key
         self._on_token = on_token
@@ -140,17 +148,33 @@ class Client:
             connection.abort()
 
     async def ask(self, url: str, body: Body) -> Answer | Failure:
-        """One streamed completion of exactly `body.output_tokens` tokens."""
-        payload = self._request("POST", url, PATHS[self.endpoint], self._payload(body), name=body.name)
+        """One streamed completion of `body.output_tokens` tokens: exactly, where the server honours it."""
+        payload = self._request("POST", url, PATHS[self.endpoint], self._payload(body, stream=True), name=body.name)
         reading = _Reading(self._on_token)
         sent = time.perf_counter()
         try:
             status, text = await self._exchange(url, payload, reading.feed)
             if status != HTTP_OK:
                 return self._failed(sent, f"HTTP {status}", text.decode(errors="replace"))
-            return reading.answer(body.name, sent)
+            return reading.answer(body, sent)
         except StreamError as error:
             return self._failed(sent, error.cause, str(error))
+
+    async def count(self, url: str, body: Body) -> int | Failure | None:
+        """The tokens of a prompt, by the server's count of a whole answer to it; None where it gives none."""
+        payload = self._request("POST", url, PATHS[self.endpoint], self._payload(body, stream=False), name=body.name)
+        sent = time.perf_counter()
+        try:
+            status, text = await self._exchange(url, payload, None)
+        except StreamError as error:
+            return self._failed(sent, error.cause, str(error))
+        if status != HTTP_OK:
+            return self._failed(sent, f"HTTP {status}", text.decode(errors="replace"))
+        try:
+            counts = _counts(json.loads(text)["usage"])
+        except (ValueError, LookupError, TypeError):
+            return None
+        return counts and counts[0]
 
     async def get(self, url: str, path: str) -> tuple[int, bytes]:
         """Status and body. Raises StreamError."""
@@ -209,18 +233,14 @@ class Client:
         lines += [f"Authorization: Bearer {self._key}"] if self._key else []
         return "\r\n".join([*lines, "", ""]).encode() + content
 
-    def _payload(self, body: Body) -> bytes:
-        tokens = body.output_tokens
+    def _payload(self, body: Body, *, stream: bool) -> bytes:
+        tokens, honoured = body.output_tokens, self._server
         limit = "max_completion_tokens" if self.endpoint == "chat" else "max_tokens"
         field = b"messages" if self.endpoint == "chat" else b"prompt"
-        options = {
-            limit: tokens,
-            "min_tokens": tokens,
-            "ignore_eos": True,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        options: dict[str, object] = {limit: tokens, "temperature": 0, "stream": stream}
+        options |= {"min_tokens": tokens} if honoured.min_tokens else {}
+        options |= {"ignore_eos": True} if honoured.ignore_eos else {}
+        options |= {"stream_options": {"include_usage": True}} if stream and honoured.usage_in_streams else {}
         return self._head + b',"' + field + b'":' + body.prompt + b"," + json.dumps(options).encode()[1:]
 
     def _failed(self, sent: float, cause: str, seen: str) -> Failure:
@@ -268,8 +288,10 @@ class _Reading:
         self.chunks: list[float] = []
         self._on_token = on_token
         self._rest = b""
-        self._usage: Mapping[str, Any] = {}
+        self._usage: object = None
         self._finished = False
+        self._at_limit = False
+        self._ended_empty = False
 
     def feed(self, data: bytes, now: float) -> None:
         """All that one read brought has the same time. Raises StreamError."""
@@ -291,9 +313,14 @@ class _Reading:
             raise StreamError(WRONG_ANSWER, data.decode(errors="replace")) from None
         if not isinstance(event, dict) or "error" in event:
             raise StreamError(self._cause(event), data.decode(errors="replace"))
-        if event.get("usage"):
-            self._usage = event["usage"]
-        if any(map(_has_token, event.get("choices") or ())):
+        usage = event.get("usage")
+        self._usage = usage or self._usage
+        choices = event.get("choices") or ()
+        if reasons := [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]:
+            self._finished = True  # some servers send no [DONE]
+            self._at_limit = "length" in reasons
+            self._ended_empty = not any(map(_has_text, choices))
+        if any(_has_text(choice) if usage else _has_token(choice) for choice in choices):
             self.chunks.append(now)
             self._on_token(now)
 
@@ -303,22 +330,44 @@ class _Reading:
         code = error.get("code") if isinstance(error, dict) else None
         return f"HTTP {code}" if isinstance(code, int) and not self.chunks else "error in the stream"
 
-    def answer(self, name: str, sent: float) -> Answer:
-        """Raises StreamError for a stream that ended before its time, or without token counts."""
+    def answer(self, body: Body, sent: float) -> Answer:
+        """Raises StreamError for a stream that ended before its time."""
         if not self._finished:
             raise StreamError(BROKEN_STREAM, f"it ended after {len(self.chunks)} chunks without [DONE]")
-        if not self.chunks:
+        counts = _counts(self._usage)
+        chunks = self.chunks if counts or not self._ended_empty else self.chunks[:-1]
+        if not chunks:
             raise StreamError(WRONG_ANSWER, "the stream held no token")
-        try:
-            counts = int(self._usage["prompt_tokens"]), int(self._usage["completion_tokens"])
-        except (KeyError, TypeError, ValueError):
-            raise StreamError(WRONG_ANSWER, "the stream held no usage, which stream_options asked for") from None
-        return Answer(name=name, sent=sent, chunks=tuple(self.chunks), input_tokens=counts[0], output_tokens=counts[1])
+        guessed = body.output_tokens if self._at_limit else len(chunks)
+        input_tokens, output_tokens = counts or (body.input_tokens, guessed)
+        return Answer(
+            name=body.name,
+            sent=sent,
+            chunks=tuple(chunks),
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            counted=counts is not None,
+        )
+
+
+def _counts(usage: object) -> tuple[int, int] | None:
+    """Tokens of the prompt and of the answer, where the server gives both."""
+    match usage:
+        case {"prompt_tokens": int(prompt), "completion_tokens": int(answer)}:
+            return prompt, answer
+        case _:
+            return None
+
+
+def _has_text(choice: Mapping[str, Any]) -> bool:
+    """A server that gives its counts with the reason for which it ended has sent every token before."""
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return any(value for key, value in delta.items() if key != "role")
+    return bool(choice.get("text"))
 
 
 def _has_token(choice: Mapping[str, Any]) -> bool:
     """A chat may open with a chunk that only names the role: no token. A token's text may be empty."""
     delta = choice.get("delta")
-    if not isinstance(delta, dict) or "role" not in delta:
-        return True
-    return any(value for key, value in delta.items() if key != "role")
+    return not isinstance(delta, dict) or "role" not in delta or _has_text(choice)

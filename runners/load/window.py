@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from runners.load.stream import Answer
 from runners.measurement import Measurement, Percentiles
 from runners.runner import RunFailedError
 from runners.workload.workload import Request
+from search_spaces.engines.facts import Server
 
 WRONG_LENGTHS: Final = "wrong lengths"
 
@@ -18,6 +20,10 @@ LENGTH_TOLERANCE: Final = 0.02
 
 SURE_ERRORS: Final = 3.25
 """Standard errors above which the true throughput is in 1 of 200 runs (Student's t with 9 degrees of freedom)."""
+
+UNCOUNTED: Final = (
+    "the server's count of tokens (as many as asked for, or chunks where an answer ended before its limit)"
+)
 
 BATCHES: Final = 10
 """Consecutive answers are put into so many batches, to see how their throughput varies."""
@@ -83,15 +89,31 @@ class Window:
         rates = tokens / np.maximum(np.diff(edges), 1e-9)
         return float(rates.std(ddof=1) / rates.mean() / math.sqrt(BATCHES))
 
-    def check_lengths(self) -> None:
-        """Raises RunFailedError where the server counted other lengths than were asked for."""
-        for name, found, asked in (
-            ("input", [a.input_tokens for a in self.answers], [r.input_tokens for r in self.asked]),
-            ("output", [a.output_tokens for a in self.answers], [r.output_tokens for r in self.asked]),
-        ):
-            if abs(sum(found) - sum(asked)) > LENGTH_TOLERANCE * sum(asked):
-                detail = (
-                    f"{sum(asked) / len(asked):.0f} {name} tokens were asked for on average, but the server counted "
-                    f"{sum(found) / len(found):.0f}"
-                )
+    def check_lengths(self, server: Server, *, grain: int) -> None:
+        """Raises RunFailedError for other lengths than asked for, where those of a prompt differ by whole `grain`s."""
+        for name, (found, asked) in self._lengths().items():
+            binds = name == "input" or server.keeps_lengths
+            tolerance = max(LENGTH_TOLERANCE * asked, grain / 2 if name == "input" else 0)
+            if binds and abs(found - asked) > tolerance:
+                detail = f"{asked:.0f} {name} tokens were asked for on average, but there were {found:.0f}"
                 raise RunFailedError(WRONG_LENGTHS, detail)
+
+    def not_had(self, server: Server, *, exact: bool) -> tuple[str, ...]:
+        """What a measurement of these answers lacks; `exact` says whether the tokens of prompts were counted."""
+        counted = all(answer.counted for answer in self.answers)
+        found, asked = self._lengths()["output"]
+        longer = f"answers as long as asked for ({found:.1f} output tokens on average, of {asked:.1f})"
+        lacks = {
+            UNCOUNTED: not counted,
+            "prompts of known length (a word counts as one token)": not (counted or exact),
+            longer: not server.keeps_lengths,
+        }
+        return tuple(words for words, lacking in lacks.items() if lacking)
+
+    def _lengths(self) -> dict[str, tuple[float, float]]:
+        """Mean tokens of answers, found and asked for."""
+        answers, asked = self.answers, self.asked
+        return {
+            "input": (fmean(a.input_tokens for a in answers), fmean(r.input_tokens for r in asked)),
+            "output": (fmean(a.output_tokens for a in answers), fmean(r.output_tokens for r in asked)),
+        }

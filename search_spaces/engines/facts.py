@@ -62,7 +62,8 @@ class Server:
     """What an engine's server does beyond OpenAI's completions API.
 
     `ignore_eos`, `min_tokens` and `usage_in_streams`: whether it honours these of a request. Without the first two,
-    answers are as long as the model makes them. `health` is the path that answers 200 once it is up; empty where
+    answers are as long as the model makes them. `model_name` is what requests call the model, with `{checkpoint}` for
+    what is loaded; empty where /v1/models says it. `health` is the path that answers 200 once it is up; empty where
     there is none. `answers_alone`: a prefill or decode worker completes what it is asked without its router, and what
     the one returns as `kv_transfer_params` leads the other to the KV cache. `own_ports` are options that take a port of
     each worker's own, by the option beside which they are needed.
@@ -71,9 +72,15 @@ class Server:
     ignore_eos: bool = True
     min_tokens: bool = True
     usage_in_streams: bool = True
+    model_name: str = ""
     health: str = "/health"
     answers_alone: bool = False
     own_ports: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keeps_lengths(self) -> bool:
+        """Whether answers can be made as long as asked for."""
+        return self.ignore_eos and self.min_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.measurement import METRICS, PERCENTILES, Measurement, Percentiles
+from runners.measurement import METRICS, NO_METRICS, PERCENTILES, Measurement, Percentiles
 
 SAMPLES = st.lists(st.floats(0, 1e3), min_size=1, max_size=60)
 
@@ -32,6 +32,13 @@ def test_a_hundred_samples_have_the_percentiles_that_one_counts_out():
 
 def test_the_median_of_an_even_number_is_the_lower_of_the_two_in_the_middle():
     assert Percentiles.of([4, 1, 3, 2]).at(50) == 2
+
+
+def test_what_could_not_be_had_is_a_sentence():
+    assert measurement().lacks == ""
+    assert measurement(not_had=("tokens", "metrics")).lacks == "Not had of this server: tokens; metrics."
+    assert measurement().knows_cache
+    assert not measurement(not_had=("tokens", NO_METRICS)).knows_cache
 
 
 def test_one_sample_is_every_percentile():

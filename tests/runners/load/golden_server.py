@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 LIMIT = 2**24
+EXTRAS = ("ignore_eos", "min_tokens", "stream_options")
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -22,7 +24,9 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encodi
 class Plan:
     """What the server does. `fail` is answers, break, error, hang or slow, done to every `fail_every`-th request.
 
-    In `steps`, tokens of all streams are sent at the ticks of one clock, as an engine's iterations send them.
+    `knows` are the fields of a request beyond OpenAI's that it takes; others are refused, as `transformers serve` does.
+    `usage` is where it gives its counts. In `steps`, tokens of all streams are sent at the ticks of one clock, as an
+    engine's iterations send them.
     """
 
     model: str = "golden"
@@ -37,7 +41,10 @@ class Plan:
     vocabulary: int = 128_000
     ignores_length: bool = False
     key: str = ""
-    usage: bool = True
+    usage: Literal["event", "last chunk", "whole answers", ""] = "event"
+    knows: Sequence[str] = EXTRAS
+    done: bool = True
+    ids: bool = True
     refuses_in_stream: bool = False
     seats: int = 10_000
     histograms: bool = True
@@ -136,10 +143,21 @@ class _Server:
         prompt = request["prompt"]
         return len(prompt) if isinstance(prompt, list) else len(prompt.split())
 
+    def complaint(self, request) -> tuple[int, str]:
+        """Status and message for a request that it does not take; 0 for one that it does."""
+        if request["model"] != self.plan.model:
+            return 404, f"no model {request['model']}"
+        if unknown := set(EXTRAS).intersection(request).difference(self.plan.knows):
+            return 422, f"Unexpected fields in the request: {unknown}"
+        if isinstance(request.get("prompt"), list) and not self.plan.ids:
+            return 400, "prompt must be a string."
+        return 0, ""
+
     async def complete(self, request, chat, received, writer, name) -> None:
         plan = self.plan
-        if request["model"] != plan.model:
-            return self.whole(writer, 404, {"error": {"message": f"no model {request['model']}"}})
+        status, message = self.complaint(request)
+        if status:
+            return self.whole(writer, status, {"error": {"message": message}})
         prompt = request.get("prompt")
         if isinstance(prompt, list) and max(prompt) >= plan.vocabulary:
             return self.refuse(writer, {"error": {"message": "token id out of vocabulary", "code": 400}})
@@ -151,9 +169,16 @@ class _Server:
         fails = plan.fail if number > plan.fail_from and number % plan.fail_every == 0 else ""
         if fails == "error":
             return self.whole(writer, 500, {"error": {"message": "the engine is broken"}})
+        if not request["stream"]:
+            return self.whole(writer, 200, {"choices": [{"text": " word"}], **self.usage_of(sent, 1, "whole answers")})
         async with self.running:
             await self.stream(sent, chat, fails, writer)
         return None
+
+    def usage_of(self, sent, produced, *where):
+        if self.plan.usage not in (*where, "event"):
+            return {}
+        return {"usage": {"prompt_tokens": sent.prompt_tokens, "completion_tokens": produced}}
 
     async def stream(self, sent, chat, fails, writer) -> None:
         plan = self.plan
@@ -172,13 +197,17 @@ class _Server:
             if index == plan.fail_after_chunks:
                 await self.fail(fails, writer)
             rest = " word" * (produced - index * plan.tokens_per_chunk)
-            writer.write(whole if index < chunks - 1 else self.event(chat, rest, "length"))
+            finish = None if plan.usage == "last chunk" else "stop" if plan.ignores_length else "length"
+            writer.write(whole if index < chunks - 1 else self.event(chat, rest, finish))
             sent.chunks.append(time.perf_counter())
             due = self.tick(sent.chunks[0] + plan.tpot_s * slow * (index + 1) * plan.tokens_per_chunk)
-        if plan.usage:
-            usage = {"prompt_tokens": sent.prompt_tokens, "completion_tokens": produced}
-            writer.write(framed({"choices": [], "usage": usage}))
-        writer.write(framed(b"[DONE]"))
+        if plan.usage == "event":
+            writer.write(framed({"choices": [], **self.usage_of(sent, produced)}))
+        if plan.usage == "last chunk":
+            last = {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}
+            writer.write(framed(last | self.usage_of(sent, produced, "last chunk")))
+        if plan.done:
+            writer.write(framed(b"[DONE]"))
         writer.write(b"0\r\n\r\n")
         sent.complete = True
 

@@ -21,6 +21,12 @@ class Tokenizing:
         self.counted = []
 
     async def ask(self, _url: str, body: Body):
+        count = await self.count(_url, body)
+        if isinstance(count, Failure):
+            return count
+        return Answer(name=body.name, sent=0, chunks=(1.0,), input_tokens=count, output_tokens=1)
+
+    async def count(self, _url: str, body: Body):
         prompt = json.loads(body.prompt)
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
             if not self.takes_ids:
@@ -31,7 +37,7 @@ class Tokenizing:
             count = self.overhead + sum(self.tokens(word) for word in text.split())
         count += self.off(count)
         self.counted.append(count)
-        return Answer(name=body.name, sent=0, chunks=(1.0,), input_tokens=count, output_tokens=1)
+        return count
 
 
 def workload(**changes):
@@ -41,7 +47,7 @@ def workload(**changes):
 
 def counts(server, lengths, **changes):
     prompts = asyncio.run(prepare(server, ["http://there"], workload(**changes), nonce=1))
-    bodies = [Body(name="", prompt=prompts.prompt(length), output_tokens=1) for length in lengths]
+    bodies = [Body(name="", prompt=prompts.prompt(length), input_tokens=length, output_tokens=1) for length in lengths]
     return [asyncio.run(server.ask("", body)).input_tokens for body in bodies]
 
 
@@ -68,6 +74,20 @@ def test_counts_that_make_no_sense_are_told():
     server = Tokenizing(lambda _word: 1, endpoint="chat", off=lambda _count: next(extra))
     with pytest.raises(RunFailedError, match="no words of equal token counts"):
         asyncio.run(calibrate(server, "http://there"))
+
+
+def test_a_word_is_taken_for_a_token_where_a_server_counts_nothing():
+    class Silent(Tokenizing):
+        async def count(self, _url, body):
+            return None
+
+        async def ask(self, _url, body):
+            return Answer(name=body.name, sent=0, chunks=(1.0,), input_tokens=1, output_tokens=1, counted=False)
+
+    prompts = asyncio.run(prepare(Silent(len, endpoint="chat"), ["http://there"], workload(), nonce=1))
+    assert (prompts.exact, prompts.grain) == (False, 1)
+    (message,) = json.loads(prompts.prompt(40))
+    assert len(message["content"].split()) == 40
 
 
 def test_an_error_other_than_a_refused_prompt_is_no_reason_to_try_another():
