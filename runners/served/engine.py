@@ -123,6 +123,11 @@ class Watch:
         self.waiting_peak = max(self.waiting_peak, seen.highest.get(self.names.waiting, 0.0))
 
     @property
+    def saw_any(self) -> bool:
+        """Whether the engine gave one of the metrics that it is known to have."""
+        return any(name in self.after.totals for name in (self.names.kv_usage, self.names.waiting))
+
+    @property
     def preemptions(self) -> int:
         return round(self._grown(self.names.preemptions))
 
@@ -130,7 +135,7 @@ class Watch:
         names = self.names
         return Observed(
             queue_time_s=self._ratio(f"{names.queue_seconds}_sum", f"{names.queue_seconds}_count"),
-            waiting_peak=round(self.waiting_peak),
+            waiting_peak=round(self.waiting_peak) if names.waiting in self.after.totals else None,
             prefix_cache_hits=self._ratio(names.prefix_hits, names.prefix_queries),
             acceptance=self._acceptance(),
             watts=watts,

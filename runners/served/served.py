@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from runners.load.load import HANG, Rules, run_load
 from runners.load.stopping import Limit
-from runners.measurement import Measurement
+from runners.measurement import NO_METRICS, Measurement
 from runners.runner import Measure, RunFailedError
 from runners.served.deployment import Deployment, Installation, Member, environment, plan
 from runners.served.engine import Reply, Watch, ask, complete, model_served, release, watched
@@ -26,6 +26,7 @@ from runners.served.time_limits import TimeLimits
 from runners.workload.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import facts_of
+from search_spaces.engines.facts import EngineFacts, MetricNames
 from search_spaces.models.model import Model
 
 READY: Final = 200
@@ -116,7 +117,7 @@ class Served:
                 clock=self._clock,
                 sleep=self._sleep,
                 gpus=gpus,
-                asked_name=installation.model_name,
+                asked_name=installation.model_name or _own_name(config, self._model, installation),
             )
             for member in deployment.workers:
                 up.start(member, stack, folder, installation)
@@ -143,7 +144,7 @@ class _Up:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     gpus: Driver | None
-    asked_name: str | None
+    asked_name: str
     starting: bool = True
     versions: tuple[tuple[str, str], ...] = ()
     processes: dict[str, ServerProcess] = field(default_factory=dict)
@@ -221,8 +222,8 @@ class _Up:
             process.descendants.release()  # whoever ended before is no reason for what follows
             process.descendants.look()
         self.check()
-        names = facts_of(self.config.engine).metrics
-        workers = [worker.url for worker in self.deployment.workers]
+        names = self.facts.metrics
+        workers = [worker.url for worker in self.deployment.workers] if names != MetricNames() else []
         joules, began = self._joules(), self.clock()
         try:
             with watched(workers, names) as watch:
@@ -239,6 +240,7 @@ class _Up:
             self.model_name(self.deployment.members[-1]),
             loaded,
             gpus=self.config.gpus,
+            server=self.facts.server,
             rules=Rules(
                 time_limit_s=self.limits.load_s,
                 stall_limit_s=self.limits.stall_s,
@@ -292,6 +294,10 @@ class _Up:
         """As the experiment says, or else the server."""
         return self.asked_name or model_served(member.url) or self._model_argument(member)
 
+    @property
+    def facts(self) -> EngineFacts:
+        return facts_of(self.config.engine)
+
     def _model_argument(self, member: Member) -> str:
         return next((value for flag, value in itertools.pairwise(member.argv) if flag.startswith("--model")), "model")
 
@@ -331,7 +337,7 @@ class _Waiting:
 
     def _probe(self, timeout_s: float) -> Reply | None:
         """None where nobody answers yet. A worker that answers only behind its router is asked for its health."""
-        member, server = self._member, facts_of(self._up.config.engine).server
+        member, server = self._member, self._up.facts.server
         try:
             if member.role in ("prefill", "decode") and not server.answers_alone:
                 return ask(member.url, server.health, timeout_s=timeout_s)
@@ -382,6 +388,12 @@ def _own_folder(logs: Path) -> Path:
     raise AssertionError
 
 
+def _own_name(config: ServingConfig, model: Model, installation: Installation) -> str:
+    """What an engine calls the model that it loads; empty where its server says so itself."""
+    loaded = installation.checkpoint or model.checkpoint
+    return facts_of(config.engine).server.model_name.replace("{checkpoint}", loaded)
+
+
 def _same_release(asked: str, found: str) -> bool:
     """Whether both are one release; what a build adds after `+` does not count."""
     try:
@@ -398,4 +410,5 @@ def _with_metrics(
         preemptions=watch.preemptions,
         kv_cache_peak=watch.kv_peak,
         observed=watch.observed(watts=watts, versions=versions),
+        not_had=measurement.not_had + (() if watch.saw_any else (NO_METRICS,)),
     )

@@ -179,6 +179,11 @@ def _check_words(facts: EngineFacts, problems: Problems) -> None:
         holds="{" not in facts.image.replace("{version}", ""),
         law=f"may have the placeholder {{version}} only, but got {shown(facts.image)}",
     )
+    problems.require(
+        "server.model_name",
+        holds="{" not in facts.server.model_name.replace("{checkpoint}", ""),
+        law=f"may have the placeholder {{checkpoint}} only, but got {shown(facts.server.model_name)}",
+    )
     for name in facts.env:
         law = f"must name environment variables, but got {shown(name)}"
         problems.require("env", holds=bool(VARIABLE.fullmatch(name)), law=law)

@@ -1,6 +1,6 @@
 """A stand-in for an inference server that is a real process: answers completions, and fails in the way it is told.
 
-`python fake_server.py --port P [--fail HOW]`; standard library only, so it starts at once.
+`python fake_server.py --port P [--fail HOW] [--stranger]`; standard library only, so it starts at once.
 """
 
 # ruff: noqa: T201 its output is the log
@@ -78,6 +78,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     failure = ""
     model = "toy"
+    stranger = False
     core = None
     core_signal = 0
     completions = 0
@@ -87,7 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        if self.path == "/metrics":
+        if self.stranger:
+            self.send_json(404, {"detail": "Not Found"})
+        elif self.path == "/metrics":
             self.send_text(
                 "# TYPE vllm:num_preemptions counter\n"
                 f'vllm:num_preemptions_total{{engine="0"}} {float(Handler.completions)}\n'
@@ -103,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.stranger and not self.understands(asked):
+            return
         with Handler.lock:
             Handler.completions += 1
             number = Handler.completions
@@ -121,6 +126,18 @@ class Handler(BaseHTTPRequestHandler):
         if number > 1:
             self.misbehave(number)
         self.answer(asked)
+
+    def understands(self, asked):
+        """Of OpenAI's API only what every server has: prompts are text, and unknown fields are refused."""
+        unknown = {"ignore_eos", "min_tokens"}.intersection(asked)
+        if unknown:
+            self.send_json(422, {"detail": f"Unexpected fields in the request: {unknown}"})
+        elif not isinstance(asked["prompt"], str):
+            self.send_json(400, {"detail": "prompt must be a string."})
+        else:
+            asked["prompt"] = asked["prompt"].split()
+            return True
+        return False
 
     def misbehave(self, number):
         if self.failure in UNDER_LOAD and number > 20:
@@ -161,8 +178,9 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(TOKEN_S)
             last = index == tokens - 1
             self.send_event({"choices": [{"index": 0, "text": "a", "finish_reason": "length" if last else None}]})
-        self.send_event({"choices": [], "usage": usage})
-        self.send_chunk(b"data: [DONE]\n\n")
+        if not self.stranger:
+            self.send_event({"choices": [], "usage": usage})
+            self.send_chunk(b"data: [DONE]\n\n")
         self.send_chunk(b"")
 
     def send_event(self, event):
@@ -210,6 +228,7 @@ def main():
     parser.add_argument("--model", default="toy")
     parser.add_argument("--fail", choices=FAILURES, default="")
     parser.add_argument("--core-signal", type=int, default=0)
+    parser.add_argument("--stranger", action="store_true")
     options, _ = parser.parse_known_args()
     failure = options.fail
     print("starting", failure, flush=True)
@@ -227,6 +246,7 @@ def main():
     if failure == "orphans":
         threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
     Handler.failure = failure
+    Handler.stranger = options.stranger
     Handler.core_signal = options.core_signal
     Handler.model = options.model
     Server(("127.0.0.1", options.port), Handler).serve_forever()

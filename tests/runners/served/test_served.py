@@ -16,12 +16,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runners.measurement import NO_METRICS
 from runners.runner import OUT_OF_MEMORY, RunFailedError
 from runners.served.deployment import Installation, plan
 from runners.served.process import is_free
 from runners.served.served import Served, TimeLimits
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, ServingConfig
+from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import Attention, Model
 from tests.runners.served.kernel import NEEDS_MEMORY_OF_THE_REAPED
@@ -236,6 +238,33 @@ def test_a_measurement_counts_all_requests_and_holds_the_engines_own_metrics(tmp
     assert level.observed is not None
     assert level.observed.versions == (("engine", "vllm 1.2.3"),)
     assert level.observed.watts is None
+
+
+OWN_ENGINE = """\
+title: My engine
+versions: [1.0.0]
+command: ['{python}', -m, my.server, --model, '{checkpoint}', --port, '{port}', --stranger]
+knobs: {batching.max_sequences: --seats}
+server: {ignore_eos: false, min_tokens: false, usage_in_streams: false, model_name: '{checkpoint}'}
+"""
+
+
+def test_an_engine_of_ones_own_is_measured_and_what_could_not_be_had_is_said(tmp_path, python):
+    folder = tmp_path / "my-engine"
+    folder.mkdir()
+    (folder / "engine.yaml").write_text(OWN_ENGINE)
+    config = replace(CONFIG, engine=find_engine("./my-engine", directory=tmp_path))
+    with served(tmp_path, python, checkpoint="my-checkpoint").serve(config) as measure:
+        level = measure(WORKLOAD.at(4))
+    assert (level.failed_requests, level.requests) == (0, WORKLOAD.requests)
+    assert 4 * level.requests <= level.output_tokens <= 6 * level.requests
+    assert level.observed is not None
+    assert (level.observed.versions, level.observed.waiting_peak) == ((), None)
+    counts, lengths, metrics = level.not_had
+    assert counts.startswith("the server's count of tokens")
+    assert lengths.startswith("answers as long as asked for")
+    assert metrics == NO_METRICS
+    assert not level.knows_cache
 
 
 def test_a_capacity_search_is_one_start_and_at_most_seven_loads(tmp_path, python):
