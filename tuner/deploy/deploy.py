@@ -171,8 +171,7 @@ def _readme(finished: FinishedStudy, plan: Plan, target: Target, experiment: str
     )
     rest = finished.scenario.left_over_in_words(plan.config.gpus)
     figures += f" {rest}" if rest else ""
-    note = caveat(best.source, plan.config.engine)
-    if note:
+    if note := caveat(best.source, plan.config.engine) or best.lacks:
         figures += f"\n\n{note}"
     url, where = URL, ""
     if target.name == "kubernetes" and behind_service(plan) > 1:

@@ -47,6 +47,7 @@ def level_figures(scenario: Scenario, level: Measurement) -> dict[str, Any]:
             for slo in scenario.sla.slos
         ],
         "source": level.source,
+        "not_had": level.not_had,
         **asdict(scenario.cost(level)),
         **latencies,
     }

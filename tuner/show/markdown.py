@@ -31,6 +31,7 @@ def to_markdown(answer: Answer) -> str:
     ]
     if best.measurement.source == "recorded":
         lines += ["", "Replayed from published runs, which hold means only: every SLO is judged on the mean."]
+    lines += ["", best.measurement.lacks] if best.measurement.lacks else []
     judged = answer.judged[0]
     interval = f"{dollars(judged.low)} to {dollars(judged.high)}"
     by = f"from {plural(judged.repeats, 'run')}" if judged.noise else "by the prediction's known error"

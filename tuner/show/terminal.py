@@ -122,7 +122,7 @@ def show_answer(console: Console, answer: Answer) -> None:
     console.print(_pareto(answer))
     console.print(_counts(f"Why {_combinations(answer)} were excluded", answer.excluded()))
     console.print(_counts(f"How {plural(len(answer.trials), 'trial')} ended", answer.ended()))
-    note = caveat(best.measurement.source, best.config.engine)
+    note = caveat(best.measurement.source, best.config.engine) or best.measurement.lacks
     if note:
         console.print(Text(note, style="dim"))
 
@@ -140,6 +140,8 @@ def show_level(console: Console, scenario: Scenario, level: Measurement) -> None
     """What one load was served like, against the SLO, and what that costs."""
     console.print(_slos(scenario, level))
     console.print(_cost_table([("value", scenario.cost(level), level)], scenario))
+    if level.lacks:
+        console.print(Text(level.lacks, style="dim"))
 
 
 def _combinations(answer: Answer) -> str:

@@ -29,7 +29,7 @@ def levels_frame(scenario: Scenario, trials: Sequence[Trial]) -> "pd.DataFrame":
 
     Columns: chosen (the load that counts), sla_met, load, gpus (held), gpus_left_over (charged too), $/M and tokens/s
     as in Cost, request_rate (requests/s), latencies in milliseconds (`ttft_ms_mean`, `tpot_ms_p99`, ...), kept_up,
-    preemptions, kv_cache_peak (share), source.
+    preemptions, kv_cache_peak (share), source, not_had (what could not be measured).
     """
     return _frame((row for trial in trials for row in _level_rows(scenario, trial)), ["trial", "step"])
 
@@ -76,4 +76,5 @@ def _level_row(scenario: Scenario, level: Measurement) -> Row:
         "preemptions": level.preemptions,
         "kv_cache_peak": level.kv_cache_peak,
         "source": level.source,
+        "not_had": "; ".join(level.not_had),
     }

@@ -152,6 +152,7 @@ def _tags(trial: Trial, scenario: Scenario) -> dict[str, str]:
     if trial.ending == "measured":
         kept = scenario.sla.met_by(trial.measurement)
         tags |= {"sla_met": str(kept).lower(), "source": trial.measurement.source}
+        tags["not_had"] = "; ".join(trial.measurement.not_had)
         seen = trial.measurement.observed
         tags |= {f"version.{name}": value for name, value in seen.versions} if seen else {}
     return {name: value for name, value in tags.items() if value}

@@ -98,6 +98,12 @@ def test_energy_that_is_charged_apart_is_named():
     assert "+ $0.12/kWh" in words(shown(show_experiment, replace(SCENARIO, price=price)))
 
 
+def test_what_could_not_be_had_of_a_server_is_said():
+    lacking = replace(BEST, levels=(level(4000, source="measured", not_had=("its metrics", "its release")),))
+    assert "Not had of this server: its metrics; its release." in words(shown(show_answer, answer_of(lacking)))
+    assert "Not had" not in shown(show_answer, answer_of(BEST))
+
+
 # The verdict
 
 

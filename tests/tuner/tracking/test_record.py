@@ -60,6 +60,13 @@ def test_params_are_flat_and_readable():
     assert params["speculation.draft_length"] == "2"
 
 
+def test_what_could_not_be_had_is_a_tag():
+    trial = measured()
+    lacking = replace(trial, levels=tuple(replace(level, not_had=("a", "b")) for level in trial.levels))
+    assert record(lacking, SCENARIO).tags["not_had"] == "a; b"
+    assert "not_had" not in record(trial, SCENARIO).tags
+
+
 def test_costs_and_rates_are_those_worked_out_by_hand():
     # 2,000 output tokens/s on 8 GPUs at $3.60/h, which is $0.001/s for each: 0.008 / 2,000 x 1e6 = $4.
     metrics = record(measured(), SCENARIO).metrics

@@ -118,8 +118,9 @@ class _Winner:
         level = self.level
         if level.source == "estimated":
             return
-        evidence = f"at most {level.kv_cache_peak:.0%} full, {level.preemptions:,} preemptions"
-        yield Limit(name="KV-cache capacity", use=level.kv_cache_peak, evidence=evidence)
+        if level.knows_cache:
+            evidence = f"at most {level.kv_cache_peak:.0%} full, {level.preemptions:,} preemptions"
+            yield Limit(name="KV-cache capacity", use=level.kv_cache_peak, evidence=evidence)
         seats = self.config.batching.max_sequences
         running = self.sequences
         yield Limit(

@@ -77,8 +77,8 @@ def caveats(report: Report) -> list[str]:
     """What the reader must know before believing a figure."""
     finished = report.finished
     found = []
-    note = caveat(report.winner.measurement.source, report.finished.winning_config.engine)
-    if note:
+    level = report.winner.measurement
+    if note := caveat(level.source, report.finished.winning_config.engine) or level.lacks:
         found.append(note)
     found += left_over_lines(finished.answer)
     found += certainty(finished.answer)
