@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Iterator
 
-from search_spaces.config import Batching, Engine, Layout, Precision, ServingConfig, Weights
+from search_spaces.config import Batching, Engine, Layout, Precision, ServingConfig
+from search_spaces.engines.checkpoints import own_formats
 from search_spaces.engines.engine import facts_of
 from search_spaces.models.model import KV_BYTES, Model
 
@@ -27,15 +28,10 @@ def _of_size(model: Model, engine: Engine, tensor: int, *, replicas: int) -> Ite
         max_batched_tokens=facts.default_max_batched_tokens,
     )
     experts = (1, tensor) if model.is_moe and tensor > 1 else (1,)
-    for kv_cache, weights, expert in itertools.product(KV_BYTES, _loaded_from_checkpoint(model), experts):
+    for kv_cache, weights, expert in itertools.product(KV_BYTES, own_formats(model), experts):
         yield ServingConfig(
             engine=engine,
             layout=Layout(tensor=tensor, expert=expert, replicas=replicas),
             batching=batching,
             precision=Precision(weights=weights, kv_cache=kv_cache),
         )
-
-
-def _loaded_from_checkpoint(model: Model) -> tuple[Weights, ...]:
-    """The recipes that load the published checkpoint as it is, the faster first."""
-    return ("mxfp4_mxfp8", "mxfp4") if model.own_weights == "mxfp4" else (model.own_weights,)

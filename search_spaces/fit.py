@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from search_spaces.config import Batching, Layout, ServingConfig
+from search_spaces.engines.checkpoints import own_formats
 from search_spaces.engines.engine import facts_of
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError
@@ -147,6 +148,11 @@ def _check_support(model: Model, system: System, config: ServingConfig) -> None:
     reason = unsupported(config)
     if reason:
         raise InfeasibleError("engine", reason)
+    own = own_formats(model)
+    if weights not in own and not facts_of(config.engine).takes_knob("precision.weights"):
+        raise InfeasibleError(
+            "engine", f"{config.engine.name} loads {model.name} as it is, in {own[0]}, not in {weights}"
+        )
 
 
 def _check_layout(model: Model, system: System, layout: Layout) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from search_spaces.config import Engine, ServingConfig, Value
 from search_spaces.engines.engine import facts_of
+from search_spaces.engines.taken import taken
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.hardware.system import System
 from search_spaces.knobs import KNOBS, Given, Knob, Predictor, draft_lengths, find_knob, flatten, unflatten
@@ -197,7 +198,8 @@ def full_space(
     methods = tuple({method: None for engine in engines_used for method in facts_of(engine).methods})
     given = Given(model=model, system=system, engines=engines_used, methods=methods, gpus=gpus, variants=variants)
     unsearched = {name: reason for name, knob in KNOBS.items() if (reason := _unsearched(knob, given, runner))}
-    grids = {name: knob.values(given) for name, knob in KNOBS.items() if name not in unsearched}
+    fixed = {name for name in unsearched if _taken_by_none(KNOBS[name], given) == unsearched[name]}
+    grids = {name: _grid(knob, given) for name, knob in KNOBS.items() if name not in unsearched or name in fixed}
     return SearchSpace(
         engines=engines_used,
         gpus=gpus,
@@ -211,14 +213,34 @@ def _unsearched(knob: Knob, given: Given, runner: str) -> str:
     """Why a knob is no dimension; empty where it is one, or may be listed."""
     if knob.follows:
         return knob.follows
-    if knob.unless and set(KNOBS[knob.unless[0]].values(given)) == {knob.unless[1]}:
+    if knob.unless and set(_grid(KNOBS[knob.unless[0]], given)) == {knob.unless[1]}:
         return f"{knob.unless[0]} is {knob.unless[1]} only"
     if runner in get_args(Predictor) and runner not in knob.priced_by:
         others = [*knob.priced_by, "served"]
         return f"runner: {runner} cannot price it; it is searched with runner: {', '.join(others)}"
+    if untaken := _taken_by_none(knob, given):
+        return untaken
     if not knob.values(given) and not knob.any_integer:
         return f"there is nothing to choose from ({knob.doc})"
     return ""
+
+
+def _taken_by_none(knob: Knob, given: Given) -> str:
+    """Why a knob is none of these engines'; empty where one takes it. Its value is what they have by themselves."""
+    if not given.engines or any(facts_of(engine).takes_knob(knob.name) for engine in given.engines):
+        return ""
+    return f"{' and '.join(engine.name for engine in given.engines)} do{'es' * (len(given.engines) == 1)} not take it"
+
+
+def _grid(knob: Knob, given: Given) -> tuple[Value, ...]:
+    """The values that one of the engines, at least, takes; in the knob's order."""
+    values = knob.values(given)
+    if not values or not given.engines:
+        return values
+    can = {value for engine in given.engines for value in taken(facts_of(engine), knob.name, values, given.model)}
+    if knob.is_number:
+        return tuple(sorted(can))
+    return tuple(value for value in dict.fromkeys((*values, *sorted(map(str, can)))) if value in can)
 
 
 def _set_prefill_sequences(values: Params) -> None:

@@ -1,6 +1,7 @@
 """Which published checkpoint holds a model in a number format, and which head drafts for it."""
 
 from search_spaces.config import Weights
+from search_spaces.models.model import Model
 
 FORMATS: dict[Weights, str] = {
     "bf16": "a BF16",
@@ -39,3 +40,8 @@ EAGLE3_DRAFTS = {
 
 # Checkpoints that bring Python code of their own.
 REMOTE_CODE = {"deepseek-ai/DeepSeek-V4-Pro", "sgl-project/DeepSeek-V4-Pro-FP8", "nvidia/Kimi-K2.5-NVFP4"}
+
+
+def own_formats(model: Model) -> tuple[Weights, ...]:
+    """The recipes that load the model's own checkpoint as it is, the faster first; MXFP4's differ in activations."""
+    return ("mxfp4_mxfp8", "mxfp4") if model.own_weights == "mxfp4" else (model.own_weights,)

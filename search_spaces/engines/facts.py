@@ -9,18 +9,18 @@ from typing import Literal
 from search_spaces.config import EngineName, KvCache, Method, Weights
 from search_spaces.knobs import KNOBS, PREFILL
 
-Told = str | int | bool | None
+Argument = str | int | bool | None
 """What an option is given: True is a bare flag; None and False leave the option out."""
 
 MOST = 1_000_000
 """Above any limit that an engine has by default."""
 
 COLOUR = re.compile(r"#[0-9a-f]{6}")
-UNTOLD = ("mode", "engine", "engine.version", "layout.replicas", "variant")
-"""Knobs that no worker is told: replicas are copies of it, a variant is further arguments."""
+NOT_SPELLED = ("mode", "engine", "engine.version", "layout.replicas", "variant")
+"""Knobs that no option spells: replicas are copies of a worker, a variant is further arguments."""
 
-WORKER_KNOBS = tuple(name for name in KNOBS if name not in UNTOLD and not name.startswith(PREFILL))
-"""What a worker can be told; the twin of the prefill workers is told as that of the others."""
+WORKER_KNOBS = tuple(name for name in KNOBS if name not in NOT_SPELLED and not name.startswith(PREFILL))
+"""What a worker takes; the twin of the prefill workers is spelled as that of the others."""
 
 
 def _require(law: str, *, holds: bool, found: object) -> None:
@@ -30,15 +30,15 @@ def _require(law: str, *, holds: bool, found: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spelling:
-    """How an engine is told one knob.
+    """How one knob is spelled.
 
-    `option` is followed by the value, or holds it where it ends with `=`; empty where the engine needs not be told.
+    `option` is followed by the value, or holds it where it ends with `=`; empty where the engine finds it out itself.
     `values` says what stands for a value; of a knob that is no number, only those are offered. A number is multiplied
     by the knobs in `times` first.
     """
 
     option: str = ""
-    values: Mapping[str, Told] = field(default_factory=dict)
+    values: Mapping[str, Argument] = field(default_factory=dict)
     times: tuple[str, ...] = ()
 
 
@@ -157,7 +157,7 @@ class LogWords:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What an engine is called, how it schedules, what it does when nobody tunes it, and how it is told otherwise.
+    """What an engine is called, how it schedules, what it does when nobody tunes it, and which knobs it takes.
 
     `versions` are releases with kernel times, the first being the default; where `times_of` names another engine's
     release, its kernel times stand in for all of them. `admission`: `reserve` admits a request when its whole length
@@ -225,15 +225,15 @@ class EngineFacts:
         return self.image.replace("{version}", version)
 
     def takes_knob(self, name: str) -> bool:
-        """Whether the engine can be told this knob; copies of a worker and further arguments are for every engine."""
-        if name == "mode":
+        """Whether the engine takes this knob; copies of a worker and further arguments are for every engine."""
+        if name in ("mode", f"{PREFILL}replicas"):
             return self.disaggregates
         if name.startswith(PREFILL):
             return self.disaggregates and any(self.takes_knob(twin) for twin in _twins(name))
         return name not in WORKER_KNOBS or name in self.takes or name in self.knobs
 
     def offered(self, name: str) -> tuple[str, ...] | None:
-        """The values that a knob which is no number can have; None where all can be told."""
+        """The values that a knob which is no number can have; None where it takes all."""
         if name == "speculation.method":
             return self.methods
         spelling = self.knobs.get(name)

@@ -91,7 +91,7 @@ def _spelled_out(name: str, data: Mapping[Any, Any], problems: Problems) -> dict
         spelled = {knob: {"option": how} if isinstance(how, str) else how for knob, how in knobs.items()}
         full["knobs"] = spelled
         methods = [name for name in _values(spelled, "speculation.method") if name in METHODS]
-        formats = {name: told for name, told in _values(spelled, "precision.weights").items() if isinstance(told, str)}
+        formats = {name: text for name, text in _values(spelled, "precision.weights").items() if isinstance(text, str)}
         full |= ({"methods": methods} if methods else {}) | ({"quantization": formats} if formats else {})
     return full
 
@@ -114,6 +114,9 @@ def _check_knobs(facts: EngineFacts, problems: Problems) -> None:
     for knob, spelling in facts.knobs.items():
         for law in _broken_spelling(knob, spelling):
             problems.lines.append(f"knobs.{knob}.{law}")
+    law = "speculation.method needs speculation.draft_length beside it"
+    spelled = "speculation.draft_length" in facts.knobs
+    problems.require("knobs", holds=spelled or len(facts.methods) == 1 or not facts.is_data, law=law)
     law = f"must have `none`, but got {', '.join(facts.methods)}"
     problems.require("knobs.speculation.method.values", holds="none" in facts.methods, law=law)
 
@@ -123,7 +126,7 @@ def _broken_spelling(knob: str, spelling: Spelling) -> Iterable[str]:
         yield f"option: must be an option such as --max-seqs, but got {spelling.option!r}"
     if not spelling.option and not spelling.values:
         yield "option: missing"
-    if spelling.option.endswith("=") and any(told is True for told in spelling.values.values()):
+    if spelling.option.endswith("=") and any(argument is True for argument in spelling.values.values()):
         yield "values: an option that ends with `=` is no bare flag"
     for other in spelling.times:
         if other not in WORKER_KNOBS or not other.startswith("layout."):

@@ -1,6 +1,6 @@
 """The command of an engine that is described as data: arguments with placeholders, and an option for each knob."""
 
-from search_spaces.engines.facts import EngineFacts, Spelling, Told
+from search_spaces.engines.facts import Argument, EngineFacts, Spelling
 from search_spaces.engines.worker import Rendered, Worker, options
 
 
@@ -22,11 +22,11 @@ def knob_options(worker: Worker, facts: EngineFacts) -> tuple[str, ...]:
     argv: tuple[str, ...] = ()
     for knob, spelling in facts.knobs.items():
         if spelling.option and not (knob == "precision.weights" and not worker.quantization):
-            argv += _option(spelling, _told(worker, knob, spelling))
+            argv += _option(spelling, _argument(worker, knob, spelling))
     return argv
 
 
-def _told(worker: Worker, knob: str, spelling: Spelling) -> Told:
+def _argument(worker: Worker, knob: str, spelling: Spelling) -> Argument:
     value = worker.knob(knob)
     if value is None or str(value) in spelling.values:
         return spelling.values.get(str(value))
@@ -35,7 +35,7 @@ def _told(worker: Worker, knob: str, spelling: Spelling) -> Told:
     return value  # type: ignore[no-any-return]
 
 
-def _option(spelling: Spelling, told: Told) -> tuple[str, ...]:
-    if spelling.option.endswith("=") and told is not None and told is not False:
-        return (f"{spelling.option}{told}",)
-    return options({spelling.option: told})
+def _option(spelling: Spelling, argument: Argument) -> tuple[str, ...]:
+    if spelling.option.endswith("=") and argument is not None and argument is not False:
+        return (f"{spelling.option}{argument}",)
+    return options({spelling.option: argument})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from search_spaces.config import Batching, EngineName, Layout, ServingConfig, Weights
-from search_spaces.engines.checkpoints import EAGLE3_DRAFTS, FORMATS, PUBLISHED, REMOTE_CODE
+from search_spaces.engines.checkpoints import EAGLE3_DRAFTS, FORMATS, PUBLISHED, REMOTE_CODE, own_formats
 from search_spaces.engines.engine import facts_of
 from search_spaces.engines.facts import EngineFacts
 from search_spaces.engines.law import drafts_while_prefilling
@@ -141,9 +141,8 @@ class Worker:
 
     @property
     def loads_own(self) -> bool:
-        """Whether the model's checkpoint is in the right format; MXFP4 recipes differ in activations only."""
-        one_checkpoint = {"mxfp4", "mxfp4_mxfp8"}
-        return self.weights == self.model.own_weights or {self.weights, self.model.own_weights} <= one_checkpoint
+        """Whether the model's checkpoint is in the right format."""
+        return self.weights in own_formats(self.model)
 
     @property
     def quantization(self) -> str | None:

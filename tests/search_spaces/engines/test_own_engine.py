@@ -10,7 +10,10 @@ from search_spaces.engines.commands import Placement, commands
 from search_spaces.engines.engine import engine_names, facts_of, find_engine, timed_as
 from search_spaces.engines.laws import unsupported
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from search_spaces.fit import check
+from search_spaces.hardware.system import find_system
 from search_spaces.models.model import find_model
+from search_spaces.space import full_space
 
 ENGINE = """\
 title: My engine
@@ -87,10 +90,16 @@ def test_what_stands_for_none_is_left_out(folder):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"layout": Layout(pipeline=2)}, "my-engine cannot be told layout.pipeline 2: it must be 1"),
-        ({"batching": Batching(receive_interval=2)}, "my-engine cannot be told batching.receive_interval 2"),
-        ({"speculation": Speculation(method="mtp", draft_length=1)}, "it must be none or ngram"),
-        ({"disaggregation": Disaggregation()}, "my-engine has no prefill workers of their own"),
+        ({"layout": Layout(pipeline=2)}, "my-engine does not take layout.pipeline 2: it must be 1"),
+        (
+            {"batching": Batching(receive_interval=2)},
+            "my-engine does not take batching.receive_interval 2: it must be 1",
+        ),
+        (
+            {"speculation": Speculation(method="mtp", draft_length=1)},
+            "my-engine does not take speculation.method mtp: it must be none or ngram",
+        ),
+        ({"disaggregation": Disaggregation()}, "my-engine does not take mode disaggregated: it must be aggregated"),
     ],
 )
 def test_a_knob_that_it_does_not_spell_stays_as_it_is(folder, changed, reason):
@@ -224,6 +233,10 @@ def test_binary_data_is_no_text(folder):
             ENGINE.replace("ngram: true", "ngam: true"),
             "knobs.speculation.method.values: unknown value 'ngam'; valid: ngram",
         ),
+        (
+            ENGINE.replace("  speculation.draft_length: {option: --lookup-length, values: {0: null}}\n", ""),
+            "knobs: speculation.method needs speculation.draft_length beside it",
+        ),
         (ENGINE.replace("{none: null, ngram", "{ngram"), "knobs.speculation.method.values: must have `none`"),
         (ENGINE.replace("{host}", "{hots}"), "command[5]: unknown placeholder 'hots'; valid: host, "),
         (ENGINE.replace("{host}", "{host.__class__}"), "command[5]: unknown placeholder 'host.__class__'"),
@@ -248,3 +261,65 @@ def test_a_file_that_describes_no_engine_is_refused_with_file_and_key(folder, te
 def test_everything_that_is_wrong_is_said_at_once(folder):
     said = refused(folder, ENGINE.replace("{host}", "{hots}").replace("--tp", "tp") + "colour: '#ffffff'\n")
     assert len(said.splitlines()) == 2
+
+
+# What is searched of it
+
+
+def space_of(*engines: Engine, model: str = "llama-3.1-8b"):
+    return full_space(find_model(model), find_system("b200"), engines, 8, runner="simulated")
+
+
+def test_a_knob_that_no_engine_takes_is_what_the_engine_has_by_itself(folder):
+    space = space_of(own(folder))
+    assert space.dimensions["mode"] == ("aggregated",)
+    assert space.dimensions["layout.tensor"] == (1, 2, 4, 8)
+    assert space.dimensions["layout.pipeline"] == (1,)
+    assert space.dimensions["precision.weights"] == ("bf16",)
+    assert space.dimensions["precision.kv_cache"] == ("bf16", "fp8")
+    assert space.dimensions["speculation.method"] == ("none",), "no acceptance is known of its other method"
+    assert not any(name.startswith("prefill.") for name in space.dimensions)
+
+
+def test_who_asks_for_a_knob_that_no_engine_takes_is_answered_by_name(folder):
+    with pytest.raises(InputError, match=r"layout\.pipeline is not searched here: my-engine does not take it"):
+        space_of(own(folder)).restricted({"layout.pipeline": (1, 2)})
+
+
+def test_a_limit_that_it_does_not_take_is_the_one_that_it_has(folder):
+    (folder / "engine.yaml").write_text(
+        ENGINE.replace("  batching.max_sequences: {option: --max-seqs, times: [layout.tensor]}\n", "")
+        + "default_max_sequences: 48\n"
+    )
+    space = space_of(own(folder))
+    assert space.dimensions["batching.max_sequences"] == (48,)
+    config = ServingConfig(engine=own(folder), batching=Batching(max_sequences=64))
+    assert unsupported(config) == "my-engine does not take batching.max_sequences 64: it must be 48"
+
+
+def test_beside_another_engine_the_knobs_are_those_of_both(folder):
+    space = space_of(own(folder), find_engine("vllm"))
+    assert space.dimensions["mode"] == ("aggregated", "disaggregated")
+    assert space.dimensions["layout.pipeline"] == (1, 2)
+
+
+def test_it_loads_a_model_only_as_it_is_where_it_takes_no_number_format(folder):
+    model, system = find_model("llama-3.1-8b"), find_system("b200")
+    config = ServingConfig(engine=own(folder), precision=Precision(weights="fp8"))
+    with pytest.raises(InfeasibleError, match=r"my-engine loads llama-3\.1-8b as it is, in bf16, not in fp8"):
+        check(model, system, config, gpus=1, max_request_tokens=1000)
+
+
+def test_a_number_format_that_it_takes_is_loaded_from_what_is_published_or_made_while_it_loads(folder):
+    told = "  precision.weights: {option: --quant, values: {bf16: null, fp8: fp8, nvfp4: null}}\nfailures:"
+    (folder / "engine.yaml").write_text(ENGINE.replace("failures:", told))
+
+    def line(weights):
+        config = ServingConfig(engine=own(folder), precision=Precision(weights=weights))
+        return commands(find_model("llama-3.1-8b"), config)[0].shell
+
+    assert "--quant" not in line("bf16")
+    assert "meta-llama/Llama-3.1-8B-Instruct --host" in line("fp8")
+    assert line("fp8").endswith("--quant fp8")
+    assert "nvidia/Llama-3.1-8B-Instruct-NVFP4" in line("nvfp4")
+    assert "--quant" not in line("nvfp4")
