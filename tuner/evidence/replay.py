@@ -1,6 +1,6 @@
 """Replay: the experiments that recorded rows can answer, and how good a decision is, held against the best measured."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -105,9 +105,13 @@ def best_row(rows: Iterable[Recording], limits: Limits) -> Recording | None:
 
 
 def decide(
-    rows: Sequence[Recording], predictions: Sequence[Prediction | None], limits: Limits, *, headroom: float = 0.0
+    rows: Sequence[Recording],
+    predictions: Sequence[Prediction | None],
+    limits: Limits,
+    *,
+    meets: Callable[[Recording, Prediction, Limits], bool] = lambda _row, point, limits: limits.met_by(point),
 ) -> Decision | None:
-    """Picks the row with the most predicted tokens/s/GPU of those predicted to meet the limits, with some headroom.
+    """Picks the row with the most predicted tokens/s/GPU of those that `meets` the limits as predicted.
 
     `predictions` are the rows', in their order; a row with None is one that the predictor abstains from: it is not
     picked, but may be the best. None where no row was measured to meet the limits: then there was nothing to find.
@@ -116,7 +120,7 @@ def decide(
     if best is None:
         return None
     known = [(row, point) for row, point in zip(rows, predictions, strict=True) if point is not None]
-    hopeful = [(row, point) for row, point in known if limits.met_by(point, headroom=headroom)]
+    hopeful = [(row, point) for row, point in known if meets(row, point, limits)]
     picked = max(hopeful, key=lambda pair: rate_per_gpu(*pair), default=None)
     return Decision(picked=picked[0] if picked else None, best=best, limits=limits)
 

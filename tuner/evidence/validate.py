@@ -21,9 +21,10 @@ from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware.system import Price, find_system, list_price
 from search_spaces.models.model import find_model
-from tuner.evidence.replay import BLACKWELL, GRID, Decision, Prediction, decide
+from tuner.evidence.replay import BLACKWELL, GRID, Decision, Limits, Prediction, decide
 from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.recorded import case_name
+from tuner.scenario.sla import probability_of_all
 
 Figure = Literal["ttft", "tpot", "throughput", "cost"]
 FIGURES: Mapping[Figure, str] = {
@@ -201,30 +202,34 @@ def held_out(rows: Sequence[Recording], by: str) -> Iterator[tuple[str, list[Rec
             yield name, [row for other, group in groups.items() if other != name for row in group], scored
 
 
+Meets = Callable[[Compared, Prediction, Limits], bool]
+
+SURE = Spread(median=0.0, sd=1e-9)
+"""Where nothing is known of the error, there is none."""
+
+
 def decisions(
     compared: Iterable[Compared],
     runner: str,
     *,
     only: Callable[[Compared], bool] = lambda _row: True,
-    headroom: float = 0.0,
-    raised: Callable[[Compared, Prediction], Prediction] = lambda _row, predicted: predicted,
+    meets: Meets = lambda _row, predicted, limits: limits.met_by(predicted),
 ) -> list[Decision]:
     """What the runner would have picked in each scenario with eight configurations, at each of the grid's limits.
 
     Rows that the runner abstains from are not picked; those that are not `only` are left out, as if not measured.
-    What was predicted is first `raised`.
+    `meets` says of a prediction whether the limits are met by it.
     """
-
-    def prediction(row: Compared) -> Prediction | None:
-        found = row.predictions.get(runner)
-        return found and raised(row, found)
-
     by_row = {row.row: row for row in compared}
+
+    def met(row: Recording, predicted: Prediction, limits: Limits) -> bool:
+        return meets(by_row[row], predicted, limits)
+
     found: list[Decision] = []
     for rows in Recordings.of(by_row).scenarios().values():
         known = [row for row in newest(rows) if only(by_row[row])]
-        predictions = [prediction(by_row[row]) for row in known]
-        made = (decide(known, predictions, limits, headroom=headroom) for limits in GRID)
+        predictions = [by_row[row].predictions.get(runner) for row in known]
+        made = (decide(known, predictions, limits, meets=met) for limits in GRID)
         found += [decision for decision in made if decision is not None]
     return found
 
@@ -245,21 +250,20 @@ def cautious(
     *,
     only: Callable[[Compared], bool] = lambda _row: True,
 ) -> list[Decision]:
-    """Decisions with every latency raised to what holds with a confidence, as errors on other models' rows say."""
+    """Decisions that meet both limits together with a confidence, as errors on other models' rows say."""
 
     @cache
-    def factors(model: str) -> tuple[float, float]:
+    def errors(model: str) -> tuple[NormalDist, NormalDist]:
         others = [row for row in compared if row.row.model != model]
-        found = (spread(others, runner, "ttft"), spread(others, runner, "tpot"))
-        reach = NormalDist().inv_cdf(confidence)
-        ttft, tpot = (math.exp(one.median + reach * one.sd) if one else 1.0 for one in found)
-        return ttft, tpot
+        ttft, tpot = (spread(others, runner, figure) or SURE for figure in ("ttft", "tpot"))
+        return NormalDist(ttft.median, ttft.sd), NormalDist(tpot.median, tpot.sd)
 
-    def raised(row: Compared, predicted: Prediction) -> Prediction:
-        ttft, tpot = factors(row.row.model)
-        return Prediction(ttft=predicted.ttft * ttft, tpot=predicted.tpot * tpot)
+    def meets(row: Compared, predicted: Prediction, limits: Limits) -> bool:
+        ttft, tpot = errors(row.row.model)
+        doubts = (ttft + math.log(predicted.ttft / limits.ttft), tpot + math.log(predicted.tpot / limits.tpot))
+        return probability_of_all(doubts) >= confidence
 
-    return decisions(compared, runner, only=only, raised=raised)
+    return decisions(compared, runner, only=only, meets=meets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,7 @@ class Sla:
         if not all(map(_answered, runs)):
             return 0.0
         doubts = self._doubts(self._pooled(runs), level.source, _independent(runs))
-        return math.prod(doubt.cdf(0.0) for doubt in doubts)
+        return probability_of_all(doubts)
 
     def nearest(self, level: Measurement) -> Slo:
         """The SLO with the largest excess."""
@@ -173,6 +173,11 @@ class Sla:
         return f"{slos}, SLA met with a probability of at least {100 * self.confidence:g} %"
 
 
+def probability_of_all(doubts: Sequence[NormalDist], at: float = 0.0) -> float:
+    """That all of independent normal variables lie below: of log(latency / limit), that the SLA is met."""
+    return math.prod(doubt.cdf(at) for doubt in doubts)
+
+
 def _quantile_of_largest(doubts: Sequence[NormalDist], probability: float) -> float:
     """What the largest of independent normal variables is below with a probability.
 
@@ -185,7 +190,7 @@ def _quantile_of_largest(doubts: Sequence[NormalDist], probability: float) -> fl
         return low
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if math.prod(doubt.cdf(middle) for doubt in doubts) < probability:
+        if probability_of_all(doubts, middle) < probability:
             low = middle
         else:
             high = middle

@@ -105,7 +105,7 @@ class Fidelity:
             [f"{headroom:.0%}", name, *_quality_cells(found)]
             for headroom in HEADROOMS
             for name in RUNNERS
-            if (found := quality(decisions(self.compared, name, only=_predicted_by_all, headroom=headroom)))
+            if (found := quality(_with_headroom(self.compared, name, headroom)))
         ]
         heads = ["headroom", "", *QUALITY]
         return Table(title="The same with headroom, predictions raised by that share", heads=heads, rows=rows)
@@ -118,7 +118,7 @@ class Fidelity:
             for name in RUNNERS
             if (found := quality(cautious(self.compared, name, confidence, only=_predicted_by_all)))
         ]
-        title = "The same with a confidence for each SLO, by the errors on other models' rows"
+        title = "The same with a confidence, both limits together, by the errors on other models' rows"
         return Table(title=title, heads=["confidence", "", *QUALITY], rows=rows)
 
     def _distributions(self) -> Table:
@@ -217,6 +217,15 @@ class Fidelity:
             "rules ask for at least. Its input lengths are not published with the results, so nothing is predicted."
         )
         return measured, releases, peer, decided, apart
+
+
+def _with_headroom(compared: Sequence[Compared], runner: str, headroom: float) -> list[Decision]:
+    return decisions(
+        compared,
+        runner,
+        only=_predicted_by_all,
+        meets=lambda _row, predicted, limits: limits.met_by(predicted, headroom=headroom),
+    )
 
 
 def _predicted_by_all(row: Compared) -> bool:
