@@ -18,7 +18,7 @@ from tuner.scenario.sla import Sla
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and keeps `sla`.
+    """Asks which of `space`'s ways of serving `model` on at most `gpus` of `system` is cheapest and meets `sla`.
 
     `installation` is the engine that is measured, where real ones are.
     """

@@ -1,4 +1,4 @@
-"""Sla: what was promised, and by how much a measurement misses it."""
+"""Sla: what is asked of latencies, and by how much a measurement misses it."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from search_spaces.errors import InputError, UnknownNameError
 
 STATISTICS: tuple[str, ...] = ("mean", *(f"p{percentile:g}" for percentile in PERCENTILES))
 SLOS: tuple[str, ...] = tuple(f"{metric}_ms_{statistic}" for metric in METRICS for statistic in STATISTICS)
-"""Every latency that can be promised, by its key in an experiment file."""
+"""Every latency that can have an SLO, by its key in an experiment file."""
 
 BACKLOG = "backlog"
 """The SLO that is always made: requests are served as fast as they come."""
@@ -60,7 +60,7 @@ class Slo:
         return distribution.at(float(self.statistic.removeprefix("p")))
 
     def excess(self, measurement: Measurement) -> float:
-        """Observed / limit - 1: at most 0 when kept, 0.1 when missed by 10 %."""
+        """Observed / limit - 1: at most 0 when met, 0.1 when missed by 10 %."""
         return self.observed(measurement) / self.limit_s - 1
 
     def spread(self, source: Source) -> Spread:

@@ -11,7 +11,7 @@ from tuner.scenario.sla import Sla
 
 MOST_LEVELS = 7
 PRECISION = 1.03
-"""The search ends when the highest load kept and the lowest missed are within this ratio."""
+"""The search ends when the highest load that meets the SLA and the lowest that misses it are within this ratio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,11 @@ class LoadRange:
     unit: float = 0.0
     only: tuple[float, ...] = ()
 
-    def snap(self, load: float, *, kept: float = 0.0, missed: float = math.inf) -> float:
-        """The nearest load that can be had; of listed ones, between `kept` and `missed` where there is one."""
+    def snap(self, load: float, *, met: float = 0.0, missed: float = math.inf) -> float:
+        """The nearest load that can be had; of listed ones, between `met` and `missed` where there is one."""
         load = min(max(load, self.lowest), self.highest)
         if self.only:
-            between = [listed for listed in self.only if kept < listed < missed] or self.only
+            between = [listed for listed in self.only if met < listed < missed] or self.only
             return min(between, key=lambda listed: abs(math.log(listed / load)))
         if not self.unit:
             return load
@@ -68,7 +68,7 @@ def find_capacity(
     is hopeless, the capacity is not made exact.
     """
     levels: list[Measurement] = []
-    kept, missed = 0.0, math.inf
+    met, missed = 0.0, math.inf
     found = False
     load = loads.snap(loads.guess)
     stride = 1.25
@@ -76,24 +76,24 @@ def find_capacity(
         level = measure(workload.at(load))
         levels.append(level)
         if sla.met_by(level):
-            kept = load
+            met = load
         else:
             missed = load
-        if kept and missed < math.inf and hopeless(_scaled(levels[_chosen(levels, sla)], missed / kept)):
+        if met and missed < math.inf and hopeless(_scaled(levels[_chosen(levels, sla)], missed / met)):
             break
-        following = loads.snap(_next_load(kept, missed, load, stride, loads.unit), kept=kept, missed=missed)
+        following = loads.snap(_next_load(met, missed, load, stride, loads.unit), met=met, missed=missed)
         stride *= stride
-        if following in {level.load for level in levels} or missed <= kept * PRECISION:
+        if following in {level.load for level in levels} or missed <= met * PRECISION:
             found = True
             break
         load = following
     return Capacity(levels=tuple(levels), chosen=_chosen(levels, sla), exact=found)
 
 
-def _next_load(kept: float, missed: float, load: float, stride: float, unit: float) -> float:
-    if kept and missed < math.inf:
-        return math.sqrt(kept * missed)
-    return max(load * stride, load + unit) if kept else min(load / stride, load - unit)
+def _next_load(met: float, missed: float, load: float, stride: float, unit: float) -> float:
+    if met and missed < math.inf:
+        return math.sqrt(met * missed)
+    return max(load * stride, load + unit) if met else min(load / stride, load - unit)
 
 
 def _scaled(level: Measurement, factor: float) -> Measurement:
@@ -102,7 +102,7 @@ def _scaled(level: Measurement, factor: float) -> Measurement:
 
 
 def _chosen(levels: list[Measurement], sla: Sla) -> int:
-    kept = [index for index, level in enumerate(levels) if sla.met_by(level)]
-    if kept:
-        return max(kept, key=lambda index: levels[index].output_rate)
+    met = [index for index, level in enumerate(levels) if sla.met_by(level)]
+    if met:
+        return max(met, key=lambda index: levels[index].output_rate)
     return min(range(len(levels)), key=lambda index: max(sla.excess(levels[index]).values()))

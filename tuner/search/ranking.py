@@ -38,9 +38,9 @@ PREFILL_POOLS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A configuration's parameters with its predicted objective ($) and excess over the SLA (0 when kept).
+    """A configuration's parameters with its predicted objective ($) and excess over the SLA (0 when met).
 
-    `binding` is the SLO that it misses most, empty when all are kept. Where nothing can be predicted, `objective`
+    `binding` is the SLO that it misses most, empty when all are met. Where nothing can be predicted, `objective`
     is None.
     """
 
@@ -192,23 +192,23 @@ class Prior:
         steady = SteadyState(silicon=self.silicon, config=config, workload=self.scenario.workload)
         best: SteadyPoint | None = None
         for point in steady.levels():
-            if self._keeps(point):
+            if self._meets(point):
                 best = point
             else:
                 return self._refined(steady, best, point.sequences) if best else point
         assert best is not None
         return best
 
-    def _refined(self, steady: SteadyState, kept: SteadyPoint, missed: int) -> SteadyPoint:
-        while missed - kept.sequences > max(1, kept.sequences // 16):
-            middle = steady.at((kept.sequences + missed) // 2)
-            if self._keeps(middle):
-                kept = middle
+    def _refined(self, steady: SteadyState, met: SteadyPoint, missed: int) -> SteadyPoint:
+        while missed - met.sequences > max(1, met.sequences // 16):
+            middle = steady.at((met.sequences + missed) // 2)
+            if self._meets(middle):
+                met = middle
             else:
                 missed = middle.sequences
-        return kept
+        return met
 
-    def _keeps(self, point: SteadyPoint) -> bool:
+    def _meets(self, point: SteadyPoint) -> bool:
         return all(excess <= 0 for excess in self._excess(point).values())
 
     def _excess(self, point: SteadyPoint) -> dict[str, float]:
@@ -232,8 +232,8 @@ class Prior:
         best: tuple[float, int] = (0.0, 0)
         chosen: Params | None = None
         pools = self._prefill_pools(params, aggregated)
-        room = self.scenario.gpus - layout.gpus
-        fitting = [pool for pool in pools if pool.gpus <= room]
+        left = self.scenario.gpus - layout.gpus
+        fitting = [pool for pool in pools if pool.gpus <= left]
         smallest = sorted(fitting, key=lambda pool: pool.gpus)[:1]
         for pool in (*fitting[:PREFILL_POOLS], *smallest):
             for workers in map(int, self.scenario.space.dimensions["prefill.replicas"]):
@@ -256,15 +256,15 @@ class Prior:
         return self._best_point(replace(worker, disaggregation=plenty)).request_rate
 
     def _prefill_pools(self, params: Params, like: ServingConfig) -> Sequence[_PrefillPool]:
-        """Those quick enough for the promised TTFT (all, where none is), most requests/s per GPU first."""
+        """Those quick enough for the TTFT asked for (all, where none is), most requests/s per GPU first."""
         key = tuple(value for name, value in params.items() if not name.startswith(("layout.", "batching.")))
         if key not in self._pools:
             pools = list(self._possible_pools(like))
-            quick = [pool for pool in pools if self._keeps_ttft(pool)] or pools
+            quick = [pool for pool in pools if self._meets_ttft(pool)] or pools
             self._pools[key] = sorted(quick, key=lambda pool: -pool.request_rate / pool.gpus)
         return self._pools[key]
 
-    def _keeps_ttft(self, pool: _PrefillPool) -> bool:
+    def _meets_ttft(self, pool: _PrefillPool) -> bool:
         sla = self.scenario.sla
         of_ttft = replace(sla, slos=tuple(slo for slo in sla.slos if slo.metric == "ttft"))
         excess = of_ttft.excess_of([pool.ttft] * len(of_ttft.slos), self._source)
@@ -375,5 +375,5 @@ def _at_least(values: Sequence[Value], wanted: float) -> Value:
 
 
 def _predicted(slo: Slo, point: SteadyPoint) -> float:
-    """The mean that stands for a promised statistic: the closed form knows no percentiles."""
+    """The mean that stands for an SLO's statistic: the closed form knows no percentiles."""
     return {"ttft": point.ttft, "tpot": point.tpot, "itl": point.tpot, "e2e": point.e2e}[slo.metric]

@@ -59,7 +59,7 @@ class RecordedPrior(Prior):
     def _best_point(self, config: ServingConfig) -> SteadyPoint:
         """The highest recorded load predicted to meet the SLA, or the lowest where none does."""
         points = [self._point(row) for row in self._rows[served(config)]]
-        kept = [point for point in points if self._keeps(point)]
+        kept = [point for point in points if self._meets(point)]
         return kept[-1] if kept else points[0]
 
     def _point(self, row: Recording) -> SteadyPoint:

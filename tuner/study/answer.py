@@ -127,7 +127,7 @@ class Answer:
         return dict(counted.most_common())
 
     def ended(self) -> Mapping[str, int]:
-        """How trials ended, counted: kept, over an SLO, infeasible or failed by cause."""
+        """How trials ended, counted: met the SLA, over an SLO, infeasible or failed by cause."""
         counted: Counter[str] = Counter()
         for trial in self.trials:
             if trial.ending != "measured":

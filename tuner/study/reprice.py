@@ -35,7 +35,7 @@ class Rescored:
     """A measured trial under other terms.
 
     `level` is the cheapest measured load that meets the SLA, None where none does. `least` bounds its cost from
-    below: what it could be at the highest load that may keep it, given that throughput grows at most in proportion to
+    below: what it could be at the highest load that may meet it, given that throughput grows at most in proportion to
     the load; 0 where nothing bounds it. `gap` says what was not measured, and is empty where the capacity is known
     to the resolution of its search.
     """
@@ -95,15 +95,15 @@ def rescored_scenario(scenario: Scenario, terms: Terms) -> Scenario:
 def rescore(scenario: Scenario, trial: Trial) -> Rescored:
     """One measured trial under a scenario's price and SLA."""
     levels = sorted(trial.levels, key=lambda level: level.load)
-    kept = [level for level in levels if scenario.sla.met_by(level)]
-    if not kept:
+    met = [level for level in levels if scenario.sla.met_by(level)]
+    if not met:
         lowest = levels[0]
         bound = scenario.usd_per_million(lowest)
         # At lower loads throughput falls, so nothing is cheaper there than the lowest load that was measured.
-        gap = f"it misses the SLA at the lowest load that was measured, {lowest.load:,.6g}; lower ones may keep it"
+        gap = f"it misses the SLA at the lowest load that was measured, {lowest.load:,.6g}; lower ones may meet it"
         return Rescored(trial=trial, level=None, cost=math.inf, least=bound, gap=gap)
-    best = min(kept, key=scenario.usd_per_million)
-    highest = kept[-1].load
+    best = min(met, key=scenario.usd_per_million)
+    highest = met[-1].load
     missed = next((level.load for level in levels if level.load > highest), math.inf)
     figure = scenario.usd_per_million(best)
     unchanged = best == trial.measurement and trial.exact
@@ -161,17 +161,17 @@ def _number(text: str | None) -> float | None:
 
 
 def _sla(sla: Sla, slos: Mapping[str, float | None]) -> Sla:
-    kept = {slo.key: slo for slo in sla.slos}
+    met = {slo.key: slo for slo in sla.slos}
     for key, limit in slos.items():
         if limit is None:
-            if key not in kept:
-                raise UnknownNameError("SLO of the study", key, kept)
-            del kept[key]
+            if key not in met:
+                raise UnknownNameError("SLO of the study", key, met)
+            del met[key]
         else:
-            kept[key] = read_slo(key, limit)
-    if not kept:
+            met[key] = read_slo(key, limit)
+    if not met:
         raise InputError("no SLO is left; at least one is needed")
-    return replace(sla, slos=tuple(kept.values()))
+    return replace(sla, slos=tuple(met.values()))
 
 
 def read_terms(price: str | None, date: str | None, slos: Sequence[str]) -> Terms:
@@ -202,6 +202,6 @@ def _milliseconds(key: str, text: str) -> float:
 
 
 def percentile_is_mean(repriced: Repriced, slo: Slo) -> bool:
-    """Whether a promised percentile is unknown: recordings hold means only."""
+    """Whether the percentile of an SLO is unknown: recordings hold means only."""
     best = repriced.best
     return best is not None and best.trial.measurement.source == "recorded" and slo.statistic != "mean"
