@@ -48,7 +48,7 @@ def rank_release(champion: Champion, both: Sides, clock: Callable[[], float] = t
         or older is None
         or not _is_slow(prior.silicon, _probes(champion, both.after), clock)
     ):
-        return prior.rank()
+        return session.rank()
     other = Session(experiment=on_release(session.experiment, older))
     assert isinstance(other.prior, Prior)
     known = other.prior.rank()

@@ -145,11 +145,11 @@ class Sla:
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """What a run under load watches: each SLO alone. A run that clears none of them cannot meet the SLA."""
+        """What a run under load watches: each SLO alone. A run that misses one cannot meet the SLA."""
         return tuple(slo.watched(self.confidence) for slo in self.slos)
 
-    def met_by(self, level: Measurement, *repeats: Measurement) -> bool:
-        return all(value <= 0 for value in self.excess(level, *repeats).values())
+    def met_by(self, level: Measurement) -> bool:
+        return all(value <= 0 for value in self.excess(level).values())
 
     def _pooled(self, runs: Sequence[Measurement]) -> list[float]:
         """Seconds, one for each SLO."""

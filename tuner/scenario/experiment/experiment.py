@@ -95,7 +95,7 @@ class Experiment(Part):
         json_schema_extra=names_or(systems, r"\.ya?ml$"),
         description="`servetune list systems` shows them; or a file of your own",
     )
-    gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged when held")
+    gpus: int = Field(ge=1, le=MOST_REQUESTS, description="the GPUs at hand, all charged, held or left over")
     engines: Annotated[
         list[Annotated[str, BeforeValidator(_engine), Field(json_schema_extra=names_or(_engine_names, "/"))]],
         AfterValidator(_each_engine_once),
