@@ -16,12 +16,14 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from runners.served.installed import installed_engines
+from search_spaces.config import Engine
 from search_spaces.engines.commands import PORTS, SIDE_CHANNELS, Placement
-from search_spaces.engines.engine import engines
-from search_spaces.errors import InputError
+from search_spaces.engines.engine import engines, timed_as
+from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.hardware.system import systems
 from search_spaces.wording import plural
 from tuner.scenario.experiment.experiment import Experiment
+from tuner.scenario.experiment.serve import Serve
 from tuner.tracking.store import check_tracking_uri, default_tracking_uri, shown
 
 State = Literal["ok", "absent", "broken"]
@@ -208,17 +210,18 @@ class Doctor:
                 other = f", but {len(self.gpus)} of another kind" if self.gpus and not here else ""
                 return f"it takes {plural(scenario.gpus, f'{kind} GPU')}, and {len(here)} are here{other}"
         wanted = {engine.name for engine in scenario.space.engines}
-        return "" if wanted & self._installed_for(experiment) else f"{' or '.join(sorted(wanted))} is not installed"
+        found = self._installed_for(experiment, [engine for engine in scenario.space.engines if engine.folder])
+        return "" if wanted & found else f"{' or '.join(sorted(wanted))} is not installed"
 
-    def _installed_for(self, experiment: Experiment) -> set[str]:
-        """Engines in the environment that the experiment names, or in any that was looked at."""
-        own = experiment.serve.installation(experiment.path.parent, devices=()).interpreters if experiment.serve else ()
-        if not own:
+    def _installed_for(self, experiment: Experiment, own: Sequence[Engine]) -> set[str]:
+        """Engines, those of the user's own included, in the environments that the experiment names, or in any here."""
+        named = (experiment.serve or Serve()).installation(experiment.path.parent, devices=()).interpreters
+        if not named and not own:
             return {name for found in self.engines.values() if not isinstance(found, InputError) for name in found}
         found: set[str] = set()
-        for python in own:
+        for python in map(Path, named) if named else self.pythons:
             with suppress(InputError):
-                found |= set(installed_engines(Path(python)))
+                found |= set(installed_engines(python, own))
         return found
 
 
@@ -241,9 +244,12 @@ def _why_not_recorded(experiment: Experiment) -> str:
 def _why_not_simulated(experiment: Experiment) -> str:
     from runners.simulated.silicon import kernel_releases
 
-    scenario = experiment.scenario()
-    known = set(kernel_releases(scenario.system))
-    if known & set(scenario.space.engines):
+    try:
+        scenario = experiment.scenario()
+        timed = {timed_as(engine) for engine in scenario.space.engines}
+    except InfeasibleError as error:
+        return error.detail
+    if timed & set(kernel_releases(scenario.system)):
         return ""
     return f"no kernel data for {', '.join(map(str, scenario.space.engines))} on {scenario.system.name}"
 

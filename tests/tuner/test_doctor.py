@@ -216,12 +216,12 @@ def test_gpus_of_another_kind_serve_nothing():
 
 
 def test_gpus_without_an_engine_serve_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuner.doctor.installed_engines", lambda _: {})
+    monkeypatch.setattr("tuner.doctor.installed_engines", lambda *_: {})
     assert "is not installed" in possible(find_gpus=lambda: [B200] * 8).reason
 
 
 def test_an_engine_on_the_right_gpus_serves(monkeypatch):
-    monkeypatch.setattr("tuner.doctor.installed_engines", lambda _: {"trtllm": "1.3.0rc20"})
+    monkeypatch.setattr("tuner.doctor.installed_engines", lambda *_: {"trtllm": "1.3.0rc20"})
     here = possible(find_gpus=lambda: [B200] * 8)
     assert here.answers == ("served", "recorded", "simulated")
     assert here.reason == ""
@@ -233,7 +233,7 @@ def test_an_experiment_that_serves_on_the_cpu_needs_its_engine_only(tmp_path, mo
     path.write_text(text)
     asked = []
     monkeypatch.setattr(
-        "tuner.doctor.installed_engines", lambda python: asked.append(python) or {"trtllm": "1.3.0rc20"}
+        "tuner.doctor.installed_engines", lambda python, *_: asked.append(python) or {"trtllm": "1.3.0rc20"}
     )
     assert patient().possible(read_experiment(path)).answers[0] == "served"
     assert asked == [Path("its/python")]

@@ -105,7 +105,7 @@ def deployment(finished: FinishedStudy, plan: Plan, target: Target) -> Files:
     workload = finished.scenario.workload
     files["bench.sh"] = bench_script(plan, workload, load=finished.winner.measurement.load)
     experiment = finished.experiment.name
-    if workload.trace is None and finished.text:
+    if workload.trace is None and finished.text and not finished.experiment.own_facts:  # these lie beside it
         experiment = "experiment.yaml"
         files[experiment] = finished.text
     files["README.md"] = _readme(finished, plan, target, experiment)
