@@ -63,7 +63,7 @@ def _errors(mode: str) -> str:
 PREDICTION: Mapping[Source, str] = {
     "simulated": (
         f"Prediction, not a measurement. Median errors: {_errors('aggregated')}; {_errors('disaggregated')}. TTFT is "
-        "put too low. `servetune validate` shows more."
+        "predicted too low. `servetune validate` shows more."
     ),
     "estimated": "Prediction: AIConfigurator 0.12.0's steady-state estimate; every percentile shown is the mean.",
 }

@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Finds the cheapest way to serve a language model that keeps its latency SLO.
+    help="""Finds the cheapest way to serve a language model that meets its latency SLA.
 
 Start here:
 
@@ -49,7 +49,7 @@ Exit codes: 0 answered, 1 failed, 2 unusable input, 3 no configuration meets the
 
 
 def main() -> None:
-    """The console script: input errors are told on one line each and exit with 2, without a traceback."""
+    """The console script: input errors are said on one line each and exit with 2, without a traceback."""
     for_scripts = "--json" in sys.argv
     try:
         sys.exit(app(standalone_mode=not for_scripts))

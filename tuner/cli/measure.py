@@ -204,9 +204,9 @@ def _print_json(scenario: "Scenario", level: "Measurement", about: dict[str, obj
 
 def _best(scenario: "Scenario", levels: "Sequence[Measurement]") -> "Measurement":
     """The highest load that meets the SLA, or the one that misses it least."""
-    kept = [level for level in levels if scenario.sla.met_by(level)]
-    if kept:
-        return max(kept, key=lambda level: level.load)
+    meeting = [level for level in levels if scenario.sla.met_by(level)]
+    if meeting:
+        return max(meeting, key=lambda level: level.load)
     return min(levels, key=lambda level: max(scenario.sla.excess(level).values()))
 
 

@@ -1,4 +1,4 @@
-"""servetune reprice: finished studies under another price or SLO."""
+"""servetune reprice: finished studies under another price or SLA."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +37,7 @@ def reprice(
     studies: Studies = STUDIES,
     as_json: Json = False,
 ) -> None:
-    """Score finished studies again for another price or SLO, from the loads that were measured.
+    """Score finished studies again for another price or SLA, from the loads that were measured.
 
     Nothing is run. Where what was measured does not suffice, that is said, with what is missing.
 

@@ -195,7 +195,7 @@ Start:
 {target.start(plan)}
 ```
 
-Measure it with `bash bench.sh {url}`, and verify that it meets the SLO with
+Measure it with `bash bench.sh {url}`, and verify that it meets the SLA with
 
 ```sh
 servetune measure {shlex.quote(experiment)} --url {url} --gpus {finished.scenario.charged_gpus(plan.config.gpus)}

@@ -116,8 +116,8 @@ def _rows(found: Retuned) -> Iterator[list[str]]:
 
 def _row(found: Retuned, who: str, release: str, trial: Trial) -> list[str]:
     scenario = found.scenario
-    promised = [milliseconds(slo.observed(trial.measurement)) for slo in scenario.sla.slos]
-    return [who, release, dollars(objective(scenario, trial)), *promised, str(trial.config)]
+    observed = [milliseconds(slo.observed(trial.measurement)) for slo in scenario.sla.slos]
+    return [who, release, dollars(objective(scenario, trial)), *observed, str(trial.config)]
 
 
 def _slo_names(found: Retuned) -> list[str]:

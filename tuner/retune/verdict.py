@@ -35,7 +35,7 @@ SPREADS = 4.0
 """A head is cold when it is slower than what follows by so many standard deviations (and by the minimum effect)."""
 
 LATENCY_EFFECT = 0.10
-"""A promised latency is reported worse when it surely grew by more than this."""
+"""A latency that has an SLO is reported worse when it surely grew by more than this."""
 
 NOISELESS = 1e-12
 
@@ -84,7 +84,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One arm held against another: the change in cost, and in each promised latency.
+    """One arm held against another: the change in cost, and in each latency that has an SLO.
 
     `missed` are the SLOs that the second arm surely breaks and the first does not; `slower` those latencies that
     surely grew by more than LATENCY_EFFECT. `cold` says what was left out as cold start, `drift` how far the sentinel
@@ -374,7 +374,7 @@ def _evidence(findings: Findings, minimum_effect: float) -> tuple[str, ...]:
     if findings.unsteady:
         lines.append(f"Not decided: {findings.unsteady}.")
     if findings.broken:
-        lines.append(f"The champion breaks its SLO where it serves today: {findings.broken}.")
+        lines.append(f"The champion misses its SLA where it serves today: {findings.broken}.")
     if findings.lost:
         lines.append(f"The champion does not serve on the new release: {findings.lost}.")
     if findings.release:

@@ -44,8 +44,8 @@ def show_retuned(console: Console, found: Retuned, output: Path, studies: Path) 
 def _sides(found: Retuned) -> Table:
     scenario = found.scenario
     table = Table(box=None, padding=(0, 2, 0, 0))
-    promised = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
-    for name in ("", "release", OBJECTIVE_TITLES[scenario.objective], *promised, "load", "configuration"):
+    slos = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
+    for name in ("", "release", OBJECTIVE_TITLES[scenario.objective], *slos, "load", "configuration"):
         table.add_column(name)
     rows = [("champion", found.sides.before, found.before), ("champion", found.sides.after, found.after)]
     for who, engine, trial in (*rows, ("challenger", found.sides.after, found.challenger)):
@@ -56,5 +56,5 @@ def _sides(found: Retuned) -> Table:
 
 def _figures(found: Retuned, trial: Trial) -> list[str]:
     level = trial.measurement
-    promised = [milliseconds(slo.observed(level)) for slo in found.scenario.sla.slos]
-    return [dollars(objective(found.scenario, trial)), *promised, f"{level.load:,.6g}"]
+    observed = [milliseconds(slo.observed(level)) for slo in found.scenario.sla.slos]
+    return [dollars(objective(found.scenario, trial)), *observed, f"{level.load:,.6g}"]

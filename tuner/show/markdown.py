@@ -18,9 +18,9 @@ def to_markdown(answer: Answer) -> str:
     if best is None or best.config is None:
         return "\n".join([*lines, "**Verdict.** No configuration could be served."])
     figure = dollars(answer.scenario.usd_per_million(best.measurement))
-    kept = "meets the SLA" if answer.meets_sla else "comes nearest, but no configuration meets the SLA"
+    met = "meets the SLA" if answer.meets_sla else "comes nearest, but no configuration meets the SLA"
     verdict = (
-        f"**Verdict.** {figure} ({OBJECTIVE_TITLES[scenario.objective]}), trial {best.number}, {kept}: "
+        f"**Verdict.** {figure} ({OBJECTIVE_TITLES[scenario.objective]}), trial {best.number}, {met}: "
         f"{in_words(best.config)}."
     )
     lines += [verdict, "", "| SLO | limit | value |", "|---|---|---|"]

@@ -69,8 +69,8 @@ class SearchProgress:
         shown = ""
         if best is not None:
             figure = dollars(objective(self._scenario, best))
-            kept = "best" if self._scenario.sla.met_by(best.measurement) else "nearest, SLA missed"
-            shown = f"{kept} {figure} {best.config}"
+            standing = "best" if self._scenario.sla.met_by(best.measurement) else "nearest, SLA missed"
+            shown = f"{standing} {figure} {best.config}"
         seconds = seconds_left(self._budget, had=self._had, done=done, elapsed=self._clock() - self._began)
         left = f"about {duration(seconds)} left" if seconds else ""
         self._bar.update(self._task, completed=done, best=shown, left=left)

@@ -114,8 +114,8 @@ def table(found: Sequence[Repriced]) -> Table:
 def _trials(repriced: Repriced) -> Table:
     shown = Table(box=None, padding=(0, 2, 0, 0))
     scenario = repriced.scenario
-    promised = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
-    for name in ("trial", OBJECTIVE_TITLES[scenario.objective], *promised, "load", "configuration"):
+    slos = [f"{slo.metric.upper()} {slo.statistic}" for slo in scenario.sla.slos]
+    for name in ("trial", OBJECTIVE_TITLES[scenario.objective], *slos, "load", "configuration"):
         shown.add_column(name)
     for one in repriced.rescored[:SHOWN]:
         if one.level is not None:

@@ -46,7 +46,7 @@ def show_experiment(console: Console, scenario: Scenario) -> None:
         f"[bold]{scenario.model.name}[/] on {plural(scenario.gpus, 'GPU')} of {scenario.system.title}, "
         f"{lengths}, {workload.shape.replace('_', ' ')}"
     )
-    console.print(f"SLO: {scenario.sla}")
+    console.print(f"SLA: {scenario.sla}")
     energy = f" + ${price.usd_per_kwh:g}/kWh" if price.usd_per_kwh else ""
     console.print(
         f"Minimise {OBJECTIVE_TITLES[scenario.objective]} at ${price.usd_per_gpu_hour:.2f}/GPU-hour{energy} "
@@ -110,7 +110,7 @@ def show_answer(console: Console, answer: Answer) -> None:
     show_verdict(console, answer)
     best = answer.best
     if best is None:
-        console.print(_counts("Why candidates were excluded", {**answer.excluded(), **answer.ended()}))
+        console.print(_counts("Why nothing was measured", {**answer.excluded(), **answer.ended()}))
         return
     assert best.config is not None
     console.print(_slos(answer.scenario, best.measurement))
@@ -120,7 +120,7 @@ def show_answer(console: Console, answer: Answer) -> None:
     console.print()
     console.print(_runners_up(answer))
     console.print(_pareto(answer))
-    console.print(_counts(f"Why {_combinations(answer)} were excluded", answer.excluded()))
+    console.print(_counts(f"Why {_combinations(answer)} were infeasible", answer.excluded()))
     console.print(_counts(f"How {plural(len(answer.trials), 'trial')} ended", answer.ended()))
     note = caveat(best.measurement.source, best.config.engine) or best.measurement.lacks
     if note:
@@ -137,7 +137,7 @@ def show_measurement(console: Console, scenario: Scenario, config: ServingConfig
 
 
 def show_level(console: Console, scenario: Scenario, level: Measurement) -> None:
-    """What one load was served like, against the SLO, and what that costs."""
+    """What one load was served like, against the SLA, and what that costs."""
     console.print(_slos(scenario, level))
     console.print(_cost_table([("value", scenario.cost(level), level)], scenario))
     if level.lacks:
@@ -146,8 +146,8 @@ def show_level(console: Console, scenario: Scenario, level: Measurement) -> None
 
 def _combinations(answer: Answer) -> str:
     ranking = answer.ranking
-    kept = sum(not candidate.binding for candidate in ranking.candidates)
-    return f"{ranking.combinations - kept:,} of {ranking.combinations:,} combinations"
+    feasible = sum(not candidate.binding for candidate in ranking.candidates)
+    return f"{ranking.combinations - feasible:,} of {ranking.combinations:,} combinations"
 
 
 def _verdict(answer: Answer, best: Trial, config: ServingConfig) -> Panel:
@@ -340,7 +340,7 @@ def _pareto(answer: Answer) -> Table:
             rate(point.cost.tokens_per_s_per_user),
             rate(point.cost.output_tokens_per_s_per_gpu),
             f"{point.measurement.load:,.4g}",
-            "[green]kept[/]" if point.meets_sla else "[red]missed[/]",
+            "[green]met[/]" if point.meets_sla else "[red]missed[/]",
             str(point.config),
         )
     return table
@@ -356,7 +356,7 @@ def _apart(points: Sequence[Point]) -> list[Point]:
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, min_width=len(title))
     table.add_column("cause")
     table.add_column("count", justify="right")
     for cause, count in counts.items():

@@ -18,7 +18,7 @@ from tuner.search.trial import Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One load of one trial: a place on the plane of cost and interactivity."""
+    """One load of one trial: a point on the plane of cost and interactivity."""
 
     config: ServingConfig
     measurement: Measurement
@@ -28,7 +28,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The cheapest way found, what it was compared with, and why the others were excluded.
+    """The cheapest way found, what it was compared with, and why the others are no answer.
 
     `best` misses the SLA when every trial did. `baseline` is the engine's default configuration at the highest load
     at which it meets the SLA (or the one where it comes nearest), on the same GPUs. `frontier` holds loads beyond

@@ -58,7 +58,7 @@ def keep_experiment(study: "optuna.Study", experiment: Experiment) -> None:
 def keep_summary(
     study: "optuna.Study", answer: Answer, curve: Sequence[Measurement] = (), *, interrupted: bool
 ) -> None:
-    """Keeps what is dear to find out again: the default configuration, the frontier, and what were excluded."""
+    """Keeps what is dear to find out again: the default configuration, the frontier, and what was infeasible."""
     summary = Summary(
         trials=len(answer.trials),
         interrupted=interrupted,

@@ -89,7 +89,7 @@ class FinishedStudy:
 
     @cached_property
     def answer(self) -> Answer:
-        """The study's answer. What were excluded of the space is known where the search ended."""
+        """The study's answer. What was infeasible of the space is known where the search ended."""
         summary = self.summary
         excluded = dict(summary.excluded) if summary else {}
         return Answer(

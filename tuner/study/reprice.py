@@ -1,4 +1,4 @@
-"""Reprice: finished studies scored again for another price or SLO, from the loads that were measured."""
+"""Reprice: finished studies scored again for another price or SLA, from the loads that were measured."""
 
 import datetime as dt
 import math
@@ -161,17 +161,17 @@ def _number(text: str | None) -> float | None:
 
 
 def _sla(sla: Sla, slos: Mapping[str, float | None]) -> Sla:
-    met = {slo.key: slo for slo in sla.slos}
+    left = {slo.key: slo for slo in sla.slos}
     for key, limit in slos.items():
         if limit is None:
-            if key not in met:
-                raise UnknownNameError("SLO of the study", key, met)
-            del met[key]
+            if key not in left:
+                raise UnknownNameError("SLO of the study", key, left)
+            del left[key]
         else:
-            met[key] = read_slo(key, limit)
-    if not met:
+            left[key] = read_slo(key, limit)
+    if not left:
         raise InputError("no SLO is left; at least one is needed")
-    return replace(sla, slos=tuple(met.values()))
+    return replace(sla, slos=tuple(left.values()))
 
 
 def read_terms(price: str | None, date: str | None, slos: Sequence[str]) -> Terms:
@@ -202,6 +202,6 @@ def _milliseconds(key: str, text: str) -> float:
 
 
 def percentile_is_mean(repriced: Repriced, slo: Slo) -> bool:
-    """Whether the percentile of an SLO is unknown: recordings hold means only."""
+    """Whether an SLO's percentile is unknown: recordings hold means only."""
     best = repriced.best
     return best is not None and best.trial.measurement.source == "recorded" and slo.statistic != "mean"

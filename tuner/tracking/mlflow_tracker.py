@@ -178,13 +178,13 @@ class MlflowTracker:
 
     def _runners_up(self, best: int | None) -> list[Trial]:
         scenario = self._scenario
-        kept = [
+        meeting = [
             trial
             for trial in self._trials.values()
             if trial.ending == "measured" and trial.number != best and scenario.sla.met_by(trial.measurement)
         ]
-        kept.sort(key=lambda trial: scenario.usd_per_million(trial.measurement))
-        return kept[:RUNNERS_UP]
+        meeting.sort(key=lambda trial: scenario.usd_per_million(trial.measurement))
+        return meeting[:RUNNERS_UP]
 
 
 def _git_commit() -> dict[str, str]:

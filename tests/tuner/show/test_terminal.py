@@ -83,11 +83,11 @@ BASELINE = measured(0, level(2500), DEFAULT)
 
 
 @WIDTHS
-def test_the_experiment_says_model_hardware_load_slo_and_price(width):
+def test_the_experiment_says_model_hardware_load_sla_and_price(width):
     text = words(shown(show_experiment, SCENARIO, width=width))
     for part in (
         "gpt-oss-120b on 8 GPUs of HGX/DGX B200, 819 to 1024 input and 1024 output tokens, closed loop",
-        "SLO: TTFT p99 <= 1000 ms, TPOT p99 <= 20 ms",
+        "SLA: TTFT p99 <= 1000 ms, TPOT p99 <= 20 ms",
         "Minimise $/M output tokens at $3.60/GPU-hour (by hand [not by foot])",
     ):
         assert part in text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from search_spaces.config import ServingConfig
 
 NEAR = 0.05
-"""An SLO with less room than this share of its limit binds."""
+"""An SLO with less headroom than this share of its limit binds."""
 
 FULL = 0.95
 """A KV cache, or the seats of a scheduler, that were used to this share are full."""

@@ -109,7 +109,7 @@ def _front(points: Sequence[Served], measure: Measure) -> list[Served]:
 
 
 def _draw_slos(figure: "go.Figure", scenario: Scenario, low: float, high: float) -> None:
-    """A line where the promised time per token lies; it is drawn at the SLO's own statistic."""
+    """A line where the SLO on the time per token lies; it is drawn at the SLO's own statistic."""
     for slo in scenario.sla.slos:
         if slo.metric == "tpot":
             x = 1 / slo.limit_s
@@ -138,15 +138,15 @@ def _draw_group(
         showlegend=False,
         hoverinfo="skip",
     )
-    for kept in (True, False):
-        chosen = [item for item in points if scenario.sla.met_by(item[1]) == kept]
+    for met in (True, False):
+        chosen = [item for item in points if scenario.sla.met_by(item[1]) == met]
         if chosen:
             figure.add_scatter(
                 x=[level.interactivity for _, level in chosen],
                 y=[measure.of(level) for _, level in chosen],
                 mode="markers",
-                marker={"color": colour, "size": 7, "symbol": shape if kept else f"{shape}-open", "opacity": 0.8},
-                name=f"{name}{'' if kept else ', SLA missed'}",
+                marker={"color": colour, "size": 7, "symbol": shape if met else f"{shape}-open", "opacity": 0.8},
+                name=f"{name}{'' if met else ', SLA missed'}",
                 legendgroup=name,
                 text=[_hover(scenario, config, level, measure) for config, level in chosen],
                 hovertemplate="%{text}<extra></extra>",
@@ -179,10 +179,10 @@ def _draw_contender(figure: "go.Figure", contender: Contender, measure: Measure)
 
 
 def load_charts(scenario: Scenario, levels: Sequence[Measurement], chosen: Measurement) -> list[Chart]:
-    """Percentiles of TTFT and TPOT, and of what else is promised, against the load. Levels come lowest first."""
-    promised = {slo.metric for slo in scenario.sla.slos}
+    """Percentiles of TTFT and TPOT, and of what else has an SLO, against the load. Levels come lowest first."""
+    with_slo = {slo.metric for slo in scenario.sla.slos}
     metrics: list[Metric] = [
-        metric for metric in ("ttft", "tpot", "itl", "e2e") if metric in promised | {"ttft", "tpot"}
+        metric for metric in ("ttft", "tpot", "itl", "e2e") if metric in with_slo | {"ttft", "tpot"}
     ]
     return [_load_chart(scenario, levels, chosen, metric) for metric in metrics]
 
@@ -192,7 +192,7 @@ def _load_chart(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
     spread = chosen.latency(metric)
     loads = [level.load for level in levels]
     slos = [slo for slo in scenario.sla.slos if slo.metric == metric]
-    shown = sorted({*SHOWN_PERCENTILES, *_promised_percentiles(slos)})
+    shown = sorted({*SHOWN_PERCENTILES, *_slo_percentiles(slos)})
     for index, percentile in enumerate(shown):
         figure.add_scatter(
             x=loads,
@@ -231,7 +231,7 @@ def _load_chart(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
     return Chart(caption=f"{metric.upper()} against load", summary=summary, figure=_json(figure))
 
 
-def _promised_percentiles(slos: Sequence[Slo]) -> Iterator[float]:
+def _slo_percentiles(slos: Sequence[Slo]) -> Iterator[float]:
     return (float(slo.statistic.removeprefix("p")) for slo in slos if slo.statistic != "mean")
 
 

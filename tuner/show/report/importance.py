@@ -65,9 +65,9 @@ def _comparable(finished: FinishedStudy) -> "optuna.Study | None":
     from optuna.trial import TrialState, create_trial
 
     by_number = {trial.number: trial for trial in finished.trials if trial.ending == "measured"}
-    kept = {number: trial for number, trial in by_number.items() if finished.scenario.sla.met_by(trial.measurement)}
+    met = {number: trial for number, trial in by_number.items() if finished.scenario.sla.met_by(trial.measurement)}
     complete = finished.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    chosen = [trial for trial in complete if trial.number in kept and trial.value][-MOST_TRIALS:]
+    chosen = [trial for trial in complete if trial.number in met and trial.value][-MOST_TRIALS:]
     if len(chosen) < FEWEST_TRIALS or len({trial.value for trial in chosen}) == 1:
         return None
     study = optuna.create_study()

@@ -36,7 +36,7 @@ class Cheaper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShadowPrice:
-    """What loosening one SLO saves, the others kept.
+    """What loosening one SLO saves, the others as they are.
 
     `measured` and `closed_form` are dollars per million tokens saved by each extra millisecond; None where nothing
     measured is cheaper, where there is no closed form, and where the SLO is not met as it is.
@@ -67,11 +67,11 @@ def shadow_prices(finished: FinishedStudy) -> list[ShadowPrice]:
 
 
 def _shadow_price(finished: FinishedStudy, slo: Slo, now: float) -> ShadowPrice:
-    scenario, kept = finished.scenario, finished.meets_sla
+    scenario, is_met = finished.scenario, finished.meets_sla
     looser = [
         (scenario.sla.least_limit(slo, level), config, level)
         for config, level in served(finished)
-        if kept
+        if is_met
         and slo.limit_s < scenario.sla.least_limit(slo, level) < math.inf
         and scenario.usd_per_million(level) <= now * (1 - WORTHWHILE)
     ]
@@ -135,7 +135,7 @@ def _closed_form(finished: FinishedStudy, slo: Slo, now: float) -> float | None:
     """Dollars per million tokens and millisecond, where the winner's own configuration takes the load it then may.
 
     The closed form knows means only, and is off in its level. So it is asked how much its cost falls when the
-    latencies may grow by as much as the SLOs leave room for, this one's being RELAXED times as long.
+    latencies may grow by as much as the SLOs leave headroom for, this one's being RELAXED times as long.
     """
     if not finished.predicted:
         return None

@@ -127,7 +127,7 @@ def test_sections_come_in_the_order_in_which_they_are_read(finished):
     found = [section.anchor for section in sections(Report(finished=finished))]
     assert found == [
         *("comparison", "pareto", "load", "binding", "importance"),
-        *("shadow-prices", "fell-out", "money", "energy", "reproduce"),
+        *("shadow-prices", "infeasible", "money", "energy", "reproduce"),
     ]
 
 
@@ -156,10 +156,10 @@ def test_markdown_tells_the_verdict_the_causes_and_that_it_is_a_prediction(finis
     assert "servetune tune gpt-oss-120b-b200-chat.yaml --trials 4" in text
 
 
-def test_a_missed_slo_is_the_verdict(missed):
+def test_a_missed_sla_is_the_verdict(missed):
     text = to_markdown(Report(finished=missed))
-    assert "**Verdict.** No configuration tried meets the SLO: TPOT p99 ≤ 20 ms binds." in text
-    assert "The nearest that could be kept: TTFT p99 1,000 ms, TPOT p99 30.0 ms." in text
+    assert "**Verdict.** No configuration tried meets the SLA: TPOT p99 ≤ 20 ms binds." in text
+    assert "The nearest that could be met: TTFT p99 1,000 ms, TPOT p99 30.0 ms." in text
 
 
 def test_an_unfinished_study_says_so(tmp_path):

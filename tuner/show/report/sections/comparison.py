@@ -93,7 +93,7 @@ def pareto(report: Report) -> Section:
             rate(point.cost.tokens_per_s_per_user),
             rate(point.cost.output_tokens_per_s_per_gpu),
             f"{point.measurement.load:,.4g}",
-            "kept" if point.meets_sla else "missed",
+            "met" if point.meets_sla else "missed",
         ]
         for point in shown
     ]
@@ -102,8 +102,8 @@ def pareto(report: Report) -> Section:
     text = [
         (
             "Every point is one load of one configuration that was tried; lines join those that no other of the same "
-            "kind beats in both directions. Filled points keep the whole SLO, hollow ones do not. The dashed "
-            "line is the promised time per token. It is promised at its own percentile, while points lie at the "
+            "kind beats in both directions. Filled points meet the whole SLA, hollow ones do not. The dashed "
+            "line is the SLO on the time per token. It holds at its own percentile, while points lie at the "
             "median, so that a point to the right of it may still miss."
         )
     ]
@@ -127,7 +127,7 @@ def load(report: Report) -> Section:
     charts.append(Table(caption="Loads of the winner", heads=heads, rows=rows))
     text = [
         (
-            f"The winner was run at {plural(len(levels), 'load')} to find the highest that meets the SLO and to "
+            f"The winner was run at {plural(len(levels), 'load')} to find the highest that meets the SLA and to "
             "show its latency; latencies are of completed requests after the warm-up."
         )
     ]
@@ -136,11 +136,11 @@ def load(report: Report) -> Section:
 
 def _level_row(report: Report, trial: Trial, level: Measurement) -> list[str]:
     scenario = report.finished.scenario
-    kept = "kept" if scenario.sla.met_by(level) else "missed"
+    verdict = "met" if scenario.sla.met_by(level) else "missed"
     return [
         f"{level.load:,.4g}{' (counts)' if level is trial.measurement else ''}",
         dollars(scenario.usd_per_million(level)),
         *(milliseconds(level.ttft.at(p)) for p in (50, 90, 99)),
         *(milliseconds(level.tpot.at(p)) for p in (50, 90, 99)),
-        kept,
+        verdict,
     ]

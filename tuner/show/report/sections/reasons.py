@@ -1,4 +1,4 @@
-"""Why it is the winner: what binds, which knobs matter, what the SLA costs, and what was excluded."""
+"""Why it is the winner: what binds, which knobs matter, what the SLA costs, and what was infeasible."""
 
 from collections.abc import Iterator
 
@@ -42,7 +42,7 @@ def importance_section(report: Report) -> Section:
     title = "Which knobs matter"
     found = report.importance
     if found is None:
-        text = ["Too few trials meet the SLO, or all cost the same: nothing can be said."]
+        text = ["Too few trials meet the SLA, or all cost the same: nothing can be said."]
         return Section(anchor="importance", title=title, text=text)
     rows = [
         [knob, f"{share:.0%}", f"{found.among_the_best.get(knob, 0):.0%}"]
@@ -51,7 +51,7 @@ def importance_section(report: Report) -> Section:
     heads = ["knob", "difference explained (fANOVA)", "tells the best tenth (PED-ANOVA)"]
     text = [
         (
-            f"Of the {found.trials} trials that meet the SLO, by Optuna's evaluators. The search tries mostly "
+            f"Of the {found.trials} trials that meet the SLA, by Optuna's evaluators. The search tries mostly "
             "what is predicted to be good, so a knob that it hardly varied shows little here."
         )
     ]
@@ -63,9 +63,9 @@ def importance_section(report: Report) -> Section:
 
 
 def shadow_price_section(report: Report) -> Section:
-    title = "What the SLO costs"
+    title = "What the SLA costs"
     heads = [
-        "slo",
+        "SLO",
         "observed",
         "saved by each extra ms, by loads tried",
         "by the closed form",
@@ -74,7 +74,7 @@ def shadow_price_section(report: Report) -> Section:
     ]
     rows = [_shadow_row(price) for price in report.shadow_prices]
     prices = Table(
-        caption=f"Shadow prices, in {OBJECTIVE_TITLES[report.finished.scenario.objective]}, the other SLOs kept",
+        caption=f"Shadow prices, in {OBJECTIVE_TITLES[report.finished.scenario.objective]}, the other SLOs met",
         heads=heads,
         rows=rows,
     )
@@ -103,7 +103,7 @@ def _shadow_text(report: Report) -> Iterator[str]:
     finished = report.finished
     kind = "predicted by the simulator" if finished.predicted else "measured"
     yield (
-        "A shadow price is what a million tokens would cost less if the SLO were a millisecond longer. The first "
+        "A shadow price is what a million tokens would cost less if an SLO were a millisecond longer. The first "
         f"figure is worked out from loads that were tried ({kind}): from the winner to the nearest load that misses "
         "this SLO alone and is at least 2 % cheaper. The second is the closed-form model's for the winner's own "
         "configuration with the SLO 10 % longer; it knows means only."
@@ -112,15 +112,15 @@ def _shadow_text(report: Report) -> Iterator[str]:
     if not finished.meets_sla:
         level = report.winner.measurement
         limits = ", ".join(_loosened(slo, level) for slo in finished.scenario.sla.slos)
-        yield f"The SLO is not met, so it has no price. The nearest that could be kept: {limits}."
+        yield f"The SLA is not met, so it has no price. The nearest that could be met: {limits}."
         return
     if cheaper is None:
-        yield "No load tried is 2 % cheaper than the winner or more: a looser SLO is worth nothing here."
+        yield "No load tried is 2 % cheaper than the winner or more: a looser SLA saves nothing here."
         return
     limits = ", ".join(_loosened(slo, cheaper.measurement) for slo in finished.scenario.sla.slos)
     saving = 1 - cheaper.objective / report.objective(report.contenders[0])
     yield (
-        f"The nearest cheaper SLO: {limits} would cost {dollars(cheaper.objective)} ({saving:.0%} less), with "
+        f"The nearest cheaper SLA: {limits} would cost {dollars(cheaper.objective)} ({saving:.0%} less), with "
         f"{cheaper.config} at a load of {cheaper.measurement.load:,.4g} {finished.scenario.workload.load_unit}."
     )
 
@@ -134,7 +134,7 @@ def _menu(report: Report) -> list[Table]:
     slo = report.nearest_slo
     rows = [
         [
-            f"{milliseconds(item.limit_s)}{' (promised)' if item.factor == 1 else ''}",
+            f"{milliseconds(item.limit_s)}{' (the SLO)' if item.factor == 1 else ''}",
             dollars(item.objective),
             str(item.config),
         ]
@@ -164,7 +164,7 @@ def excluded(report: Report) -> Section:
     if finished.summary and finished.summary.excluded:
         caption = f"Why combinations of the space were never tried ({finished.summary.combinations:,} in all)"
         blocks.append(counts(caption, finished.summary.excluded))
-    return Section(anchor="fell-out", title="What were excluded", blocks=blocks)
+    return Section(anchor="infeasible", title="What was infeasible or failed", blocks=blocks)
 
 
 def counts(caption: str, counts: object) -> Table:

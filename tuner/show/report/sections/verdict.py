@@ -19,7 +19,7 @@ def experiment(report: Report) -> str:
     return (
         f"Which way of serving {scenario.model.name} on {plural(scenario.gpus, 'GPU')} of {scenario.system.title} "
         f"({lengths}, {workload.shape.replace('_', ' ')}) has the fewest {OBJECTIVE_TITLES[scenario.objective]} "
-        f"and keeps {law(scenario.sla)}?"
+        f"and meets {law(scenario.sla)}?"
     )
 
 
@@ -32,8 +32,8 @@ def verdict(report: Report) -> str:
     if not finished.meets_sla:
         binding = answer.binding()
         limit = f"{law(binding)} binds" if binding else "the server cannot keep up"
-        return f"No configuration tried meets the SLO: {limit}. Nearest, at {figure}: {words}."
-    return f"Serve with {words}. That is {figure}, and keeps {law(finished.scenario.sla)}. {_against_default(report)}"
+        return f"No configuration tried meets the SLA: {limit}. Nearest, at {figure}: {words}."
+    return f"Serve with {words}. That is {figure}, and meets {law(finished.scenario.sla)}. {_against_default(report)}"
 
 
 def _against_default(report: Report) -> str:
@@ -41,7 +41,7 @@ def _against_default(report: Report) -> str:
     if answer.baseline is None:
         return "What the engine's default configuration costs is not known."
     if answer.saving is None:
-        return f"The engine's default configuration breaks the SLO ({', '.join(answer.missed(answer.baseline))})."
+        return f"The engine's default configuration misses the SLA ({', '.join(answer.missed(answer.baseline))})."
     if answer.saving <= 0:
         return "The engine's default configuration is not dearer on the same GPUs."
     return (
@@ -85,5 +85,5 @@ def caveats(report: Report) -> list[str]:
     if finished.unfinished:
         found.append(f"The study is unfinished: {finished.unfinished}. Better configurations may be left to try.")
     if not report.winner.exact and finished.meets_sla:
-        found.append("The winner's capacity was not made exact: a higher load may meet the SLO too.")
+        found.append("The winner's capacity was not made exact: a higher load may meet the SLA too.")
     return found
