@@ -21,7 +21,7 @@ LONG = (
     EXPERIMENT.replace("trials: 3", "trials: 5000")
     .replace("requests: 50", "requests: 5000")
     .replace("[64, 128]", "[8, 16, 32, 64, 128, 256, 512]")
-    .replace('"eagle3:1"]', '"eagle3:1", "eagle3:2", "eagle3:3"]')
+    .replace("draft_length: [1]", "draft_length: [1, 2, 3]")
     .replace("[8192]", "[4096, 8192, 16384]")
 )
 
@@ -253,8 +253,8 @@ def test_bad_input_exits_with_2_and_says_what_is_valid(folder, case):
         ("gpus: 2", "gpus: 80", "gpus: `gpus <= 8` must hold on b200, but got 80"),
         ("trials: 3", "trials: 0", "budget.trials: `trials >= 1` must hold, but got 0"),
         ("tpot_ms_p99: 20", "tpot_ms_p98: 20", "unknown SLO 'tpot_ms_p98'; valid: tpot_ms_p9"),
-        ("layout.tensor: [1]", "layout.tensor: [3]", "unknown value of layout.tensor '3'; valid: 1, 2"),
-        ("layout.tensor: [1]", "layout.tensr: [1]", "unknown dimension 'layout.tensr'; valid: layout.tensor"),
+        ("layout.tensor: [1]", "layout.tensor: [3]", "unknown value of layout.tensor '3'; valid: 2, 1"),
+        ("layout.tensor: [1]", "layout.tensr: [1]", "unknown setting 'layout.tensr'; valid: layout.tensor"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_by_file_and_key(folder, line, instead, part):
