@@ -12,6 +12,7 @@ EngineName = str
 """The name of a folder in search_spaces/engines, or of a user's own engine folder."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
+MODES: tuple[Mode, ...] = get_args(Mode)
 MAX_DRAFT_LENGTH = 8
 
 

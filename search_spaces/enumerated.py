@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from search_spaces.config import Engine, ServingConfig, Value
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.knobs import KNOBS, find_knob, flatten
-from search_spaces.space import Params, SearchSpace, is_idle, listed
+from search_spaces.space import DRAFT_LENGTH, Params, SearchSpace, listed
 
 UNLISTED = {"engine.version", *(name for name, knob in KNOBS.items() if "batching" in knob.path)}
 """Settings of which a listed configuration keeps its own."""
@@ -82,4 +82,4 @@ def enumerated(configs: Iterable[ServingConfig], *, engines: tuple[Engine, ...],
 def listed_params(config: ServingConfig) -> Params:
     """What tells a listed configuration from the others: no batch limits, but the number of workers."""
     values = {name: value for name, value in flatten(config).items() if name not in UNLISTED}
-    return {name: value for name, value in values.items() if not is_idle(KNOBS[name], values)}
+    return values if values[DRAFT_LENGTH] else {name: value for name, value in values.items() if name != DRAFT_LENGTH}

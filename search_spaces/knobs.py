@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 from search_spaces.config import (
     MAX_DRAFT_LENGTH,
     METHODS,
+    MODES,
     Batching,
     Disaggregation,
     Engine,
@@ -41,13 +42,14 @@ LENGTHS: Mapping[Scale, float] = {"log2": 1.4, "linear": 1.4, "name": 0.5}
 class Given:
     """What decides which values a knob has: the model, the system, the engines to choose from, and the GPUs.
 
-    `methods` are the ways of speculating that one of the engines has. `variants` names the sets of further engine
-    arguments that an experiment defines.
+    `modes` and `methods` (of speculating) are those that one of the engines has. `variants` names the sets of further
+    engine arguments that an experiment defines.
     """
 
     model: Model
     system: System
     engines: tuple[Engine, ...]
+    modes: tuple[Mode, ...]
     methods: tuple[Method, ...]
     gpus: int
     variants: tuple[str, ...] = ()
@@ -64,9 +66,9 @@ class Knob:
     empty one, a knob is searched only where values are listed. `any_integer`: whatever lies between `least` and `most`
     may be listed, not just what the grid has. `names` are all that a name may be; any text where there are none.
     `owner`: `workers` have it each (aggregated or decoding), and their knob has a twin for the prefill workers, which
-    is derived, with `prefill_grid` for its grid where that differs. `unless` is the setting with which this one is not
-    drawn, `follows` why no search chooses it at all. `priced_by` are the predicting runners that know what it does: on
-    the others of them it is not searched.
+    is derived (`twin_of`), with `prefill_grid` for its grid where that differs. `unless` is the setting with which this
+    one is not drawn, `follows` why no search chooses it at all. `priced_by` are the predicting runners that know what
+    it does: on the others of them it is not searched.
 
     `length` is the surrogate's: for a number, after how many units of the scale the errors of two predictions are
     about unrelated; for a name, which share of the correlation another name leaves. `path` is the attribute of a
@@ -84,6 +86,7 @@ class Knob:
     most: int = MOST
     owner: Owner = "deployment"
     prefill_grid: Grid | None = None
+    twin_of: str = ""
     unless: tuple[str, Value] | None = None
     follows: str = ""
     priced_by: tuple[Predictor, ...] = get_args(Predictor)
@@ -178,8 +181,7 @@ def _pipeline(given: Given) -> tuple[int, ...]:
 
 
 def _modes(given: Given) -> tuple[Mode, ...]:
-    modes: tuple[Mode, ...] = get_args(Mode)
-    return modes if given.gpus > 1 else modes[:1]
+    return tuple(mode for mode in given.modes if mode == "aggregated" or given.gpus > 1)
 
 
 def draft_lengths(given: Given) -> dict[str, tuple[int, ...]]:
@@ -213,7 +215,7 @@ _DECLARED = (
         doc="One pool of workers does everything (aggregated), or prompts have workers of their own (disaggregated).",
         scale="name",
         grid=_modes,
-        names=get_args(Mode),
+        names=MODES,
         path="mode",
     ),
     Knob(
@@ -357,6 +359,7 @@ def _twin(knob: Knob) -> Knob:
         prefill_grid=None,
         follows="",
         owner="prefill workers",
+        twin_of=knob.name,
         unless=("mode", "aggregated"),
         priced_by=tuple(runner for runner in knob.priced_by if runner != "estimated"),
         path=f"disaggregation.prefill_{knob.path}" if knob.path else "",

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, replace
 from math import log2
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from search_spaces.config import Engine, ServingConfig, Value
-from search_spaces.engines.engine import facts_of
-from search_spaces.engines.taken import taken
+from search_spaces.config import METHODS, MODES, Engine, ServingConfig, Value
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.hardware.system import System
 from search_spaces.knobs import KNOBS, Given, Knob, Predictor, draft_lengths, find_knob, flatten, unflatten
 from search_spaces.models.model import Model
+from search_spaces.offered import Offered, is_fixed, offered
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -36,15 +35,17 @@ class SearchSpace:
 
     Aggregated and disaggregated deployments share their dimensions; those that begin with `prefill.` describe the
     prefill workers and are drawn only when disaggregated. A draft length is drawn only where something drafts, of
-    `draft_lengths`, which has those that each method's acceptance was measured at. The number of replicas (or decode
-    workers) is whatever fills `gpus`: it changes no cost per token, so it is no dimension. `unsearched` says of other
-    knobs that are none why they are none.
+    `draft_lengths`, which has those that each method's acceptance was measured at; and what an engine does not take,
+    not with that engine: `offers` has, by engine, the values of knobs that cannot have all of them. The number of
+    replicas (or decode workers) is whatever fills `gpus`: it changes no cost per token, so it is no dimension.
+    `unsearched` says of other knobs that are none why they are none.
     """
 
     engines: tuple[Engine, ...]
     gpus: int
     dimensions: Mapping[str, tuple[Value, ...]]
     draft_lengths: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    offers: Mapping[str, Offered] = field(default_factory=dict)
     unsearched: Mapping[str, str] = field(default_factory=dict)
 
     # Drawing
@@ -71,13 +72,33 @@ class SearchSpace:
 
     def choices(self, name: str, params: Mapping[str, Value]) -> tuple[Value, ...]:
         """The values that a dimension may have beside those drawn before it; none where it is not drawn."""
-        if is_idle(KNOBS[name], params):
+        values = self.dimensions.get(name, ())
+        if not values or self._is_idle(name, params):
             return ()
-        values = self.dimensions[name]
+        if name == "engine" and "mode" in params:
+            return tuple(engine for engine in values if params["mode"] in (self._offered(engine, "mode") or MODES))
+        offers = self.offers.get(str(params.get("engine")), {})
+        if is_fixed(offers, name):
+            return ()
+        if name in offers:
+            values = tuple(value for value in values if value in offers[name])
         if name == DRAFT_LENGTH and METHOD in params:
-            measured = self.draft_lengths.get(str(params[METHOD]), ())
-            return tuple(value for value in values if value in measured)
+            values = tuple(value for value in values if value in self.draft_lengths.get(str(params[METHOD]), ()))
         return values
+
+    def possible(self, name: str, params: Mapping[str, Value]) -> tuple[Value, ...]:
+        """The values that a configuration may have beside these: those to choose from, or the only one."""
+        return self.choices(name, params) or self._offered(params.get("engine"), name) or ()
+
+    def _offered(self, engine: object, name: str) -> tuple[Value, ...] | None:
+        return self.offers.get(str(engine), {}).get(name)
+
+    def _is_idle(self, name: str, params: Mapping[str, Value]) -> bool:
+        """Whether a knob does nothing beside these settings, such as a draft length where nothing drafts."""
+        if (unless := KNOBS[name].unless) is None:
+            return False
+        only = self._offered(params.get("engine"), unless[0]) or ()
+        return params.get(unless[0], only[0] if len(only) == 1 else None) == unless[1]
 
     def drawn(self, params: Mapping[str, Value]) -> Params:
         """Those of the parameters that are drawn beside the others."""
@@ -134,8 +155,9 @@ class SearchSpace:
             raise InfeasibleError("batching", str(error)) from None
 
     def _config(self, params: Mapping[str, Value]) -> ServingConfig:
-        values = {name: params[name] for name in self.dimensions if self.choices(name, params)}
         engine = next(engine for engine in self.engines if engine.name == params["engine"])
+        values = self._untaken(engine.name, params)
+        values |= {name: params[name] for name in self.dimensions if self.choices(name, params)}
         values["engine.version"] = engine.version
         if params["mode"] == "disaggregated":
             _set_prefill_sequences(values)
@@ -146,6 +168,11 @@ class SearchSpace:
             needed = prefill + config.layout.gpus_per_worker
             raise InfeasibleError("GPUs", f"the workers need {needed} GPUs, {self.gpus} are there")
         return replace(config, layout=replace(config.layout, replicas=replicas))
+
+    def _untaken(self, engine: str, params: Mapping[str, Value]) -> Params:
+        """What a configuration has of knobs that its engine does not take."""
+        only = {name: values[0] for name, values in self.offers.get(engine, {}).items() if len(values) == 1}
+        return {name: value for name, value in only.items() if not self._is_idle(name, params)}
 
     def params(self, config: ServingConfig) -> Params:
         """The parameters that stand for a configuration: the inverse of `config`."""
@@ -161,10 +188,22 @@ class SearchSpace:
         dimensions = dict(self.dimensions)
         for name, values in restrictions.items():
             dimensions[name] = listed(self._searchable(name), values, dimensions.get(name, ()))
+            dimensions["engine"] = self._able(dimensions["engine"], name, dimensions[name])
         dimensions = {name: dimensions[name] for name in KNOBS if name in dimensions}
         if DRAFT_LENGTH in dimensions:
             dimensions[METHOD] = self._drafting(dimensions[METHOD], dimensions[DRAFT_LENGTH])
         return replace(self, dimensions=dimensions)
+
+    def _able(self, engines: tuple[Value, ...], name: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Engines that can have one of these values. Raises InputError where none can."""
+        if KNOBS[name].unless:
+            return engines
+        offers = {engine: self._offered(engine, name) for engine in engines}
+        able = tuple(engine for engine, only in offers.items() if not only or {*only} & {*values})
+        if not able:
+            known = "; ".join(f"{engine} has {', '.join(map(str, only or ()))}" for engine, only in offers.items())
+            raise InputError(f"no engine here can have {', '.join(map(str, values))}: {known}")
+        return able
 
     def _searchable(self, name: str) -> Knob:
         knob = find_knob(name)
@@ -195,52 +234,50 @@ def full_space(
 
     Runners that predict (`simulated`, `estimated`) price some knobs only; any other serves them all.
     """
-    methods = tuple({method: None for engine in engines_used for method in facts_of(engine).methods})
-    given = Given(model=model, system=system, engines=engines_used, methods=methods, gpus=gpus, variants=variants)
-    unsearched = {name: reason for name, knob in KNOBS.items() if (reason := _unsearched(knob, given, runner))}
-    fixed = {name for name in unsearched if _taken_by_none(KNOBS[name], given) == unsearched[name]}
-    grids = {name: _grid(knob, given) for name, knob in KNOBS.items() if name not in unsearched or name in fixed}
+    offers = {engine.name: offered(model, engine) for engine in engines_used}
+    given = Given(
+        model=model,
+        system=system,
+        engines=engines_used,
+        modes=tuple(mode for mode in MODES if any(mode in found.get("mode", MODES) for found in offers.values())),
+        methods=tuple(method for method in METHODS if any(method in found[METHOD] for found in offers.values())),
+        gpus=gpus,
+        variants=variants,
+    )
+    unsearched = {name: reason for name, knob in KNOBS.items() if (reason := _unsearched(knob, given, offers, runner))}
+    grids = {name: _grid(knob, given, offers) for name, knob in KNOBS.items() if name not in unsearched}
     return SearchSpace(
         engines=engines_used,
         gpus=gpus,
         dimensions={name: grid for name, grid in grids.items() if grid},
         draft_lengths=draft_lengths(given),
+        offers=offers,
         unsearched=unsearched,
     )
 
 
-def _unsearched(knob: Knob, given: Given, runner: str) -> str:
+def _unsearched(knob: Knob, given: Given, offers: Mapping[str, Offered], runner: str) -> str:
     """Why a knob is no dimension; empty where it is one, or may be listed."""
     if knob.follows:
         return knob.follows
-    if knob.unless and set(_grid(KNOBS[knob.unless[0]], given)) == {knob.unless[1]}:
+    if knob.unless and set(KNOBS[knob.unless[0]].values(given)) == {knob.unless[1]}:
         return f"{knob.unless[0]} is {knob.unless[1]} only"
     if runner in get_args(Predictor) and runner not in knob.priced_by:
         others = [*knob.priced_by, "served"]
         return f"runner: {runner} cannot price it; it is searched with runner: {', '.join(others)}"
-    if untaken := _taken_by_none(knob, given):
-        return untaken
+    if offers and all(is_fixed(found, knob.name) for found in offers.values()):
+        return f"{' and '.join(offers)} do{'es' * (len(offers) == 1)} not take it"
     if not knob.values(given) and not knob.any_integer:
         return f"there is nothing to choose from ({knob.doc})"
     return ""
 
 
-def _taken_by_none(knob: Knob, given: Given) -> str:
-    """Why a knob is none of these engines'; empty where one takes it. Its value is what they have by themselves."""
-    if not given.engines or any(facts_of(engine).takes_knob(knob.name) for engine in given.engines):
-        return ""
-    return f"{' and '.join(engine.name for engine in given.engines)} do{'es' * (len(given.engines) == 1)} not take it"
-
-
-def _grid(knob: Knob, given: Given) -> tuple[Value, ...]:
-    """The values that one of the engines, at least, takes; in the knob's order."""
+def _grid(knob: Knob, given: Given, offers: Mapping[str, Offered]) -> tuple[Value, ...]:
+    """The values of a knob's grid that one of the engines can have."""
     values = knob.values(given)
-    if not values or not given.engines:
+    if not offers or any(knob.name not in found for found in offers.values()):
         return values
-    can = {value for engine in given.engines for value in taken(facts_of(engine), knob.name, values, given.model)}
-    if knob.is_number:
-        return tuple(sorted(can))
-    return tuple(value for value in dict.fromkeys((*values, *sorted(map(str, can)))) if value in can)
+    return tuple(value for value in values if any(value in found[knob.name] for found in offers.values()))
 
 
 def _set_prefill_sequences(values: Params) -> None:
@@ -251,11 +288,6 @@ def _set_prefill_sequences(values: Params) -> None:
 
 
 # Values of one dimension
-
-
-def is_idle(knob: Knob, params: Mapping[str, Value]) -> bool:
-    """Whether a knob does nothing beside these settings, such as a draft length where nothing drafts."""
-    return knob.unless is not None and params.get(knob.unless[0]) == knob.unless[1]
 
 
 def _suggested(trial: Draws, knob: Knob, values: tuple[Value, ...]) -> Value:

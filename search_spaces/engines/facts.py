@@ -226,10 +226,10 @@ class EngineFacts:
 
     def takes_knob(self, name: str) -> bool:
         """Whether the engine takes this knob; copies of a worker and further arguments are for every engine."""
-        if name in ("mode", f"{PREFILL}replicas"):
+        if name == "mode":
             return self.disaggregates
-        if name.startswith(PREFILL):
-            return self.disaggregates and any(self.takes_knob(twin) for twin in _twins(name))
+        if twin := KNOBS[name].twin_of:
+            return self.disaggregates and self.takes_knob(twin)
         return name not in WORKER_KNOBS or name in self.takes or name in self.knobs
 
     def offered(self, name: str) -> tuple[str, ...] | None:
@@ -243,8 +243,3 @@ class EngineFacts:
     def is_data(self) -> bool:
         """Whether its command is a list of arguments with placeholders, and no Python of its own."""
         return bool(self.command)
-
-
-def _twins(name: str) -> tuple[str, ...]:
-    last = name.rpartition(".")[2]
-    return tuple(knob for knob in WORKER_KNOBS if knob.endswith(f".{last}"))

@@ -159,13 +159,13 @@ class Prior:
 
     def _best_batching(self, params: Params) -> Candidate:
         """The combination with batch limits that do not bind and, disaggregated, matched prefill workers."""
-        dimensions = self.scenario.space.dimensions
-        tokens = int(_at_least(dimensions["batching.max_batched_tokens"], USUAL_BATCHED_TOKENS))
+        space = self.scenario.space
+        tokens = int(_at_least(space.possible("batching.max_batched_tokens", params), USUAL_BATCHED_TOKENS))
         queries = int(params.get(DRAFT_LENGTH, 0)) + 1
-        seats = [n for n in dimensions["batching.max_sequences"] if int(n) * queries <= tokens]
+        seats = [n for n in space.possible("batching.max_sequences", params) if int(n) * queries <= tokens]
         if not seats:
             raise InfeasibleError("batching", f"no max_sequences x {queries} tokens fits {tokens}")
-        params = params | {"batching.max_sequences": seats[-1], "batching.max_batched_tokens": tokens}
+        params = space.drawn(params | {"batching.max_sequences": seats[-1], "batching.max_batched_tokens": tokens})
         if params["mode"] == "disaggregated":
             params = self._with_prefill(params)
         config = self.scenario.space.config(params)
@@ -173,7 +173,7 @@ class Prior:
         point = self._best_point(config)
         # Open-loop arrivals crowd at times: leave seats for half as many again.
         crowd = 1.0 if self.scenario.workload.shape == "closed_loop" else 1.5
-        params["batching.max_sequences"] = _at_least(seats, point.sequences * crowd)
+        params = space.drawn(params | {"batching.max_sequences": _at_least(seats, point.sequences * crowd)})
         return self._candidate(params, config, point)
 
     def _candidate(self, params: Params, config: ServingConfig, point: SteadyPoint) -> Candidate:
@@ -236,7 +236,7 @@ class Prior:
         fitting = [pool for pool in pools if pool.gpus <= left]
         smallest = sorted(fitting, key=lambda pool: pool.gpus)[:1]
         for pool in (*fitting[:PREFILL_POOLS], *smallest):
-            for workers in map(int, self.scenario.space.dimensions["prefill.replicas"]):
+            for workers in map(int, self.scenario.space.possible("prefill.replicas", params)):
                 held = workers * pool.gpus
                 decoders = (self.scenario.gpus - held) // layout.gpus
                 if decoders < 1:
@@ -247,7 +247,7 @@ class Prior:
                     chosen = params | pool.params | {"prefill.replicas": workers}
         if chosen is None:
             raise InfeasibleError("GPUs", f"no prefill worker fits beside {layout}")
-        return chosen
+        return self.scenario.space.drawn(chosen)
 
     def _decode_rate(self, worker: ServingConfig) -> float:
         """Requests/s of one decode worker whose prompts are always ready."""
@@ -259,7 +259,7 @@ class Prior:
         """Those quick enough for the TTFT asked for (all, where none is), most requests/s per GPU first."""
         key = tuple(value for name, value in params.items() if not name.startswith(("layout.", "batching.")))
         if key not in self._pools:
-            pools = list(self._possible_pools(like))
+            pools = list(self._possible_pools(params, like))
             quick = [pool for pool in pools if self._meets_ttft(pool)] or pools
             self._pools[key] = sorted(quick, key=lambda pool: -pool.request_rate / pool.gpus)
         return self._pools[key]
@@ -270,13 +270,14 @@ class Prior:
         excess = of_ttft.excess_of([pool.ttft] * len(of_ttft.slos), self._source)
         return all(value <= 0 for value in excess.values())
 
-    def _possible_pools(self, like: ServingConfig) -> Iterator[_PrefillPool]:
-        dimensions = self.scenario.space.dimensions
+    def _possible_pools(self, beside: Params, like: ServingConfig) -> Iterator[_PrefillPool]:
+        space = self.scenario.space
         names = ("tensor", "pipeline", "attention_dp", "expert")
-        tokens = int(_at_least(dimensions["prefill.max_batched_tokens"], self.scenario.workload.mean_input_tokens))
+        limits = space.possible("prefill.max_batched_tokens", beside)
+        tokens = int(_at_least(limits, self.scenario.workload.mean_input_tokens))
         seats = min(like.batching.max_sequences, tokens // (like.speculation.draft_length + 1))
         batching = Batching(max_sequences=seats, max_batched_tokens=tokens)
-        for sizes in itertools.product(*(dimensions[PREFILL + name] for name in names)):
+        for sizes in itertools.product(*(space.possible(PREFILL + name, beside) for name in names)):
             layout = Layout(**{name: int(size) for name, size in zip(names, sizes, strict=True)})
             worker = replace(like, layout=layout, batching=batching)
             try:
