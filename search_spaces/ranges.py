@@ -37,4 +37,4 @@ def outside(part: object, ranges: Mapping[str, Range]) -> Iterator[str]:
 def unless(holds: bool, key: str, law: str, found: object) -> Iterator[str]:
     """A law between facts, and what was found where it does not hold."""
     if not holds:
-        yield f"{key}: {law} must hold, but got {found}"
+        yield f"{key}: {law}, but got {found}"

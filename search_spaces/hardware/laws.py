@@ -30,6 +30,6 @@ def broken_laws(system: System) -> Iterator[str]:
     yield from outside(system, OF_A_SYSTEM)
     for key in ("gpus_per_node", "nvlink_gpus"):
         found = getattr(system, key)
-        yield from unless(found <= system.max_gpus, key, f"`{key} <= max_gpus` = {system.max_gpus}", found)
-    yield from unless(bool(system.silicon_name), "silicon_name", "`silicon_name` is not empty", "nothing")
-    yield from unless(bool(system.gpu.name), "gpu.name", "`name` is not empty", "nothing")
+        yield from unless(found <= system.max_gpus, key, f"`{key} <= {system.max_gpus}` (max_gpus) must hold", found)
+    yield from unless(bool(system.silicon_name), "silicon_name", "must not be empty", "nothing")
+    yield from unless(bool(system.gpu.name), "gpu.name", "must not be empty", "nothing")

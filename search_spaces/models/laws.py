@@ -39,13 +39,15 @@ def broken_laws(model: Model) -> Iterator[str]:
     yield from outside(model, COUNTS)
     yield from _experts(model)
     for key in ("checkpoint", "silicon_name"):
-        yield from unless(bool(getattr(model, key)), key, f"`{key}` is not empty", "nothing")
-    yield from unless(bool(model.weights), "weights", "at least one number format", "none")
-    yield from unless(len({*model.weights}) == len(model.weights), "weights", "each once", ", ".join(model.weights))
+        yield from unless(bool(getattr(model, key)), key, "must not be empty", "nothing")
+    yield from unless(bool(model.weights), "weights", "needs at least one number format", "none")
+    yield from unless(
+        len({*model.weights}) == len(model.weights), "weights", "must name each format once", ", ".join(model.weights)
+    )
     for law in _attention(model, model.attention):
         yield f"attention.{law}"
     for method, draft in model.drafts.items():
-        yield from unless(method != "none", "drafts", "a method that drafts", method)
+        yield from unless(method != "none", "drafts", "must name methods that draft", method)
         for law in _draft(draft):
             yield f"drafts.{method}.{law}"
 
@@ -53,37 +55,43 @@ def broken_laws(model: Model) -> Iterator[str]:
 def _experts(model: Model) -> Iterator[str]:
     chosen, experts = model.experts_per_token, model.experts
     low = 1 if model.is_moe else 0
-    law = f"`{low} <= experts_per_token <= experts` with {experts} experts"
+    law = f"`{low} <= experts_per_token <= experts` must hold with {experts} experts"
     yield from unless(low <= chosen <= experts, "experts_per_token", law, chosen)
-    law = "`expert_parameters > 0` with experts, and 0 without"
+    law = "must be above 0 with experts, and 0 without"
     yield from unless((model.expert_parameters > 0) == model.is_moe, "expert_parameters", law, model.expert_parameters)
 
 
 def _attention(model: Model, attention: Attention) -> Iterator[str]:
     yield from outside(attention, CACHE)
-    heads = attention.kv_heads
     if not attention.latent_width:
-        law = "`kv_heads >= 1` and `head_dim >= 1`, or `latent_width >= 1`"
-        yield from unless(heads > 0 and attention.head_dim > 0, "kv_heads", law, f"{heads} and {attention.head_dim}")
-        law = f"a divisor of the {model.query_heads} query_heads"
-        yield from unless(heads < 1 or model.query_heads % heads == 0, "kv_heads", law, heads)
+        yield from _heads(model, attention)
     for ratio, layers in attention.layers_by_ratio.items():
-        law = "`ratio >= 1` and `layers >= 0`"
+        law = "`ratio >= 1` and `layers >= 0` must hold"
         yield from unless(ratio >= 1 and layers >= 0, "layers_by_ratio", law, f"{ratio}: {layers}")
     whole = sum(attention.layers_by_ratio.values())
-    yield from unless(whole <= model.layers, "layers_by_ratio", f"at most {model.layers} layers in all", whole)
-    law = f"`window_layers <= layers` = {model.layers}"
+    yield from unless(
+        whole <= model.layers, "layers_by_ratio", f"must have at most {model.layers} layers in all", whole
+    )
+    law = f"`window_layers <= {model.layers}` (layers) must hold"
     yield from unless(attention.window_layers <= model.layers, "window_layers", law, attention.window_layers)
-    law = "`window >= 1` with window_layers"
+    law = "`window >= 1` must hold with window_layers"
     yield from unless(attention.window > 0 or not attention.window_layers, "window", law, attention.window)
-    law = "a layer that keeps a cache, whole or in a window,"
+    law = "needs a layer that keeps a cache, whole or in a window"
     yield from unless(whole + attention.window_layers > 0, "layers_by_ratio", law, "none")
+
+
+def _heads(model: Model, attention: Attention) -> Iterator[str]:
+    heads = attention.kv_heads
+    law = "`kv_heads >= 1` and `head_dim >= 1` must hold, or `latent_width >= 1`"
+    yield from unless(heads > 0 and attention.head_dim > 0, "kv_heads", law, f"{heads} and {attention.head_dim}")
+    law = f"must divide the {model.query_heads} query_heads"
+    yield from unless(heads < 1 or model.query_heads % heads == 0, "kv_heads", law, heads)
 
 
 def _draft(draft: Draft) -> Iterator[str]:
     yield from ANY.broken("parameters", draft.parameters)
     lengths = len(draft.tokens_per_step)
-    law = f"1 to {MAX_DRAFT_LENGTH} draft lengths"
+    law = f"needs 1 to {MAX_DRAFT_LENGTH} draft lengths"
     yield from unless(1 <= lengths <= MAX_DRAFT_LENGTH, "tokens_per_step", law, lengths)
     for law in broken_series(draft.tokens_per_step):
         yield f"tokens_per_step: {law}"

@@ -44,6 +44,6 @@ def test_a_latency_is_from_nought_to_a_second(value):
 def test_no_part_of_a_system_is_larger_than_all_of_it():
     found = list(broken_laws(replace(B200, max_gpus=4)))
     assert found == [
-        "gpus_per_node: `gpus_per_node <= max_gpus` = 4 must hold, but got 8",
-        "nvlink_gpus: `nvlink_gpus <= max_gpus` = 4 must hold, but got 8",
+        "gpus_per_node: `gpus_per_node <= 4` (max_gpus) must hold, but got 8",
+        "nvlink_gpus: `nvlink_gpus <= 4` (max_gpus) must hold, but got 8",
     ]

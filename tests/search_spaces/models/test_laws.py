@@ -42,14 +42,14 @@ def test_what_may_be_nought_may_not_be_less(fact, value):
 @pytest.mark.parametrize(
     ("model", "changes", "found"),
     [
-        (SPARSE, {"experts_per_token": 129}, "`1 <= experts_per_token <= experts` with 128 experts must hold"),
-        (SPARSE, {"experts_per_token": 0}, "`1 <= experts_per_token <= experts` with 128 experts must hold, but got 0"),
-        (DENSE, {"experts_per_token": 2}, "`0 <= experts_per_token <= experts` with 0 experts must hold, but got 2"),
-        (DENSE, {"expert_parameters": 1e9}, "`expert_parameters > 0` with experts, and 0 without must hold"),
-        (SPARSE, {"expert_parameters": 0}, "`expert_parameters > 0` with experts, and 0 without must hold"),
-        (DENSE, {"weights": ()}, "weights: at least one number format must hold"),
-        (DENSE, {"weights": ("bf16", "bf16")}, "weights: each once must hold, but got bf16, bf16"),
-        (DENSE, {"silicon_name": ""}, "`silicon_name` is not empty must hold"),
+        (SPARSE, {"experts_per_token": 129}, "`1 <= experts_per_token <= experts` must hold with 128 experts"),
+        (SPARSE, {"experts_per_token": 0}, "`1 <= experts_per_token <= experts` must hold with 128 experts, but got 0"),
+        (DENSE, {"experts_per_token": 2}, "`0 <= experts_per_token <= experts` must hold with 0 experts, but got 2"),
+        (DENSE, {"expert_parameters": 1e9}, "expert_parameters: must be above 0 with experts, and 0 without"),
+        (SPARSE, {"expert_parameters": 0}, "expert_parameters: must be above 0 with experts, and 0 without"),
+        (DENSE, {"weights": ()}, "weights: needs at least one number format"),
+        (DENSE, {"weights": ("bf16", "bf16")}, "weights: must name each format once, but got bf16, bf16"),
+        (DENSE, {"silicon_name": ""}, "silicon_name: must not be empty"),
     ],
 )  # fmt: skip
 def test_laws_between_facts_are_checked(model, changes, found):
@@ -59,17 +59,17 @@ def test_laws_between_facts_are_checked(model, changes, found):
 @pytest.mark.parametrize(
     ("model", "changes", "found"),
     [
-        (DENSE, {"kv_heads": 128}, "kv_heads: a divisor of the 64 query_heads must hold, but got 128"),
-        (DENSE, {"kv_heads": 7}, "kv_heads: a divisor of the 64 query_heads must hold, but got 7"),
-        (DENSE, {"kv_heads": 0}, "`kv_heads >= 1` and `head_dim >= 1`, or `latent_width >= 1` must hold, but"),
+        (DENSE, {"kv_heads": 128}, "kv_heads: must divide the 64 query_heads, but got 128"),
+        (DENSE, {"kv_heads": 7}, "kv_heads: must divide the 64 query_heads, but got 7"),
+        (DENSE, {"kv_heads": 0}, "`kv_heads >= 1` and `head_dim >= 1` must hold, or `latent_width >= 1`, but"),
         (DENSE, {"head_dim": -128}, "`0 <= head_dim <= 1e+18` must hold, but got -128"),
         (LATENT, {"latent_width": -576}, "`0 <= latent_width <= 1e+18` must hold, but got -576"),
-        (DENSE, {"layers_by_ratio": {1: 81}}, "at most 80 layers in all must hold, but got 81"),
+        (DENSE, {"layers_by_ratio": {1: 81}}, "must have at most 80 layers in all, but got 81"),
         (DENSE, {"layers_by_ratio": {0: 80}}, "`ratio >= 1` and `layers >= 0` must hold, but got 0: 80"),
         (DENSE, {"layers_by_ratio": {1: -80}}, "`ratio >= 1` and `layers >= 0` must hold, but got 1: -80"),
-        (DENSE, {"layers_by_ratio": {}}, "a layer that keeps a cache, whole or in a window, must hold"),
-        (SPARSE, {"window": 0}, "`window >= 1` with window_layers must hold, but got 0"),
-        (SPARSE, {"window_layers": 37}, "`window_layers <= layers` = 36 must hold, but got 37"),
+        (DENSE, {"layers_by_ratio": {}}, "needs a layer that keeps a cache, whole or in a window"),
+        (SPARSE, {"window": 0}, "`window >= 1` must hold with window_layers, but got 0"),
+        (SPARSE, {"window_layers": 37}, "`window_layers <= 36` (layers) must hold, but got 37"),
         (LATENT, {"state_bytes": float("nan")}, "`0 <= state_bytes <= 1e+18` must hold, but got nan"),
     ],
 )  # fmt: skip
@@ -99,7 +99,7 @@ def test_a_series_may_fall_by_what_two_measurements_differ():
 def test_drafts_have_a_method_lengths_and_no_less_than_no_parameters():
     broken = Draft(parameters=-1, tokens_per_step=(), source="made up")
     assert laws(DENSE, drafts={"none": broken}) == [
-        "drafts: a method that drafts must hold, but got none",
+        "drafts: must name methods that draft, but got none",
         "drafts.none.parameters: `0 <= parameters <= 1e+18` must hold, but got -1",
-        "drafts.none.tokens_per_step: 1 to 8 draft lengths must hold, but got 0",
+        "drafts.none.tokens_per_step: needs 1 to 8 draft lengths, but got 0",
     ]
