@@ -137,3 +137,12 @@ def test_how_trials_ended_adds_up():
         "failed: died": 1,
         "infeasible: memory": 1,
     }
+
+
+def test_a_winner_that_leaves_gpus_over_saves_no_more_than_its_throughput_is_higher():
+    """gpt-oss-120b at TPOT p99 3.3 ms: 31,775 tokens/s on 5 of 8 GPUs against 8,488 on 8 are 73 % cheaper, not 83 %."""
+    winner = measured(0, level(31_775, gpus=5))
+    answer = answer_of(winner, baseline=measured(1, level(8_488)))
+    assert answer.saving == pytest.approx(1 - 8_488 / 31_775)
+    assert round(answer.saving, 2) == 0.73
+    assert answer.pareto()[0].cost.output_tokens_per_s_per_gpu == pytest.approx(31_775 / 8)
