@@ -1,9 +1,10 @@
 """Prompts of exact token counts, unlike each other but for the prefix that they share."""
 
 import asyncio
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,31 +57,34 @@ async def prepare(client: Client, urls: Sequence[str], workload: Workload, *, no
     RunFailedError with what the server answers to a first request.
     """
     seed = (workload.seed, nonce)
+    names = (f"servetune-{nonce:x}-before-{number}" for number in itertools.count())
     refused: Failure | None = None
     if client.endpoint == "completions":
         for pool in (WIDE_POOL, NARROW_POOL):
             prompts = TokenPrompts(pool, shared_prefix_tokens=workload.shared_prefix_tokens, seed=seed)
-            refused = await _first_request(client, urls, workload, prompts)
+            refused = await _first_request(client, urls, workload, prompts, names)
             if refused is None:
                 return prompts
             if refused.cause not in ("HTTP 400", "HTTP 422"):
                 raise RunFailedError(refused.cause, refused.detail)
-    words = await calibrate(client, urls[0])
+    words = await calibrate(client, urls[0], names)
     text = TextPrompts(
         words,
         chat=client.endpoint == "chat",
         shared_prefix_tokens=workload.shared_prefix_tokens,
         seed=seed,
     )
-    refused = await _first_request(client, urls, workload, text)
+    refused = await _first_request(client, urls, workload, text, names)
     if refused is not None:
         raise RunFailedError(refused.cause, refused.detail)
     return text
 
 
-async def _first_request(client: Client, urls: Sequence[str], workload: Workload, prompts: Prompts) -> Failure | None:
+async def _first_request(
+    client: Client, urls: Sequence[str], workload: Workload, prompts: Prompts, names: Iterator[str]
+) -> Failure | None:
     tokens = max(64, workload.shared_prefix_tokens + 1)
-    body = Body(name="servetune-first", prompt=prompts.prompt(tokens), input_tokens=tokens, output_tokens=1)
+    body = Body(name=next(names), prompt=prompts.prompt(tokens), input_tokens=tokens, output_tokens=1)
     outcomes = await asyncio.gather(*(client.ask(url, body) for url in urls))
     return next((outcome for outcome in outcomes if isinstance(outcome, Failure)), None)
 
@@ -137,19 +141,21 @@ def _text(text: str, *, chat: bool) -> bytes:
     return json.dumps([{"role": "user", "content": text}] if chat else text).encode()
 
 
-async def calibrate(client: Client, url: str) -> Words:
+async def calibrate(client: Client, url: str, names: Iterator[str]) -> Words:
     """How many tokens words have, by the server's own count. Raises RunFailedError where it does not answer.
 
-    A word repeated n times makes overhead + n x its tokens.
+    A word repeated n times makes overhead + n x its tokens. `names` are of requests: servers may take two of one name
+    for one request.
     """
-    once, thrice = await _count(client, url, WORDS[0] * REPEATS), await _count(client, url, WORDS[0] * 3 * REPEATS)
+    once = await _count(client, url, WORDS[0] * REPEATS, next(names))
+    thrice = await _count(client, url, WORDS[0] * 3 * REPEATS, next(names))
     if once is None or thrice is None:
         return Words(words=WORDS, tokens=1, overhead=0, exact=False)
     overhead = once - round((thrice - once) / 2)
     by_tokens: dict[int, list[str]] = defaultdict(list)
     for start in range(0, len(WORDS), FEWEST_WORDS):
         some = WORDS[start : start + FEWEST_WORDS]
-        counts = await asyncio.gather(*(_count(client, url, word * REPEATS) for word in some))
+        counts = await asyncio.gather(*(_count(client, url, word * REPEATS, next(names)) for word in some))
         for word, count in zip(some, counts, strict=True):
             if count is not None and (count - overhead) % REPEATS == 0:
                 by_tokens[(count - overhead) // REPEATS].append(word)
@@ -159,9 +165,9 @@ async def calibrate(client: Client, url: str) -> Words:
     raise RunFailedError("prompts", "no words of equal token counts were found: is `usage` right?")
 
 
-async def _count(client: Client, url: str, text: str) -> int | None:
+async def _count(client: Client, url: str, text: str, name: str) -> int | None:
     prompt, tokens = _text(text, chat=client.endpoint == "chat"), len(text.split())
-    count = await client.count(url, Body(name="servetune-count", prompt=prompt, input_tokens=tokens, output_tokens=1))
+    count = await client.count(url, Body(name=name, prompt=prompt, input_tokens=tokens, output_tokens=1))
     if isinstance(count, Failure):
         raise RunFailedError(count.cause, count.detail)
     return count

@@ -150,7 +150,7 @@ class Client:
     async def ask(self, url: str, body: Body) -> Answer | Failure:
         """One streamed completion of `body.output_tokens` tokens: exactly, where the server honours it."""
         payload = self._request("POST", url, PATHS[self.endpoint], self._payload(body, stream=True), name=body.name)
-        reading = _Reading(self._on_token)
+        reading = Reading(self._on_token)
         sent = time.perf_counter()
         try:
             status, text = await self._exchange(url, payload, reading.feed)
@@ -281,7 +281,7 @@ MIDWAY, MIDWAY_SPACED = b'"finish_reason":null', b'"finish_reason": null'
 """What only a chunk with tokens holds, once the first has come: inside a JSON string its quotes would be escaped."""
 
 
-class _Reading:
+class Reading:
     """Server-sent events of one answer, as they come in."""
 
     def __init__(self, on_token: Callable[[float], None]) -> None:
@@ -291,7 +291,7 @@ class _Reading:
         self._usage: object = None
         self._finished = False
         self._at_limit = False
-        self._ended_empty = False
+        self._emptily_ended: float | None = None
 
     def feed(self, data: bytes, now: float) -> None:
         """All that one read brought has the same time. Raises StreamError."""
@@ -319,7 +319,7 @@ class _Reading:
         if reasons := [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]:
             self._finished = True  # some servers send no [DONE]
             self._at_limit = "length" in reasons
-            self._ended_empty = not any(map(_has_text, choices))
+            self._emptily_ended = None if any(map(_has_text, choices)) else now
         if any(_has_text(choice) if usage else _has_token(choice) for choice in choices):
             self.chunks.append(now)
             self._on_token(now)
@@ -335,7 +335,7 @@ class _Reading:
         if not self._finished:
             raise StreamError(BROKEN_STREAM, f"it ended after {len(self.chunks)} chunks without [DONE]")
         counts = _counts(self._usage)
-        chunks = self.chunks if counts or not self._ended_empty else self.chunks[:-1]
+        chunks = self._chunks(counted=counts is not None)
         if not chunks:
             raise StreamError(WRONG_ANSWER, "the stream held no token")
         guessed = body.output_tokens if self._at_limit else len(chunks)
@@ -348,6 +348,14 @@ class _Reading:
             output_tokens=output_tokens,
             counted=counts is not None,
         )
+
+    def _chunks(self, *, counted: bool) -> list[float]:
+        """What only says why the answer ended is no token, unless it is all there is: a token's text may be empty."""
+        if self._emptily_ended is None:
+            return self.chunks
+        if counted:
+            return self.chunks or [self._emptily_ended]
+        return self.chunks[:-1] or self.chunks
 
 
 def _counts(usage: object) -> tuple[int, int] | None:

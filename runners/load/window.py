@@ -102,11 +102,12 @@ class Window:
         """What a measurement of these answers lacks; `exact` says whether the tokens of prompts were counted."""
         counted = all(answer.counted for answer in self.answers)
         found, asked = self._lengths()["output"]
+        other_lengths = any(a.output_tokens != r.output_tokens for a, r in zip(self.answers, self.asked, strict=True))
         longer = f"answers as long as asked for ({found:.1f} output tokens on average, of {asked:.1f})"
         lacks = {
             UNCOUNTED: not counted,
             "prompts of known length (a word counts as one token)": not (counted or exact),
-            longer: not server.keeps_lengths,
+            longer: other_lengths and not server.keeps_lengths,
         }
         return tuple(words for words, lacking in lacks.items() if lacking)
 

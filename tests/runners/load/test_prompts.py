@@ -19,6 +19,7 @@ class Tokenizing:
         self.tokens, self.overhead, self.takes_ids, self.off = tokens, overhead, takes_ids, off
         self.endpoint = endpoint
         self.counted = []
+        self.names = []
 
     async def ask(self, _url: str, body: Body):
         count = await self.count(_url, body)
@@ -27,6 +28,7 @@ class Tokenizing:
         return Answer(name=body.name, sent=0, chunks=(1.0,), input_tokens=count, output_tokens=1)
 
     async def count(self, _url: str, body: Body):
+        self.names.append(body.name)
         prompt = json.loads(body.prompt)
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
             if not self.takes_ids:
@@ -58,6 +60,8 @@ def test_token_ids_where_a_server_takes_them():
 def test_text_where_it_does_not():
     server = Tokenizing(lambda word: 1 if len(word) < 5 else 2, overhead=1, takes_ids=False)
     assert counts(server, [10, 500]) == [10, 500]
+    named = [name for name in server.names if name]
+    assert len(named) == len(set(named)), "a server may take two requests of one name for one"
 
 
 def test_a_chats_template_is_part_of_the_prompt():
@@ -73,7 +77,7 @@ def test_counts_that_make_no_sense_are_told():
     extra = itertools.count()
     server = Tokenizing(lambda _word: 1, endpoint="chat", off=lambda _count: next(extra))
     with pytest.raises(RunFailedError, match="no words of equal token counts"):
-        asyncio.run(calibrate(server, "http://there"))
+        asyncio.run(calibrate(server, "http://there", map(str, itertools.count())))
 
 
 def test_a_word_is_taken_for_a_token_where_a_server_counts_nothing():
