@@ -118,7 +118,7 @@ def _draw_slos(figure: "go.Figure", scenario: Scenario, low: float, high: float)
                 y=[low, high],
                 mode="lines",
                 line={"color": STANDOUT, "width": 2, "dash": "dash"},
-                name=f"SLA: {slo.metric.upper()} {slo.statistic} ≤ {slo.limit_s * 1000:g} ms",
+                name=f"SLO: {slo.metric.upper()} {slo.statistic} ≤ {slo.limit_s * 1000:g} ms",
                 hoverinfo="name",
             )
 
@@ -208,7 +208,7 @@ def _load_chart(scenario: Scenario, levels: Sequence[Measurement], chosen: Measu
             y=[slo.limit_s * 1000] * 2,
             mode="lines",
             line={"color": STANDOUT, "width": 2, "dash": "dash"},
-            name=f"SLA: {slo.statistic} ≤ {slo.limit_s * 1000:g} ms",
+            name=f"SLO: {slo.statistic} ≤ {slo.limit_s * 1000:g} ms",
         )
     drawn = [level.latency(metric).at(p) * 1000 for level in levels for p in shown]
     reach = [*drawn, *(slo.limit_s * 1000 for slo in slos)]
