@@ -29,6 +29,11 @@ class Engine:
     version: str
     folder: str | None = None
 
+    @property
+    def asked_as(self) -> str:
+        """As an experiment names it."""
+        return f"{self.folder or self.name}@{self.version}"
+
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search_spaces.errors import InputError, UnknownNameError
+from search_spaces.errors import InputError
 from tuner.cli import completion
 from tuner.cli.arguments import (
     EXIT_INTERRUPTED,
@@ -22,7 +22,6 @@ from tuner.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from search_spaces.config import EngineName
     from tuner.retune.job import Ended, Job
 
 
@@ -100,7 +99,7 @@ def retune(  # noqa: PLR0913, PLR0917 one for each option
     if to and image:
         raise InputError("give --to or --image, not both")
     asked = Asked(
-        engine=_known_engine(engine),
+        engine=engine,
         to=to,
         image=image,
         promote=promote,
@@ -129,14 +128,6 @@ def _names(experiment: str) -> list[str]:
     if not found:
         raise InputError(f"{folder}: holds no experiment (*.yaml)")
     return found
-
-
-def _known_engine(name: str | None) -> "EngineName | None":
-    from search_spaces.engines.engine import engines
-
-    if name is not None and name not in engines():
-        raise UnknownNameError("engine", name, engines())
-    return name
 
 
 def _check(job: "Job", names: list[str], *, many: bool, as_json: bool) -> int:

@@ -216,6 +216,8 @@ class Champions:
         kept = json.loads(files["champion.json"])
         config, removed = known_settings(kept["config"])
         trial = trial_from_json(json.dumps(kept["trial"]))
+        if trial.config is not None:
+            config = replace(config, engine=trial.config.engine)  # with the folder of one's own
         return Champion(
             experiment=experiment,
             version=str(version.version),

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from runners.runner import RunFailedError
 from search_spaces.config import Engine, EngineName
+from search_spaces.engines.folders import name_of
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.retune import outbox
 from tuner.retune.champion import Champion, Champions, candidate
@@ -294,8 +295,7 @@ def _as_promoted(experiment: Experiment, champion: Champion) -> Experiment:
 
 
 def _same_engines(now: list[str], asked: object) -> bool:
-    names = [text.partition("@")[0] for text in now]
-    return isinstance(asked, list) and set(names) >= {str(text).partition("@")[0] for text in asked}
+    return isinstance(asked, list) and {*map(name_of, now)} >= {name_of(str(text)) for text in asked}
 
 
 def judgement_key(due: Due) -> str:

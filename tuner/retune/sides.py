@@ -62,4 +62,4 @@ def sides(
 
 
 def on_release(experiment: Experiment, engine: Engine) -> Experiment:
-    return experiment.model_copy(update={"engines": [f"{engine.name}@{engine.version}"]})
+    return experiment.model_copy(update={"engines": [engine.asked_as]})

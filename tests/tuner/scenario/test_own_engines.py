@@ -89,3 +89,10 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_file(home):
     (home / "my-engine" / "engine.yaml").write_text(ENGINE.replace("--tp", "tp"))
     with pytest.raises(InputError, match=r"my-engine/engine\.yaml: knobs\.layout\.tensor\.option: must be an option"):
         read_experiment(home / "mine.yaml").scenario()
+
+
+def test_an_experiment_names_an_engine_as_it_was_found(home):
+    experiment = read_experiment(home / "mine.yaml")
+    (own, vllm) = experiment.used_engines
+    again = experiment.model_copy(update={"engines": [own.asked_as, vllm.asked_as]})
+    assert again.used_engines == (own, vllm)
