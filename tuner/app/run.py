@@ -14,9 +14,9 @@ from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError, InputError
 from tuner.search.ranking import Ranking
 from tuner.search.replayed import replayed
+from tuner.search.samplers import sampler_of
 from tuner.search.search import Search, best_trial
 from tuner.search.session import PREDICTING, Session, budget_of
-from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Untracked
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
@@ -49,6 +49,7 @@ def run(
     `bars` is where progress is shown, if not on `console`; `on_trial` is called with every new trial as it ends.
     """
     bars = bars or console
+    make_sampler = sampler_of(session.experiment)
     show_experiment(console, session.scenario)
     if session.recorded:
         show_recorded(console, session.scenario, session.recorded)
@@ -58,15 +59,13 @@ def run(
         _mlflow(session, where, bars) as tracker,
     ):
         keep_experiment(study, session.experiment)
-        sampler = SurrogateSampler(session.prior, ranking, seed=session.experiment.seed)
-        study.sampler = sampler
         with searching_bar(bars) as bar:
             budget = budget_of(session.experiment, trials)
             search = Search(
                 prior=session.prior,
                 runner=session.runner,
                 study=study,
-                sampler=sampler,
+                sampler=make_sampler(session.prior, ranking, study),
                 tracker=tracker or Untracked(),
                 budget=budget,
                 progress=SearchProgress(bar, session.scenario, budget),

@@ -10,6 +10,7 @@ EXPERIMENT_SUFFIX = ".yaml"
 STUDY_SUFFIX = ".journal"
 
 RUNNERS = ("simulated", "estimated", "recorded", "served")
+SAMPLERS = ("surrogate", "tpe", "gp", "nsga2", "random")
 LISTS = ("models", "systems", "engines", "experiments", "recordings")
 GENERAL_TARGETS = ("docker-compose", "kubernetes", "dynamo", "llm-d")
 REPORT_FORMATS = ("html", "md", "json", "csv")
@@ -31,6 +32,10 @@ def studies(ctx: Any, incomplete: str) -> list[str]:
 
 def runners(incomplete: str) -> list[str]:
     return _beginning(RUNNERS, incomplete)
+
+
+def samplers(incomplete: str) -> list[str]:
+    return _beginning(SAMPLERS, incomplete)
 
 
 def lists(incomplete: str) -> list[str]:

@@ -38,6 +38,13 @@ StudyName = Annotated[
         autocompletion=completion.studies,
     ),
 ]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        help="Who proposes what is tried, whatever the experiment says: see `sampler` there.",
+        autocompletion=completion.samplers,
+    ),
+]
 Track = Annotated[bool, typer.Option(help="Log every trial as an MLflow run.")]
 
 
@@ -45,6 +52,7 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     experiment: Experiment,
     trials: Trials = None,
     runner: Runner = None,
+    sampler: Sampler = None,
     study: StudyName = None,
     studies: Studies = STUDIES,
     tracking_uri: TrackingUri = None,
@@ -74,7 +82,7 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     from tuner.show.terminal import show_next, show_verdict
     from tuner.study.outcome import Where
 
-    session = Session(experiment=read_experiment(find_experiment(experiment), runner=runner))
+    session = Session(experiment=read_experiment(find_experiment(experiment), runner=runner, sampler=sampler))
     where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
     out, bars = console(), console(errors=as_json, quiet=quiet)
 
@@ -91,7 +99,16 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     else:
         if quiet:
             show_verdict(out, outcome.answer)
-        show_next(out, outcome, experiment=experiment, where=where, trials=trials, runner=runner, brief=quiet)
+        show_next(
+            out,
+            outcome,
+            experiment=experiment,
+            where=where,
+            trials=trials,
+            runner=runner,
+            sampler=sampler,
+            brief=quiet,
+        )
     _end(outcome)
 
 

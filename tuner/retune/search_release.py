@@ -12,8 +12,9 @@ from tuner.retune.rank_release import informed, rank_release
 from tuner.retune.sides import Sides
 from tuner.scenario.amounts import dollars
 from tuner.scenario.experiment.budget import Retune
-from tuner.search.search import Budget, Search, finished_trials
+from tuner.search.search import Budget, Search
 from tuner.search.session import Session
+from tuner.search.stored import finished_trials
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Tracker, Untracked
 from tuner.search.trial import Trial
@@ -52,7 +53,6 @@ def search_release(
     settings += enqueue_priors(champion, session, both.after, study)
     ranking = informed(rank_release(champion, both, clock), champion, both)
     sampler = SurrogateSampler(session.prior, ranking, seed=session.experiment.seed)
-    study.sampler = sampler
     done = len(finished_trials(study))
     search = Search(
         prior=session.prior,

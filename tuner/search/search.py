@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from runners.measurement import Measurement
 from runners.runner import OUT_OF_MEMORY, Metered, RunFailedError, Runner
@@ -12,17 +13,43 @@ from search_spaces.errors import InfeasibleError
 from search_spaces.fit import GIB, memory
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import find_capacity
+from tuner.search.lawful import Lawful
 from tuner.search.ranking import Prior, Uninformed
-from tuner.search.surrogate.sampler import SurrogateSampler
+from tuner.search.stored import (
+    Key,
+    finish,
+    finished_by_params,
+    finished_trials,
+    key_of,
+    name_objective,
+    repeat,
+    settle_interrupted,
+)
 from tuner.search.tracker import Tracker
-from tuner.search.trial import RECORD, Trial, trial_from_json, trial_to_json
+from tuner.search.trial import Trial
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
 
 SAME_FAILURES = 3
 """So many environment failures of one cause in a row end a search."""
+
+SAME_PROPOSALS = 50
+"""So many proposals in a row of what was tried already end a search: its sampler has nothing new to say."""
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """What a sampler may know beyond its next proposal, which then is always legal and new."""
+
+    def exhausted(self, trials: "Sequence[FrozenTrial]") -> bool:
+        """Whether nothing is left to propose after these trials."""
+
+    def expected_saving(self, trials: "Sequence[FrozenTrial]") -> float:
+        """Dollars per million tokens by which the next proposal is expected to undercut the best trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,16 +76,21 @@ class Progress(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """One search of one scenario.
+    """One search of one scenario, by any sampler of Optuna's.
 
-    `finished` is told each new trial as it ends. `interrupted` says that Ctrl-C ended it, `tried` how many trials were
-    new, `broken` which failure of the environment ended it.
+    One with Foresight ends the search when its space is exhausted, or when a trial is not expected to pay for itself.
+    Any other is made `Lawful`, and ends it with the budget, or after SAME_PROPOSALS in a row of what was tried already.
+    Such a proposal is not served again: Optuna is told that it ended as the finished trial did, with the same value
+    and constraints, and it is no trial of ours (see `repeat`). What was enqueued is always served.
+
+    `finished` is called with each new trial as it ends. `interrupted` says that Ctrl-C ended it, `tried` how many
+    trials were new, `broken` which failure of the environment ended it.
     """
 
     prior: Prior | Uninformed
     runner: Runner
     study: "optuna.Study"
-    sampler: SurrogateSampler
+    sampler: "BaseSampler"
     tracker: Tracker
     budget: Budget
     progress: Progress
@@ -68,6 +100,8 @@ class Search:
     tried: int = field(default=0, init=False)
     broken: str = field(default="", init=False)
     _finished: list[Trial] = field(default_factory=list, init=False)
+    _by_params: "dict[Key, FrozenTrial]" = field(default_factory=dict, init=False)
+    _same: int = field(default=0, init=False)
 
     def run(self) -> None:
         """Tries configurations until the budget or the space is spent; goes on with a study that has some already.
@@ -75,26 +109,48 @@ class Search:
         What the study has is logged again, which a tracker ignores where it has it already: a killed process may have
         told the study but not the tracker.
         """
-        self._settle_interrupted()
-        self._finished = finished_trials(self.study)
-        for trial in self._finished:
-            self.tracker.log(trial)
+        self._take_over()
         began = self.clock()
         self._tell_progress()
         try:
-            while not self.broken and self._affordable() and self.clock() - began < self.budget.wall_clock_s:
-                if not self._trials_left():
-                    break
+            while self._affordable() and self.clock() - began < self.budget.wall_clock_s and self._trials_left():
+                enqueued = self._enqueued()
                 asked = self.study.ask()
-                trial = self.attempt(asked)
-                self._finish(asked, trial)
-                self.tried += 1
-                self.broken = broken_environment(self._finished[-self.tried :])
-                self.tracker.log(trial)
-                self.finished(trial)
-                self._tell_progress()
+                earlier = None if asked.number in enqueued else self._earlier(asked)
+                if earlier is None:
+                    self._take_turn(asked)
+                else:
+                    repeat(self.study, asked, earlier)
+                    self._same += 1
         except KeyboardInterrupt:
             self.interrupted = True
+
+    def _take_over(self) -> None:
+        """Makes the study one of this search."""
+        self.study.sampler = self.sampler if isinstance(self.sampler, Foresight) else Lawful(self.sampler, self.prior)
+        name_objective(self.study, self.scenario)
+        settle_interrupted(self.study, self.scenario)
+        self._finished = finished_trials(self.study)
+        self._by_params = finished_by_params(self.study)
+        for trial in self._finished:
+            self.tracker.log(trial)
+
+    def _earlier(self, asked: "optuna.Trial") -> "FrozenTrial | None":
+        """The finished trial that has what is proposed; None for what is new."""
+        with suppress(InfeasibleError):
+            self.scenario.space.draw(asked)
+        return self._by_params.get(key_of(asked.params))
+
+    def _take_turn(self, asked: "optuna.Trial") -> None:
+        trial = self.attempt(asked)
+        self._by_params[key_of(asked.params)] = finish(self.study, asked, trial, self.scenario)
+        self._finished.append(trial)
+        self._same = 0
+        self.tried += 1
+        self.broken = broken_environment(self._finished[-self.tried :])
+        self.tracker.log(trial)
+        self.finished(trial)
+        self._tell_progress()
 
     def attempt(self, asked: "optuna.Trial") -> Trial:
         """One turn, to one of its three endings."""
@@ -150,7 +206,7 @@ class Search:
         budget = self.budget
         if held >= budget.gpu_seconds or spent >= budget.usd:
             return False
-        if budget.monthly_tokens is None or not self._finished:
+        if budget.monthly_tokens is None or not self._finished or not isinstance(self.sampler, Foresight):
             return True
         saving = self.sampler.expected_saving(self.study.get_trials(deepcopy=False))
         return saving * budget.monthly_tokens / 1e6 >= spent / len(self._finished)
@@ -159,39 +215,17 @@ class Search:
         self.progress(len(self._finished), best_trial(self.scenario, self._finished))
 
     def _trials_left(self) -> bool:
-        trials = self.study.get_trials(deepcopy=False)
-        waiting = any(trial.state.name == "WAITING" for trial in trials)
-        return len(self._finished) < self.budget.trials and (waiting or self.sampler.propose(trials) is not None)
+        if self.broken or len(self._finished) >= self.budget.trials:
+            return False
+        if self._enqueued():
+            return True
+        if isinstance(self.sampler, Foresight):
+            return not self.sampler.exhausted(self.study.get_trials(deepcopy=False))
+        return self._same < SAME_PROPOSALS
 
-    def _finish(self, asked: "optuna.Trial", trial: Trial) -> None:
-        if trial.ending == "measured":
-            for name, excess in self.scenario.sla.excess(trial.measurement).items():
-                asked.set_constraint(name, excess)
-        asked.set_user_attr(RECORD, trial_to_json(trial))
-        self._tell(asked.number, trial)
-        self._finished.append(trial)
-
-    def _tell(self, number: int, trial: Trial) -> None:
-        from optuna.trial import TrialState
-
-        if trial.ending == "measured":
-            self.study.tell(number, objective(self.scenario, trial))
-        else:
-            state = TrialState.PRUNED if trial.ending == "infeasible" else TrialState.FAIL
-            self.study.tell(number, state=state)
-
-    def _settle_interrupted(self) -> None:
-        """Trials that an interrupted process left running: told if they had ended, else failed.
-
-        The sampler takes no notice of a failed trial without a record and proposes the same again.
-        """
-        from optuna.trial import TrialState
-
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if RECORD in trial.user_attrs:
-                self._tell(trial.number, trial_from_json(trial.user_attrs[RECORD]))
-            else:
-                self.study.tell(trial.number, state=TrialState.FAIL)
+    def _enqueued(self) -> set[int]:
+        """Numbers of the trials that wait for their turn."""
+        return {trial.number for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "WAITING"}
 
 
 def measure_capacity(
@@ -257,12 +291,6 @@ def broken_environment(trials: Sequence[Trial]) -> str:
     if len(last) < SAME_FAILURES or not all(trial.environment for trial in last):
         return ""
     return f"{last[-1].cause}: {last[-1].detail}" if len({trial.cause for trial in last}) == 1 else ""
-
-
-def finished_trials(study: "optuna.Study") -> list[Trial]:
-    """The trials of a study that ended by themselves, in order."""
-    records = (trial.user_attrs.get(RECORD) for trial in study.get_trials(deepcopy=False))
-    return [trial_from_json(record) for record in records if record]
 
 
 def objective(scenario: Scenario, trial: Trial) -> float:

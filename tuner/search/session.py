@@ -116,11 +116,11 @@ class Session:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What decides the answer, as JSON: the experiment without its budgets, what its trace holds, and the release
-        whose tables and simulator answer.
+        """What decides the answer, as JSON: the experiment without budgets and sampler, what its trace holds, and the
+        release whose tables and simulator answer.
         """
         asked = self.experiment.model_dump(
-            mode="json", exclude={"budget": True, "retune": True, "serve": {"logs"}}, warnings=False
+            mode="json", exclude={"budget": True, "retune": True, "sampler": True, "serve": {"logs"}}, warnings=False
         )
         if asked["serve"] is None:
             del asked["serve"]

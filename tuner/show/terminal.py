@@ -372,6 +372,7 @@ def show_next(
     where: "Where",
     trials: int | None = None,
     runner: str | None = None,
+    sampler: str | None = None,
     brief: bool = False,
 ) -> None:
     """Where everything is and, unless `brief`, the next command to try; each on one line of its own, to be copied."""
@@ -383,6 +384,7 @@ def show_next(
         options = ["--studies", str(where.studies), "--study", where.study]
         options += ["--trials", str(trials)] if trials else []
         options += ["--runner", runner] if runner else []
+        options += ["--sampler", sampler] if sampler else []
         options += [] if where.track else ["--no-track"]
         rows.append(("Go on", shlex.join(["servetune", "tune", experiment, *options])))
     best = outcome.answer.best

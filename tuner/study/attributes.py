@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 EXPERIMENT = "experiment"
-"""Study attribute that holds the experiment's file: its path, text and budget."""
+"""Study attribute that holds the experiment's file: its path, text, budget and sampler."""
+
+APART = ("budget", "sampler")
+"""Keys of an experiment that change nothing of what it asks: the latest of a study are kept with its file."""
 
 ENDED = "ended"
 """Study attribute that counts the trials after which a retune's search ended."""
@@ -47,12 +50,18 @@ class Summary:
 
 
 def keep_experiment(study: "optuna.Study", experiment: Experiment) -> None:
-    """Keeps where the experiment's file is, its budget and, where it asks just this experiment, its text."""
+    """Keeps where the experiment's file is, its budget, its sampler and, where it asks just this, its text."""
     path = experiment.path
-    kept = {"path": str(path.absolute()), "budget": experiment.budget.model_dump(mode="json")}
-    if path.is_file() and read_experiment(path, runner=experiment.runner).model_dump() == experiment.model_dump():
+    apart = experiment.model_dump(mode="json", include={*APART})
+    kept = {"path": str(path.absolute()), **apart}
+    if path.is_file() and _as_filed(experiment).model_dump() == experiment.model_dump():
         kept["text"] = path.read_text(encoding="utf-8-sig")
     _keep(study, EXPERIMENT, kept)
+
+
+def _as_filed(experiment: Experiment) -> Experiment:
+    """What the file asks now, put to the same runner and sampler."""
+    return read_experiment(experiment.path, runner=experiment.runner, sampler=experiment.sampler.name)
 
 
 def keep_summary(

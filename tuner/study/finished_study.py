@@ -17,11 +17,11 @@ from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import as_written, rebuilt_experiment
 from tuner.scenario.scenario import Scenario
 from tuner.search.ranking import Ranking
-from tuner.search.search import finished_trials
 from tuner.search.session import PREDICTING, Session
+from tuner.search.stored import finished_trials
 from tuner.search.trial import Trial
 from tuner.study.answer import Answer
-from tuner.study.attributes import EXPERIMENT, Summary, kept_end, kept_summary
+from tuner.study.attributes import APART, EXPERIMENT, Summary, kept_end, kept_summary
 from tuner.study.journal import ASKED, SUFFIX, read_study
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def open_finished(studies: Path, name: str) -> FinishedStudy:
     if not trials:
         raise InputError(f"{path}: no trial of this study has ended yet; `servetune tune` goes on with it")
     kept = study.user_attrs.get(EXPERIMENT, {})
-    experiment = _experiment(path, {**asked, "budget": kept.get("budget", {})}, kept)
+    apart = {key: kept.get(key, {}) for key in APART}
+    experiment = _experiment(path, {**asked, **apart}, kept)
     return FinishedStudy(
         path=path,
         experiment=experiment,
@@ -297,7 +298,7 @@ def _differences(kept: object, asked: object, key: str = "") -> Iterator[str]:
     """Keys of what was kept that are asked otherwise; what is asked beyond it are newer keys at their defaults."""
     if isinstance(kept, Mapping) and isinstance(asked, Mapping):
         for name, value in kept.items():
-            if key or name not in (RELEASE, "budget"):
+            if key or name not in (RELEASE, *APART):
                 yield from _differences(value, asked.get(name), f"{key}.{name}" if key else str(name))
     elif kept != asked:
         yield key

@@ -229,6 +229,7 @@ BAD_INPUT = {
     "trials that are no number": (["tune", "small.yaml", "--trials", "many"], "Invalid value for '--trials'"),
     "a study name that no file can have": (["tune", "small.yaml", "--study", "x" * 300], "File name too long"),
     "a folder that is a file": (["tune", "small.yaml", "--studies", "small.yaml"], "no study can be kept there"),
+    "an unknown sampler": (["tune", "small.yaml", "--sampler", "cmaes"], "unknown sampler 'cmaes'; valid: "),
     "an MLflow address that is none": (["tune", "small.yaml", "--tracking-uri", "sqlte:///x.db"], "sqlite"),
     "an unknown setting": (["simulate", "small.yaml", "--set", "layout.tensr=2"], "valid: layout.tensor, "),
     "a layout that does not divide": (["simulate", "small.yaml", "--set", "layout.tensor=3"], "does not divide"),

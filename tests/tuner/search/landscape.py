@@ -143,7 +143,6 @@ class Log:
 def search_in(study: optuna.Study, prior, runner, *, sampler=None, trials=20, budget=None, log=None, **parts) -> Search:
     """With the surrogate's sampler, where no other is given."""
     sampler = sampler or SurrogateSampler(prior, prior.rank(), seed=0)
-    study.sampler = sampler
     log = log or Log()
     return Search(
         prior=prior,

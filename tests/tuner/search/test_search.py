@@ -30,11 +30,11 @@ from tuner.search.search import (
     best_trial,
     broken_environment,
     check_memory,
-    finished_trials,
     measure_capacity,
     objective,
     ranked_trials,
 )
+from tuner.search.stored import finished_trials
 from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Untracked
 from tuner.search.trial import RECORD, Trial
@@ -169,7 +169,6 @@ class Log:
 def search_in(study: optuna.Study, runner=None, *, surrogates=None, ranking=None, trials=20, **parts) -> Search:
     surrogates = surrogates or Surrogates()
     sampler = SurrogateSampler(surrogates, ranking or surrogates.rank(), seed=0)
-    study.sampler = sampler
     log = parts.pop("log", Log())
     return Search(
         prior=surrogates,  # type: ignore[arg-type]

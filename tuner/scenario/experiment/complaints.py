@@ -8,6 +8,7 @@ from tuner.scenario.experiment.budget import Budget, Retune
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.part import Part, key_path, keys
 from tuner.scenario.experiment.price import ListPrice, OwnPrice
+from tuner.scenario.experiment.sampler import Sampler
 from tuner.scenario.experiment.serve import Serve
 from tuner.scenario.experiment.workload import LengthRange, RecordedWorkload, SyntheticWorkload
 
@@ -19,6 +20,7 @@ _PARTS: dict[tuple[str | int, ...], type[Part]] = {
     ("workload", "<synthetic>", "output_tokens"): LengthRange,
     ("price", "<list>"): ListPrice,
     ("price", "<own>"): OwnPrice,
+    ("sampler",): Sampler,
     ("budget",): Budget,
     ("retune",): Retune,
     ("serve",): Serve,

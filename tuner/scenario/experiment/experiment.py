@@ -31,6 +31,7 @@ from tuner.scenario.experiment.part import (
     properties,
 )
 from tuner.scenario.experiment.price import ListPrice, OwnPrice, price_tag
+from tuner.scenario.experiment.sampler import Sampler
 from tuner.scenario.experiment.serve import Serve
 from tuner.scenario.experiment.space import Space
 from tuner.scenario.experiment.workload import RecordedWorkload, SyntheticWorkload, workload_tag
@@ -128,6 +129,7 @@ class Experiment(Part):
         ),
     )
     serve: Serve | None = Field(default=None, description="how `runner: served` starts engines, a mapping")
+    sampler: Sampler = Sampler()
     budget: Budget = Budget()
     retune: Retune = Retune()
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)

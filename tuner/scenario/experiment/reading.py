@@ -13,10 +13,11 @@ from tuner.scenario.experiment.complaints import problem
 from tuner.scenario.experiment.experiment import RUNNERS, Experiment
 from tuner.scenario.experiment.files import read_mapping
 from tuner.scenario.experiment.part import keys
+from tuner.scenario.experiment.sampler import SAMPLERS
 
 
-def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
-    """The experiment in a file, put to another runner where one is named.
+def read_experiment(path: Path, *, runner: str | None = None, sampler: str | None = None) -> Experiment:
+    """The experiment in a file, put to another runner or searched by another sampler where one is named.
 
     Raises InputError with everything in the file that is not as it must be, one problem in each line.
     """
@@ -25,6 +26,8 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
         if runner not in RUNNERS:
             raise UnknownNameError("runner", runner, RUNNERS)
         data["runner"] = runner
+    if sampler is not None:
+        data["sampler"] = _named_sampler(sampler, data.get("sampler"))
     try:
         return Experiment.model_validate(data, context=_context(data, path))
     except ValidationError as error:
@@ -32,6 +35,13 @@ def read_experiment(path: Path, *, runner: str | None = None) -> Experiment:
         for details in error.errors(include_url=False):
             problems.lines.append(problem(details))
         raise problems.error() from None
+
+
+def _named_sampler(name: str, given: object) -> object:
+    """What the file says of a sampler, where it is this one; else its name alone. Raises UnknownNameError."""
+    if name not in SAMPLERS:
+        raise UnknownNameError("sampler", name, SAMPLERS)
+    return given if isinstance(given, Mapping) and given.get("name") == name else {"name": name}
 
 
 def _context(data: Mapping[str, Any], path: Path) -> dict[str, Any]:

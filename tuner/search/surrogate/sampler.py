@@ -73,6 +73,10 @@ class SurrogateSampler(BaseSampler):
         self._learn(trials)
         return self._proposal
 
+    def exhausted(self, trials: Sequence["FrozenTrial"]) -> bool:
+        """Whether every legal configuration that is known was tried."""
+        return self.propose(trials) is None
+
     def expected_saving(self, trials: Sequence["FrozenTrial"]) -> float:
         """Dollars per million tokens by which the next proposal is expected to undercut the best trial.
 

@@ -14,6 +14,8 @@ def commands(report: Report) -> list[str]:
     tune = ["servetune", "tune", experiment.path.name, "--trials", str(len(finished.trials))]
     if f"runner: {experiment.runner}" not in finished.text and experiment.runner != "simulated":
         tune += ["--runner", experiment.runner]
+    if "sampler:" not in finished.text and experiment.sampler.name != "surrogate":
+        tune += ["--sampler", experiment.sampler.name]
     return [shlex.join(tune), report.command or shlex.join(["servetune", "report", finished.name])]
 
 

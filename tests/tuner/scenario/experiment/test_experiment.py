@@ -212,6 +212,8 @@ def test_a_trace_is_found_beside_the_experiment_that_names_it(experiment, tmp_pa
             "valid: high, low",
         ),
         ({"budget": {"trails": 4}}, "budget.trails", "unknown key 'trails'; valid: trials, "),
+        ({"sampler": {"name": "tpee"}}, "sampler.name", "unknown sampler 'tpee'; valid: tpe, "),
+        ({"sampler": {"nam": "tpe"}}, "sampler.nam", "unknown key 'nam'; valid: name, "),
         ({"price/dat": "x"}, "price.dat", "unknown key 'dat'; valid: date, "),
         ({"model": "gpt-oss-121b"}, "model", "unknown model 'gpt-oss-121b'; valid: gpt-oss-120b, "),
         ({"system": "b20"}, "system", "unknown system 'b20'; valid: b200, "),
@@ -283,6 +285,20 @@ def test_keys_that_exclude_each_other_are_told_apart_from_unknown_ones(complaint
             "budget.wall_clock_min: `wall_clock_min > 0` must hold, but got 0",
         ),
         ({"seed": -1}, "seed: `seed >= 0` must hold, but got -1"),
+        ({"sampler": "tpe"}, "sampler: must be a mapping, but got 'tpe'"),
+        ({"sampler": {"name": 3}}, "sampler.name: must be one of surrogate, tpe, gp, nsga2, random, but got 3"),
+        (
+            {"sampler": {"name": "tpe", "startup_trials": 0}},
+            "sampler.startup_trials: `startup_trials >= 1` must hold, but got 0",
+        ),
+        (
+            {"sampler": {"name": "random", "startup_trials": 5}},
+            "sampler: startup_trials goes with name: tpe or gp, but got name: random",
+        ),
+        (
+            {"sampler": {"population_size": 5}},
+            "sampler: population_size goes with name: nsga2, but got name: surrogate",
+        ),
         ({"workload": 3}, "workload: must be a mapping, but got 3"),
         ({"workload/requests": 10}, "workload.requests: `requests >= 50` must hold, but got 10"),
         (
@@ -499,6 +515,7 @@ PATHS = st.sampled_from(
         "price/usd_per_gpu_hour",
         "space",
         "runner",
+        "sampler",
         "budget",
         "seed",
     ]

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from tests.tuner.search.landscape import Landscape, Predictions, a_scenario, a_space, search_in
-from tuner.search.search import finished_trials
+from tuner.search.stored import finished_trials
 from tuner.search.surrogate.sampler import SurrogateSampler
 
 SEEDS = range(3)
