@@ -25,4 +25,6 @@ fi
 "$uv" venv --quiet --clear --python "$python" "$folder"
 "$uv" pip install --quiet --python "$folder/bin/python" --compile-bytecode "${torch[@]}" \
   --overrides "$here/overrides.txt" --requirements "$requirements"
+# What `transformers serve` lacks there. Its own dependencies are there already, but for CUDA's.
+"$uv" pip install --quiet --python "$folder/bin/python" --compile-bytecode --no-deps accelerate==1.15.0
 "$folder/bin/python" -c 'import vllm; print("vLLM", vllm.__version__)'
