@@ -1,58 +1,10 @@
 """The driver's side of a server, with a stand-in for NVML: the real one needs a GPU."""
 
-# ruff: noqa: N802 the names are NVML's
-
-from types import SimpleNamespace
-
 import pytest
 
 from runners.runner import RunFailedError
 from runners.served.nvml import Driver, driver
-
-GIB = 1 << 30
-
-
-class NVMLError(Exception):
-    pass
-
-
-class FakeNvml:
-    """Two GPUs; memory in use is read from a list, the last value for ever."""
-
-    NVMLError = NVMLError
-
-    def __init__(self, used=(GIB,), energy=True):
-        self._used = list(used)
-        self._energy = energy
-        self.asked = []
-
-    def nvmlDeviceGetCount(self):
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index):
-        self.asked.append(index)
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid):
-        return int(uuid.rpartition("-")[2])
-
-    def nvmlDeviceGetName(self, _handle):
-        return b"NVIDIA H200"
-
-    def nvmlSystemGetDriverVersion(self):
-        return "580.1"
-
-    def nvmlSystemGetCudaDriverVersion(self):
-        return 13020
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
-        if not self._energy:
-            raise NVMLError
-        return 1000 * (handle + 1)
-
-    def nvmlDeviceGetMemoryInfo(self, _handle):
-        used = self._used.pop(0) if len(self._used) > 1 else self._used[0]
-        return SimpleNamespace(used=used)
+from tests.runners.served.fake_nvml import GIB, FakeNvml
 
 
 def test_the_gpus_are_those_that_this_process_may_use(monkeypatch):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ import pytest
 from runners.measurement import NO_METRICS
 from runners.runner import OUT_OF_MEMORY, RunFailedError
 from runners.served.deployment import Installation, plan
+from runners.served.nvml import Driver
 from runners.served.process import is_free
 from runners.served.served import Served, TimeLimits
 from runners.workload.workload import Lengths, Workload
@@ -26,6 +28,7 @@ from search_spaces.config import Batching, Disaggregation, Engine, Layout, Servi
 from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
 from search_spaces.models.model import Attention, Model
+from tests.runners.served.fake_nvml import GIB, FakeNvml
 from tests.runners.served.kernel import NEEDS_MEMORY_OF_THE_REAPED
 from tuner.scenario.sla import Sla, Slo
 from tuner.search.capacity import LoadRange, find_capacity
@@ -300,6 +303,35 @@ def test_replicas_share_the_load_each_on_ports_and_gpus_of_its_own(tmp_path, pyt
     assert level.gpus == 2
     logs = sorted(path.name for path in (tmp_path / "logs" / "0000").glob("*.log"))
     assert logs == ["serve-0.log", "serve-1.log"]
+
+
+def test_gpus_are_handed_out_metered_named_and_seen_to_be_released(tmp_path, python, monkeypatch):
+    nvml = FakeNvml()
+    nvml.added = 100_000
+    monkeypatch.setattr("runners.served.served.driver", lambda: Driver(nvml))
+    runner = served(tmp_path, python, devices=("0", "GPU-1"))
+    with runner.serve(replace(CONFIG, layout=Layout(replicas=2))) as measure:
+        level = measure(WORKLOAD.at(4))
+        handed_out = {process.environ().get("CUDA_VISIBLE_DEVICES") for process in of_this_test(tmp_path)}
+    assert handed_out == {"0", "GPU-1"}
+    assert level.observed is not None
+    assert dict(level.observed.versions) == {
+        "engine": "vllm 1.2.3",
+        "driver": "580.1",
+        "cuda": "13.2",
+        "gpu": "NVIDIA H200",
+    }
+    # Each look finds 100 J more: of the four, two lie before the load and two after it, which also takes preparations.
+    assert 0 < level.observed.watts * level.duration_s <= 400
+
+
+def test_memory_that_a_server_leaves_on_its_gpu_is_the_environments_failure(tmp_path, python, monkeypatch):
+    monkeypatch.setattr("runners.served.served.driver", lambda: Driver(FakeNvml(used=[GIB, 9 * GIB])))
+    monkeypatch.setattr(Driver, "wait_until_released", partialmethod(Driver.wait_until_released, limit_s=0))
+    with pytest.raises(RunFailedError, match="GPU memory held: after the server ended: GPU 0: 8192 MiB") as caught:
+        with served(tmp_path, python, devices=("0",)).serve(CONFIG):
+            pass
+    assert caught.value.environment
 
 
 def test_prefill_and_decode_workers_stand_behind_a_proxy(tmp_path, python):
