@@ -200,7 +200,7 @@ class Search:
         return self.runner.gpu_seconds if isinstance(self.runner, Metered) else 0.0
 
     def _affordable(self) -> bool:
-        """Whether the study's trials have cost less than they may, and another is worth it."""
+        """Whether the study's trials have cost less than they may, and another is expected to pay."""
         held = sum(trial.gpu_seconds for trial in self._finished)
         spent = held * self.scenario.price.usd_per_gpu_second
         budget = self.budget

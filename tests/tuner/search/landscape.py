@@ -11,6 +11,7 @@ from search_spaces.config import ServingConfig
 from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
 from search_spaces.hardware.system import Price, find_system
+from search_spaces.knobs import PREFILL
 from search_spaces.models.model import find_model
 from search_spaces.space import SearchSpace, full_space
 from tuner.scenario.scenario import Scenario
@@ -23,19 +24,20 @@ from tuner.search.trial import Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-SYSTEM, MODEL = find_system("b200"), find_model("qwen3-235b")
+SYSTEM, MODEL = find_system("b200"), find_model("gpt-oss-120b")
 
 
 def a_space(gpus: int = 8, *, variants: tuple[str, ...] = (), **values) -> SearchSpace:
-    """One engine's space, of one precision; `layout_tensor=(1, 2)` restricts a dimension."""
+    """One engine's space, of one format of weights and without drafts; `layout_tensor=(1, 2)` restricts a dimension."""
     space = full_space(MODEL, SYSTEM, (find_engine("trtllm"),), gpus, variants=variants)
     few = {
         "mode": ("aggregated",),
         "layout.pipeline": (1,),
         "layout.attention_dp": (1,),
         "layout.expert": (1,),
-        "precision.weights": ("nvfp4",),
+        "precision.weights": ("mxfp4_mxfp8",),
         "precision.kv_cache": ("fp8", "bf16"),
+        "speculation.method": ("none",),
         "batching.max_batched_tokens": (8192,),
         "prefill.attention_dp": (1,),
         "prefill.expert": (1,),
@@ -69,18 +71,30 @@ def a_scenario(space: SearchSpace, **changes) -> LimitedScenario:
     )
 
 
-class Predictions:
-    """A prior that predicts the `capacity` of configurations, and ranks those that are given."""
+def every_params(space: SearchSpace) -> list:
+    """All that can be drawn of an aggregated space."""
+    return list(space.combinations([name for name in space.dimensions if not name.startswith(PREFILL)]))
 
-    def __init__(self, scenario: Scenario, capacity, ranked=()) -> None:
+
+def usual_capacity(config: ServingConfig) -> float:
+    """Requests in flight at which TPOT reaches 20 ms; the best is tp2, FP8 KV cache, speculation, 256 sequences."""
+    best = {1: 0.7, 2: 1.0, 4: 0.8, 8: 0.5}[config.layout.tensor]
+    best *= 1.0 if config.precision.kv_cache == "fp8" else 0.9
+    best *= 1.3 if config.speculation.method == "eagle3" else 1.0
+    return 100 * best * config.batching.max_sequences / 256
+
+
+class Predictions:
+    """A prior that predicts the `capacity` of configurations, possible or not, and ranks those that are given."""
+
+    def __init__(self, scenario: Scenario, capacity=usual_capacity, ranked=()) -> None:
         self.scenario = scenario
         self.capacity = capacity
         self.ranked = tuple(ranked)
 
     def predict(self, params) -> Candidate:
         config = self.scenario.space.config(params)
-        self.scenario.check(config)
-        return Candidate(params=dict(params), objective=1 / self.capacity(config), excess=0.0)
+        return Candidate(params=dict(params), objective=config.gpus / self.capacity(config), excess=0.0)
 
     def rank(self) -> Ranking:
         candidates = sorted(map(self.predict, self.ranked), key=lambda one: one.rank)
@@ -96,7 +110,7 @@ class Landscape:
     `capacity` may raise instead, and returns 0 for servers that never meet the SLO.
     """
 
-    def __init__(self, capacity) -> None:
+    def __init__(self, capacity=usual_capacity) -> None:
         self.capacity = capacity
         self.served: list[ServingConfig] = []
 
@@ -127,17 +141,17 @@ def measurement(load: float, *, tpot_s: float, gpus: int = 8) -> Measurement:
 
 
 class Log:
-    """A tracker and a progress display that keep what they are told."""
+    """A tracker and a progress display that keep what they are called with."""
 
     def __init__(self) -> None:
         self.logged: list[int] = []
-        self.told: list[tuple[int, Trial | None]] = []
+        self.shown: list[tuple[int, Trial | None]] = []
 
     def log(self, trial: Trial) -> None:
         self.logged.append(trial.number)
 
     def __call__(self, done: int, best: Trial | None) -> None:
-        self.told.append((done, best))
+        self.shown.append((done, best))
 
 
 def search_in(study: optuna.Study, prior, runner, *, sampler=None, trials=20, budget=None, log=None, **parts) -> Search:

@@ -8,7 +8,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import TrialState
 
 from runners.runner import RunFailedError
-from tests.tuner.search.landscape import Landscape, Log, Predictions, a_scenario, a_space, search_in
+from tests.tuner.search.landscape import Landscape, Log, Predictions, a_scenario, a_space, every_params, search_in
 from tuner.search.search import SAME_PROPOSALS, Budget, Foresight, best_trial
 from tuner.search.stored import REPEATS, finished_trials
 from tuner.search.surrogate.sampler import SurrogateSampler
@@ -16,7 +16,7 @@ from tuner.search.trial import RECORD
 
 SPACE = a_space(layout_tensor=(1, 2, 4, 8), batching_max_sequences=(32, 64, 128, 256))
 SCENARIO = a_scenario(SPACE)
-EVERY = list(SPACE.combinations([name for name in SPACE.dimensions if not name.startswith("prefill.")]))
+EVERY = every_params(SPACE)
 
 
 def gp(seed: int) -> BaseSampler:

@@ -10,7 +10,7 @@ from search_spaces.engines.engine import find_engine
 from search_spaces.enumerated import enumerated
 from search_spaces.errors import InfeasibleError
 from search_spaces.space import full_space
-from tests.tuner.search.landscape import MODEL, SYSTEM, Predictions, a_scenario, a_space
+from tests.tuner.search.landscape import MODEL, SYSTEM, Predictions, a_scenario, a_space, every_params
 from tuner.search.lawful import Lawful
 from tuner.search.trial import RECORD
 
@@ -44,8 +44,16 @@ class Says(BaseSampler):
         return getattr(param_distribution, "low", None) or param_distribution.choices[0]
 
 
+class Knows(Predictions):
+    """A prior that knows what is possible."""
+
+    def predict(self, params):
+        self.scenario.check(self.scenario.space.config(params))
+        return super().predict(params)
+
+
 def lawful(sampler: BaseSampler, space=SPACE, impossible=()) -> optuna.Study:
-    prior = Predictions(a_scenario(space, impossible=tuple(impossible)), cost)
+    prior = Knows(a_scenario(space, impossible=tuple(impossible)), cost)
     return optuna.create_study(sampler=Lawful(sampler, prior))  # type: ignore[arg-type]
 
 
@@ -85,7 +93,7 @@ def test_a_number_between_values_moves_to_the_nearest_on_its_scale(proposed, nea
 
 def test_what_is_impossible_is_changed_in_as_few_dimensions_as_can_be():
     space = a_space(layout_tensor=(1, 2, 4, 8), batching_max_sequences=(64, 128, 256))
-    wish = {name: values[0] for name, values in space.dimensions.items() if not name.startswith("prefill.")}
+    wish = every_params(space)[0]
     study = lawful(Says(), space, impossible=[space.config(wish)])
     _, params = take_turn(study, space)
     assert len(wish.items() - params.items()) == 1
@@ -101,7 +109,7 @@ def test_a_sampler_that_repeats_itself_tries_all_there_is():
 
 def test_of_a_list_the_most_alike_stands_in():
     wide = a_space(layout_tensor=(1, 2, 4, 8))
-    first = {name: values[0] for name, values in wide.dimensions.items() if not name.startswith("prefill.")}
+    first = every_params(wide)[0]
     listed = [(8, "bf16"), (1, "fp8"), (2, "bf16")]
     configs = [wide.config(first | {"layout.tensor": size, "precision.kv_cache": kv}) for size, kv in listed]
     space = enumerated(configs, engines=(find_engine("trtllm"),), gpus=8)
@@ -131,8 +139,8 @@ def test_a_search_that_goes_on_repairs_as_one_that_never_stopped():
 
 def test_an_infeasible_proposal_stays_where_nothing_else_is_possible():
     space = a_space(layout_tensor=(1,), batching_max_sequences=(64,), precision_kv_cache=("fp8",))
-    wish = {name: values[0] for name, values in space.dimensions.items() if not name.startswith("prefill.")}
-    prior = Predictions(a_scenario(space, impossible=(space.config(wish),)), cost)
+    wish = every_params(space)[0]
+    prior = Knows(a_scenario(space, impossible=(space.config(wish),)), cost)
     study = optuna.create_study(sampler=Lawful(Says(), prior))  # type: ignore[arg-type]
     config = space.draw(study.ask())
     with pytest.raises(InfeasibleError):

@@ -2,7 +2,7 @@
 
 import itertools
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -10,20 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from runners.measurement import Measurement, Percentiles
 from runners.runner import OUT_OF_MEMORY, RunFailedError
-from runners.workload.workload import Lengths, Workload
 from search_spaces.config import ServingConfig
-from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InfeasibleError
-from search_spaces.hardware.system import Price, find_system
-from search_spaces.knobs import PREFILL
-from search_spaces.models.model import find_model
-from search_spaces.space import full_space
-from tuner.scenario.scenario import Scenario
-from tuner.scenario.sla import Sla, Slo
-from tuner.search.capacity import LoadRange
-from tuner.search.ranking import Candidate, Ranking, Uninformed
+from tests.tuner.search import landscape
+from tests.tuner.search.landscape import (
+    Landscape,
+    Log,
+    Predictions,
+    a_scenario,
+    a_space,
+    every_params,
+    measurement,
+    usual_capacity,
+)
+from tuner.search.ranking import Ranking, Uninformed
 from tuner.search.search import (
     Budget,
     Search,
@@ -39,147 +40,25 @@ from tuner.search.surrogate.sampler import SurrogateSampler
 from tuner.search.tracker import Untracked
 from tuner.search.trial import RECORD, Trial
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-SYSTEM, MODEL = find_system("b200"), find_model("gpt-oss-120b")
-SPACE = full_space(MODEL, SYSTEM, (find_engine("trtllm"),), 8).restricted(
-    {
-        "mode": ("aggregated",),
-        "layout.tensor": (1, 2, 4, 8),
-        "layout.pipeline": (1,),
-        "layout.attention_dp": (1,),
-        "layout.expert": (1,),
-        "precision.weights": ("mxfp4_mxfp8",),
-        "precision.kv_cache": ("fp8", "bf16"),
-        "speculation.method": ("none", "eagle3"),
-        "speculation.draft_length": (1,),
-        "batching.max_sequences": (64, 128, 256),
-        "batching.max_batched_tokens": (8192,),
-    }
+SPACE = a_space(
+    layout_tensor=(1, 2, 4, 8),
+    speculation_method=("none", "eagle3"),
+    speculation_draft_length=(1,),
+    batching_max_sequences=(64, 128, 256),
 )
-SCENARIO = Scenario(
-    name="small",
-    model=MODEL,
-    system=SYSTEM,
-    gpus=8,
-    workload=Workload(input_tokens=Lengths(low=1024, high=1024), output_tokens=Lengths(low=100, high=100)),
-    sla=Sla(slos=(Slo(metric="tpot", statistic="p99", limit_s=0.02),)),
-    price=Price(usd_per_gpu_hour=3.6, all_in_watts_per_gpu=2000),
-    objective="usd_per_million_output_tokens",
-    space=SPACE,
-)
+SCENARIO = a_scenario(SPACE)
+EVERY = [(params, SPACE.config(params)) for params in every_params(SPACE)]
 
 
-def every_params():
-    return list(SPACE.combinations([name for name in SPACE.dimensions if not name.startswith(PREFILL)]))
+def predictions(capacity=usual_capacity, *, impossible=()) -> Predictions:
+    scenario = a_scenario(SPACE, impossible=tuple(impossible))
+    return Predictions(scenario, capacity, [params for params, _ in EVERY])
 
 
-EVERY = [(params, SPACE.config(params)) for params in every_params()]
-
-
-def usual_capacity(config: ServingConfig) -> float:
-    """Requests in flight at which TPOT reaches 20 ms; the best is tp2, FP8 KV cache, speculation, 256 sequences."""
-    best = {1: 0.7, 2: 1.0, 4: 0.8, 8: 0.5}[config.layout.tensor]
-    best *= 1.0 if config.precision.kv_cache == "fp8" else 0.9
-    best *= 1.3 if config.speculation.method == "eagle3" else 1.0
-    return 100 * best * config.batching.max_sequences / 256
-
-
-class Landscape:
-    """A runner whose servers reach 20 ms of TPOT at `capacity` requests in flight, and give each 50 tokens/s.
-
-    `capacity` may raise instead, and returns 0 for servers that never meet the SLO.
-    """
-
-    def __init__(self, capacity=usual_capacity) -> None:
-        self.capacity = capacity
-        self.served: list[ServingConfig] = []
-
-    @contextmanager
-    def serve(self, config):
-        self.served.append(config)
-        capacity = self.capacity(config)
-        yield lambda loaded: measurement(
-            loaded.load, tpot_s=0.02 * loaded.load / capacity if capacity else 1.0 + loaded.load, gpus=config.gpus
-        )
-
-
-def measurement(load: float, *, tpot_s: float, gpus: int = 8) -> Measurement:
-    tpot = Percentiles(mean=tpot_s, values=(tpot_s,) * 6)
-    return Measurement(
-        load=load,
-        gpus=gpus,
-        duration_s=100,
-        requests=1000,
-        input_tokens=1_000_000,
-        output_tokens=round(load * 5000),
-        ttft=tpot,
-        tpot=tpot,
-        itl=tpot,
-        e2e=tpot,
-        source="recorded",
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LimitedScenario(Scenario):
-    """A scenario in which some configurations are impossible."""
-
-    impossible: tuple[ServingConfig, ...]
-
-    def check(self, config) -> None:
-        if config in self.impossible:
-            raise InfeasibleError("memory", "it needs 300 GiB, 180 are there")
-
-
-class Surrogates:
-    """A prior that believes in `capacity`, of a scenario in which all is possible but what is in `impossible`."""
-
-    def __init__(self, capacity=usual_capacity, *, impossible=()) -> None:
-        facts = {field.name: getattr(SCENARIO, field.name) for field in fields(SCENARIO)}
-        self.scenario = LimitedScenario(**facts, impossible=tuple(impossible))
-        self.capacity = capacity
-
-    def predict(self, params) -> Candidate:
-        config = SPACE.config(params)
-        return Candidate(params=params, objective=config.gpus / self.capacity(config), excess=0.0)
-
-    def rank(self) -> Ranking:
-        candidates = sorted((self.predict(params) for params, _ in EVERY), key=lambda one: one.rank)
-        return Ranking(candidates=tuple(candidates), excluded={})
-
-    def load_range(self, config) -> LoadRange:
-        return LoadRange(lowest=1, highest=10_000, guess=self.capacity(config), unit=1)
-
-
-class Log:
-    """A tracker and a progress display that keep what they are told."""
-
-    def __init__(self) -> None:
-        self.logged: list[int] = []
-        self.told: list[tuple[int, Trial | None]] = []
-
-    def log(self, trial: Trial) -> None:
-        self.logged.append(trial.number)
-
-    def __call__(self, done: int, best: Trial | None) -> None:
-        self.told.append((done, best))
-
-
-def search_in(study: optuna.Study, runner=None, *, surrogates=None, ranking=None, trials=20, **parts) -> Search:
-    surrogates = surrogates or Surrogates()
-    sampler = SurrogateSampler(surrogates, ranking or surrogates.rank(), seed=0)
-    log = parts.pop("log", Log())
-    return Search(
-        prior=surrogates,  # type: ignore[arg-type]
-        runner=runner or Landscape(),
-        study=study,
-        sampler=sampler,
-        tracker=log,
-        budget=parts.pop("budget", None) or Budget(trials=trials),
-        progress=log,
-        **parts,
-    )
+def search_in(study: optuna.Study, runner=None, *, prior=None, ranking=None, **parts) -> Search:
+    prior = prior or predictions()
+    sampler = SurrogateSampler(prior, ranking or prior.rank(), seed=0)  # type: ignore[arg-type]
+    return landscape.search_in(study, prior, runner or Landscape(), sampler=sampler, **parts)
 
 
 @pytest.fixture
@@ -212,7 +91,7 @@ def test_a_trial_that_misses_the_sla_is_complete_and_infeasible_for_optuna(study
 
 def test_an_infeasible_trial_is_pruned_with_its_reason_and_never_served(study):
     runner = Landscape()
-    search_in(study, runner, surrogates=Surrogates(impossible=[config for _, config in EVERY]), trials=2).run()
+    search_in(study, runner, prior=predictions(impossible=[config for _, config in EVERY]), trials=2).run()
     assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 2
     assert runner.served == []
     trial = finished_trials(study)[0]
@@ -272,7 +151,7 @@ def test_a_search_goes_on_after_infeasible_and_failed_trials(study):
 
     impossible = [config for _, config in EVERY if config.layout.tensor == 1]
     log = Log()
-    search = search_in(study, Landscape(sometimes), surrogates=Surrogates(impossible=impossible), trials=40, log=log)
+    search = search_in(study, Landscape(sometimes), prior=predictions(impossible=impossible), trials=40, log=log)
     search.run()
     assert {trial.ending for trial in search.trials()} == {"infeasible", "failed", "measured"}
     assert log.logged == list(range(40))
@@ -289,7 +168,7 @@ def test_no_more_trials_than_the_budget(study):
 
 
 def test_infeasible_trials_count_in_the_budget(study):
-    search_in(study, surrogates=Surrogates(impossible=[config for _, config in EVERY]), trials=5).run()
+    search_in(study, prior=predictions(impossible=[config for _, config in EVERY]), trials=5).run()
     assert len(study.trials) == 5
 
 
@@ -306,19 +185,19 @@ def test_no_configuration_is_tried_twice(study):
 
 
 def test_a_small_space_ends_when_all_was_tried(study):
-    best_batching_only = [one for one in Surrogates().rank().candidates if one.params["batching.max_sequences"] == 256]
+    best_batching_only = [one for one in predictions().rank().candidates if one.params["batching.max_sequences"] == 256]
     ranking = Ranking(candidates=tuple(best_batching_only), excluded={})
     search = search_in(study, ranking=ranking, trials=1000)
     search.run()
     assert {trial.config for trial in search.trials()} == {config for _, config in EVERY}
 
 
-def test_progress_is_told_from_the_first_trial_to_the_last(study):
+def test_progress_is_shown_from_the_first_trial_to_the_last(study):
     log = Log()
     search_in(study, trials=5, log=log).run()
-    assert [done for done, _ in log.told] == [0, 1, 2, 3, 4, 5]
-    assert log.told[0][1] is None
-    costs = [objective(SCENARIO, best) for _, best in log.told[1:]]
+    assert [done for done, _ in log.shown] == [0, 1, 2, 3, 4, 5]
+    assert log.shown[0][1] is None
+    costs = [objective(SCENARIO, best) for _, best in log.shown[1:]]
     assert costs == sorted(costs, reverse=True)
 
 
@@ -444,13 +323,13 @@ def test_it_finds_the_best_of_a_small_space(study):
 
 
 def misled(config: ServingConfig) -> float:
-    """What a prior believes that is off by up to half, and does not believe in speculation."""
+    """What a prior predicts that is off by up to half, and expects nothing of speculation."""
     shift = {1: 1.4, 2: 0.6, 4: 1.2, 8: 1.5}[config.layout.tensor]
     return usual_capacity(config) * shift / (1.5 if config.speculation.method == "eagle3" else 1.0)
 
 
 def test_a_misled_ranking_is_put_right_by_what_was_measured(study):
-    search = search_in(study, surrogates=Surrogates(misled), trials=28)
+    search = search_in(study, prior=predictions(misled), trials=28)
     search.run()
     assert best_trial(SCENARIO, search.trials()).config == best_config()
 
@@ -460,12 +339,12 @@ def test_a_misled_ranking_is_put_right_by_what_was_measured(study):
 def test_stopping_early_at_a_hopeless_server_never_hides_a_better_one(capacities):
     configs = [config for _, config in EVERY[: len(capacities)]]
     runner = Landscape(dict(zip(configs, capacities, strict=True)).__getitem__)
-    surrogates = Surrogates()
+    prior = predictions()
     to_beat = float("inf")
     for config in configs:
-        trial = measure_capacity(config, surrogates, runner, number=0, to_beat=to_beat)  # type: ignore[arg-type]
+        trial = measure_capacity(config, prior, runner, number=0, to_beat=to_beat)  # type: ignore[arg-type]
         to_beat = min(to_beat, objective(SCENARIO, trial))
-    patiently = [measure_capacity(config, surrogates, runner, number=0) for config in configs]  # type: ignore[arg-type]
+    patiently = [measure_capacity(config, prior, runner, number=0) for config in configs]  # type: ignore[arg-type]
     assert to_beat == min(objective(SCENARIO, trial) for trial in patiently)
 
 
@@ -494,9 +373,9 @@ def test_a_cost_that_falls_while_the_load_falls_too_hides_nothing(study):
 
                 yield slower
 
-    surrogates = Surrogates(lambda config: 0.6 * usual_capacity(config))
-    worst_first = Ranking(candidates=surrogates.rank().candidates[::-1], excluded={})
-    search = search_in(study, Thrashes(), surrogates=surrogates, ranking=worst_first, trials=1000)
+    prior = predictions(lambda config: 0.6 * usual_capacity(config))
+    worst_first = Ranking(candidates=prior.rank().candidates[::-1], excluded={})
+    search = search_in(study, Thrashes(), prior=prior, ranking=worst_first, trials=1000)
     search.run()
     best = best_trial(SCENARIO, search.trials())
     assert best.config == best_config()
@@ -623,7 +502,7 @@ def test_without_predictions_a_search_still_finds_the_best_of_a_small_space(stud
     uninformed = Uninformed(SCENARIO)
     ranking = uninformed.rank()
     assert all(candidate.objective is None for candidate in ranking.candidates)
-    search_in(study, surrogates=uninformed, ranking=ranking, trials=60).run()
+    search_in(study, prior=uninformed, ranking=ranking, trials=60).run()
     best = best_trial(SCENARIO, finished_trials(study))
     assert best.config.layout.tensor == best_config().layout.tensor
     assert best.config.batching == best_config().batching

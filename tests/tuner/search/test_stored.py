@@ -9,13 +9,21 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.visualization import plot_parallel_coordinate, plot_param_importances, plot_slice
 
-from tests.tuner.search.landscape import Landscape, Predictions, a_scenario, a_space, measurement, search_in
+from tests.tuner.search.landscape import (
+    Landscape,
+    Predictions,
+    a_scenario,
+    a_space,
+    every_params,
+    measurement,
+    search_in,
+)
 from tuner.search.search import best_trial
 from tuner.search.stored import figures, finished_trials
 
 SPACE = a_space(layout_tensor=(1, 2, 4, 8), batching_max_sequences=(8, 64, 128, 1024))
 SCENARIO = a_scenario(SPACE)
-EVERY = list(SPACE.combinations([name for name in SPACE.dimensions if not name.startswith("prefill.")]))
+EVERY = every_params(SPACE)
 
 
 def capacity(config) -> float:

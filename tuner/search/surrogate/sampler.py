@@ -13,6 +13,7 @@ from search_spaces.errors import InfeasibleError, InputError
 from search_spaces.space import Params, SearchSpace
 from tuner.scenario.sla import BACKLOG
 from tuner.search.ranking import MATCHED, Candidate, Prior, Ranking, Uninformed
+from tuner.search.stored import Key, key_of
 from tuner.search.surrogate.acquisition import expected_gain
 from tuner.search.surrogate.features import features_of
 from tuner.search.surrogate.quantities import COST
@@ -24,21 +25,18 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 LEADERS = 3
-"""Best trials whose neighbours are weighed as well."""
+"""Best trials whose one-step neighbours become options."""
 
 CLIMB = 10
-"""Most steps from the most promising option to a neighbour that SLOs more, at each proposal."""
-
-Key = frozenset[tuple[str, Any]]
+"""Most steps from the option of the largest acquisition to a neighbour with a larger one, at each proposal."""
 
 
 class SurrogateSampler(BaseSampler):
-    """Proposes what SLOs most to be cheaper and to meet the SLA, after each measurement anew.
+    """Proposes the option of the largest acquisition, learned anew after each measurement (see `Surrogate`).
 
-    Believes in the ranking's predictions, where there are some, as far as the measurements bear them out (see
-    `Surrogate`); weighs one-step neighbours of the best trials too, and never proposes the same twice. Its state is the
-    study itself, so an interrupted search goes on where it stopped. Raises InputError for a ranking of another
-    experiment.
+    Options are what the ranking has, one-step neighbours of the best trials and of what acquisition is largest for, and
+    what was enqueued; none is proposed twice. Its state is the study itself, so an interrupted search goes on where it
+    stopped. Raises InputError for a ranking of another experiment.
     """
 
     def __init__(self, prior: Prior | Uninformed, ranking: Ranking, *, seed: int) -> None:
@@ -69,7 +67,7 @@ class SurrogateSampler(BaseSampler):
         return self._fallback.sample_independent(study, trial, param_name, param_distribution)
 
     def propose(self, trials: Sequence["FrozenTrial"]) -> Params | None:
-        """The most promising untried parameters, or None when all were tried."""
+        """The parameters of the next option, or None when all were tried."""
         self._learn(trials)
         return self._proposal
 
@@ -83,7 +81,7 @@ class SurrogateSampler(BaseSampler):
         Infinite where nothing has met the SLA yet, and where nothing is predicted nor learned.
         """
         params = self.propose(trials)
-        index = self._places.get(_key(params)) if params is not None else None
+        index = self._rows.get(key_of(params)) if params is not None else None
         if index is None:
             return 0.0
         best = self._best
@@ -94,13 +92,13 @@ class SurrogateSampler(BaseSampler):
         gain = expected_gain(-outlook.cost[at], outlook.sd[at], -math.log(best.value))[0] * outlook.met[index]
         return float(best.value * gain / (1 + gain))
 
-    # What the trials teach
+    # What the trials say
 
     def _forget(self) -> None:
-        ranked = {_key(candidate.params): candidate for candidate in reversed(self._ranking.candidates)}
+        ranked = {key_of(candidate.params): candidate for candidate in reversed(self._ranking.candidates)}
         options = [self._option(candidate) for candidate in reversed(ranked.values())]
         self._surrogate = Surrogate(options, self._slos)
-        self._places: dict[Key, int] = {_key(option.params): index for index, option in enumerate(options)}
+        self._rows: dict[Key, int] = {key_of(option.params): index for index, option in enumerate(options)}
         self._refused: set[Key] = set()
         self._expanded: set[int] = set()
         self._seen: list[FrozenTrial] = []
@@ -111,14 +109,14 @@ class SurrogateSampler(BaseSampler):
     def _learn(self, trials: Sequence["FrozenTrial"]) -> None:
         """Observes what ended since the last time, in order; all from the first where the study is another.
 
-        What is weighed next depends on what was weighed before, so every turn is gone through, told or not.
+        Which options there are depends on those that were proposed before, so every turn is gone through.
         """
         ended = [trial for trial in trials if RECORD in trial.user_attrs]
         if [trial.number for trial in ended[: len(self._seen)]] != [trial.number for trial in self._seen]:
             self._forget()
         for trial in ended[len(self._seen) :]:
             self._seen.append(trial)
-            self._tried.add(_key(trial.params))
+            self._tried.add(key_of(trial.params))
             self._observe(trial)
             self._best = best_of(self._seen)
             self._proposal = self._best_proposal()
@@ -127,7 +125,7 @@ class SurrogateSampler(BaseSampler):
         if trial.state != TrialState.COMPLETE:
             return
         self._add([trial.params])
-        index = self._places.get(_key(trial.params))
+        index = self._rows.get(key_of(trial.params))
         if index is not None:
             self._surrogate.observe(index, self._measured(trial, self._surrogate.options[index]))
         for leader in _leaders(self._seen):
@@ -137,8 +135,8 @@ class SurrogateSampler(BaseSampler):
         """Logs of the cost and of latency / limit by SLO.
 
         A trial looks for the load that meets the SLA. Where it found one, latencies lie just below their limits and
-        the cost tells; an SLO that was said to be kept then stays as it was said. Where it found none, the excess
-        tells, and the cost is that of a load that does not count.
+        the cost counts; an SLO that was predicted to be met then stays as predicted. Where it found none, the excess
+        counts, and the cost is that of a load that does not.
         """
         excess = trial.constraints
         found = {name: math.log1p(excess[name]) for name in self._slos if excess.get(name, 0.0) > 0}
@@ -151,11 +149,11 @@ class SurrogateSampler(BaseSampler):
     # What there is to choose from
 
     def _best_proposal(self) -> Params | None:
-        untried = [index for key, index in self._places.items() if key not in self._tried]
-        if not untried:
+        untried = next((index for key, index in self._rows.items() if key not in self._tried), None)
+        if untried is None:
             return next(self._others(), None)
         if self._surrogate.ignorant:
-            return self._surrogate.options[untried[0]].params
+            return self._surrogate.options[untried].params
         index = self._argmax()
         for _ in range(CLIMB):
             if index in self._expanded:
@@ -166,25 +164,25 @@ class SurrogateSampler(BaseSampler):
         return self._surrogate.options[index].params
 
     def _argmax(self) -> int:
-        """The untried option that is worth most."""
+        """The untried option of the largest acquisition."""
         best = self._best
-        kept = math.log(best.value) if best is not None and best.value and not missed_by(best) else None
-        acquisition = self._surrogate.acquisition(kept)
-        acquisition[[self._places[key] for key in self._tried if key in self._places]] = -1.0
+        lowest = math.log(best.value) if best is not None and best.value and not missed_by(best) else None
+        acquisition = self._surrogate.acquisition(lowest)
+        acquisition[[self._rows[key] for key in self._tried if key in self._rows]] = -1.0
         return int(acquisition.argmax())
 
     def _add(self, choices: Iterable[Mapping[str, Any]]) -> None:
         options: dict[Key, Option] = {}
         for params in choices:
-            key = _key(params)
-            if key in self._places or key in self._refused or key in options:
+            key = key_of(params)
+            if key in self._rows or key in self._refused or key in options:
                 continue
             candidate = self._predicted(dict(params))
             if candidate is None:
                 self._refused.add(key)
             else:
                 options[key] = self._option(candidate)
-        self._places |= {key: index for index, key in enumerate(options, start=len(self._surrogate.options))}
+        self._rows |= {key: index for index, key in enumerate(options, start=len(self._surrogate.options))}
         if options:
             self._surrogate.extend(list(options.values()))
 
@@ -195,7 +193,7 @@ class SurrogateSampler(BaseSampler):
             names = [name for name in candidate.params if name.startswith(MATCHED)]
             for values in itertools.product(*(dimensions[name] for name in names)):
                 params = candidate.params | dict(zip(names, values, strict=True))
-                if _key(params) not in self._tried and self._predicted(params) is not None:
+                if key_of(params) not in self._tried and self._predicted(params) is not None:
                     yield params
 
     def _predicted(self, params: Params) -> Candidate | None:
@@ -217,7 +215,7 @@ class SurrogateSampler(BaseSampler):
 
 
 def best_of(trials: Iterable["FrozenTrial"]) -> "FrozenTrial | None":
-    """The cheapest trial that keeps every constraint or, if none does, the one that misses them least."""
+    """The cheapest trial that meets every constraint or, if none does, the one that misses them least."""
     return next(iter(_leaders(trials)), None)
 
 
@@ -228,7 +226,7 @@ def _leaders(trials: Iterable["FrozenTrial"]) -> list["FrozenTrial"]:
 
 
 def missed_by(trial: "FrozenTrial") -> float:
-    """The largest excess over an SLO; 0 when all are kept."""
+    """The largest excess over an SLO; 0 when all are met."""
     return max([0.0, *trial.constraints.values()])
 
 
@@ -239,7 +237,3 @@ def _check(params: Params, space: SearchSpace) -> None:
         if value not in valid:
             choices = ", ".join(map(str, valid)) or "none: there is no such dimension"
             raise InputError(f"a prior of another experiment: it ranks {name}={value}; valid here: {choices}")
-
-
-def _key(params: Mapping[str, Any]) -> Key:
-    return frozenset(params.items())

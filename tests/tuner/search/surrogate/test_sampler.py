@@ -53,8 +53,8 @@ class AScenario:
     sla: Sla = SLA
 
 
-class Believes:
-    """A prior that believes in `cost` of parameters; None is infeasible."""
+class Predicts:
+    """A prior that predicts the `cost` of parameters; None is infeasible."""
 
     def __init__(self, cost) -> None:
         self.cost = cost
@@ -73,7 +73,7 @@ def numbers(params) -> float:
 
 
 def ranking_of(*params) -> Ranking:
-    candidates = (Candidate(params=one, objective=4.0**place, excess=0.0) for place, one in enumerate(params))
+    candidates = (Candidate(params=one, objective=4.0**rank, excess=0.0) for rank, one in enumerate(params))
     return Ranking(candidates=tuple(candidates), excluded={})
 
 
@@ -101,7 +101,7 @@ def take_turn(study: optuna.Study, value=1.0, *, excess: float = 0.0, record: bo
 
 def test_it_follows_the_ranking_from_the_first():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
-    study = study_with(SurrogateSampler(Believes(numbers), ranking_of(*ranked), seed=0))
+    study = study_with(SurrogateSampler(Predicts(numbers), ranking_of(*ranked), seed=0))
     assert [take_turn(study) for _ in ranked] == ranked
 
 
@@ -110,20 +110,20 @@ def test_where_predictions_are_exact_the_first_proposal_is_the_best_of_all():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
     costs = {4: 3.0, 1: 4.0, 8: 1.0, 2: 2.0}
     candidates = tuple(Candidate(params=one, objective=costs[one["layout.tensor"]], excess=0.0) for one in ranked)
-    believes = Believes(lambda params: costs[params["layout.tensor"]])
-    study = study_with(SurrogateSampler(believes, Ranking(candidates=candidates, excluded={}), seed=0))
+    predicts = Predicts(lambda params: costs[params["layout.tensor"]])
+    study = study_with(SurrogateSampler(predicts, Ranking(candidates=candidates, excluded={}), seed=0))
     tried = [take_turn(study, lambda params: costs[params["layout.tensor"]]) for _ in ranked]
     assert tried[0]["layout.tensor"] == 8
 
 
-def test_a_neighbour_that_slos_more_than_the_whole_ranking_is_proposed():
+def test_a_neighbour_that_is_predicted_better_than_the_whole_ranking_is_proposed():
     study = study_with(
-        SurrogateSampler(Believes(lambda params: 1000 / numbers(params)), ranking_of(AGGREGATED), seed=0)
+        SurrogateSampler(Predicts(lambda params: 1000 / numbers(params)), ranking_of(AGGREGATED), seed=0)
     )
     assert take_turn(study)["batching.max_sequences"] > AGGREGATED["batching.max_sequences"]
 
 
-def test_what_one_measurement_shows_of_its_kind_is_believed_of_its_kind():
+def test_what_one_measurement_shows_of_its_kind_is_expected_of_its_kind():
     """FP8 is predicted a little cheaper, and measured three times as dear: BF16 is next, at every size."""
     kinds = [
         AGGREGATED | {"layout.tensor": size, "precision.kv_cache": kv} for kv in ("fp8", "bf16") for size in (1, 2)
@@ -133,25 +133,25 @@ def test_what_one_measurement_shows_of_its_kind_is_believed_of_its_kind():
         return 1.0 if params["precision.kv_cache"] == "fp8" else 1.05
 
     candidates = tuple(Candidate(params=one, objective=predicted(one), excess=0.0) for one in kinds)
-    study = study_with(SurrogateSampler(Believes(predicted), Ranking(candidates=candidates, excluded={}), seed=0))
+    study = study_with(SurrogateSampler(Predicts(predicted), Ranking(candidates=candidates, excluded={}), seed=0))
     assert take_turn(study, 3.0)["precision.kv_cache"] == "fp8"
     assert take_turn(study, 1.0)["precision.kv_cache"] == "bf16"
 
 
-def test_a_configuration_predicted_to_miss_the_sla_comes_after_one_that_keeps_it():
-    keeps, misses = AGGREGATED, AGGREGATED | {"layout.tensor": 8}
+def test_a_configuration_predicted_to_miss_the_sla_comes_after_one_that_meets_it():
+    meets, misses = AGGREGATED, AGGREGATED | {"layout.tensor": 8}
     candidates = (
         Candidate(params=misses, objective=0.5, excess=2.0, binding="tpot_ms_p99"),
-        Candidate(params=keeps, objective=1.0, excess=0.0),
+        Candidate(params=meets, objective=1.0, excess=0.0),
     )
-    sampler = SurrogateSampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
-    assert sampler.propose([]) == keeps
+    sampler = SurrogateSampler(Predicts(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
+    assert sampler.propose([]) == meets
 
 
 def test_without_predictions_the_first_proposal_is_the_first_of_the_ranking():
     ranked = [AGGREGATED | {"layout.tensor": size} for size in (4, 1, 8, 2)]
     candidates = tuple(Candidate(params=one, objective=None) for one in ranked)
-    sampler = SurrogateSampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
+    sampler = SurrogateSampler(Predicts(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     assert sampler.propose([]) == ranked[0]
 
 
@@ -171,14 +171,14 @@ def test_without_predictions_it_finds_the_best_in_fewer_turns_than_there_are_con
     random.Random(1).shuffle(choices)
     candidates = tuple(Candidate(params=one, objective=None) for one in choices)
     study = study_with(
-        SurrogateSampler(Believes(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
+        SurrogateSampler(Predicts(lambda _params: None), Ranking(candidates=candidates, excluded={}), seed=0)
     )
     tried = [take_turn(study, cost) for _ in range(12)]
     assert min(map(cost, tried)) == min(map(cost, choices))
 
 
 def test_a_neighbour_that_cannot_be_is_not_proposed():
-    sampler = SurrogateSampler(Believes(lambda _params: None), ranking_of(AGGREGATED), seed=0)
+    sampler = SurrogateSampler(Predicts(lambda _params: None), ranking_of(AGGREGATED), seed=0)
     study = study_with(sampler)
     take_turn(study)
     assert sampler.propose(study.trials) is None
@@ -191,7 +191,7 @@ def test_nothing_is_proposed_twice(seed, disaggregated_first):
         return random.Random(f"{seed} {sorted(params.items())}").random() + 0.01
 
     first = DISAGGREGATED if disaggregated_first else AGGREGATED
-    sampler = SurrogateSampler(Believes(cost), ranking_of(first, AGGREGATED), seed=seed)
+    sampler = SurrogateSampler(Predicts(cost), ranking_of(first, AGGREGATED), seed=seed)
     study = study_with(sampler)
     tried = []
     while sampler.propose(study.get_trials(deepcopy=False)) is not None and len(tried) < 60:
@@ -200,7 +200,7 @@ def test_nothing_is_proposed_twice(seed, disaggregated_first):
 
 
 def test_other_batch_limits_and_prefill_workers_follow_when_ranking_and_neighbours_are_used_up():
-    study = study_with(SurrogateSampler(Believes(numbers), ranking_of(AGGREGATED), seed=0))
+    study = study_with(SurrogateSampler(Predicts(numbers), ranking_of(AGGREGATED), seed=0))
     while study.sampler.propose(study.get_trials(deepcopy=False)) is not None:
         take_turn(study, lambda params: 1.0 if params == AGGREGATED else 2.0)
     tried = [trial.params for trial in study.trials]
@@ -215,7 +215,7 @@ def test_a_sampler_rebuilt_from_the_study_proposes_the_same(seed, turns):
         return random.Random(f"{seed} {sorted(params.items())}").random() + 0.01
 
     def sampler() -> SurrogateSampler:
-        return SurrogateSampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=0)
+        return SurrogateSampler(Predicts(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=0)
 
     study = study_with(sampler())
     for _ in range(turns):
@@ -227,12 +227,12 @@ def test_a_sampler_rebuilt_from_the_study_proposes_the_same(seed, turns):
 def test_a_ranking_of_another_experiment_is_refused():
     other = AGGREGATED | {"layout.tensor": 64}
     with pytest.raises(InputError, match=r"another experiment: it ranks layout\.tensor=64; valid here: 1, 2"):
-        SurrogateSampler(Believes(numbers), ranking_of(other), seed=0)
+        SurrogateSampler(Predicts(numbers), ranking_of(other), seed=0)
 
 
 def test_what_was_interrupted_is_proposed_again():
     ranked = [AGGREGATED, AGGREGATED | {"layout.tensor": 2}]
-    study = study_with(SurrogateSampler(Believes(numbers), ranking_of(*ranked), seed=0))
+    study = study_with(SurrogateSampler(Predicts(numbers), ranking_of(*ranked), seed=0))
     assert take_turn(study, record=False) == ranked[0]
     assert take_turn(study) == ranked[0]
     assert take_turn(study) == ranked[1]
@@ -240,7 +240,7 @@ def test_what_was_interrupted_is_proposed_again():
 
 def test_two_searches_of_the_same_seed_propose_the_same():
     def run():
-        study = study_with(SurrogateSampler(Believes(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=3))
+        study = study_with(SurrogateSampler(Predicts(numbers), ranking_of(DISAGGREGATED, AGGREGATED), seed=3))
         return [take_turn(study, numbers) for _ in range(12)]
 
     assert run() == run()
