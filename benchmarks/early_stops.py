@@ -50,7 +50,7 @@ def simulate(
         answered, decision = next((end for end in enumerate(decisions, start=1) if end[1]), (requests, None))
         whole = int((seconds > limit.limit_s).sum()) <= limit.allowed(requests)
         kept += whole
-        false_met += decision == "SLOs kept" and not whole
+        false_met += decision == "SLOs met" and not whole
         false_missed += decision == "SLO missed" and whole
         sent += answered
     name = kind.__name__

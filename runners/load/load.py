@@ -315,7 +315,7 @@ class _Run:
                 self._end("hopeless")
 
     def _keeps_up(self) -> bool:
-        """In open loop a queue that is growing shows late: nothing is kept before half of the requests are answered."""
+        """In open loop a queue that is growing shows late: no SLO is met before half of the requests are answered."""
         if self.concurrency:
             return True
         answered = len(self.window.answers)

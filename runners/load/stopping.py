@@ -1,4 +1,4 @@
-"""When a run has shown enough: a promised percentile has cleared its limit, or can no longer do so."""
+"""When a run has shown enough: the percentile of an SLO has cleared its limit, or can no longer do so."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ FIRST_LOOK = 50
 LOOK_GROWTH = 1.25
 """The interval is looked at after 50 requests, then each time a quarter more have been answered."""
 
-Decision = Literal["SLOs kept", "SLO missed"]
+Decision = Literal["SLOs met", "SLO missed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """A promised percentile (None: the mean) of one latency stays at or below `limit_s` seconds."""
+    """A percentile (None: the mean) of one latency stays at or below `limit_s` seconds."""
 
     metric: Metric
     percentile: float | None
@@ -66,7 +66,7 @@ class _Tally:
             return None
         share = 1 - self.limit.percentile / 100
         if at_most(math.ceil(exceeding), count, share) <= met_risk:
-            return "SLOs kept"
+            return "SLOs met"
         if 1 - at_most(math.floor(exceeding) - 1, count, share) <= missed_risk:
             return "SLO missed"
         return None
@@ -90,35 +90,35 @@ class Stopping:
         self.planned = planned
         self._steady = steady
         self._tallies = [_Tally(limit=limit) for limit in limits if limit.metric != "itl"]
-        self._may_keep = bool(limits) and len(self._tallies) == len(limits)
+        self._may_meet = bool(limits) and len(self._tallies) == len(limits)
         self._answered = 0
         self._next_look = float(FIRST_LOOK)
         looks = 1 + max(math.ceil(math.log(max(planned, 1) / FIRST_LOOK, LOOK_GROWTH)), 0)
         self._risk = FALSE_DECISIONS / looks
 
     def take(self, latencies: Mapping[Metric, float | None], *, keeps_up: bool = True) -> Decision | None:
-        """One more request's latencies, None where it has none. Nothing is kept while the server falls behind."""
+        """One more request's latencies, None where it has none. No SLO is met while the server falls behind."""
         self._answered += 1
         for tally in self._tallies:
             seconds = latencies.get(tally.limit.metric)
             if seconds is not None:
                 tally.take(seconds)
-        may_keep = self._may_keep and keeps_up
+        may_meet = self._may_meet and keeps_up
         if any(tally.cannot_keep(self.planned) for tally in self._tallies):
             return "SLO missed"
-        if may_keep and all(tally.cannot_miss(self._answered, self.planned) for tally in self._tallies):
-            return "SLOs kept"
+        if may_meet and all(tally.cannot_miss(self._answered, self.planned) for tally in self._tallies):
+            return "SLOs met"
         if self._steady and self._answered >= self._next_look:
             self._next_look *= LOOK_GROWTH
-            return self._by_interval(may_keep=may_keep)
+            return self._by_interval(may_meet=may_meet)
         return None
 
-    def _by_interval(self, *, may_keep: bool) -> Decision | None:
+    def _by_interval(self, *, may_meet: bool) -> Decision | None:
         """Kept must hold for every limit, missed for any: its risk is shared among them."""
         sides = {tally.side(self._risk, self._risk / len(self._tallies)) for tally in self._tallies}
         if "SLO missed" in sides:
             return "SLO missed"
-        return "SLOs kept" if may_keep and sides == {"SLOs kept"} else None
+        return "SLOs met" if may_meet and sides == {"SLOs met"} else None
 
 
 def dependence(seconds: Sequence[float]) -> float:

@@ -21,7 +21,7 @@ ASKED_TO_END: Final = frozenset((int(signal.SIGTERM), int(signal.SIGINT), int(si
 class Descendants:
     """The processes below `pid` that were there at a `look`, each held by a pidfd.
 
-    By that the kernel tells how a process ended, though its parent has been told already (Linux 6.15 and later; before,
+    By that the kernel tells how a process ended, though its parent knows already (Linux 6.15 and later; before,
     only until its parent asks). Where there are no pidfds, nothing is known.
     """
 

@@ -105,7 +105,7 @@ def failure(
         cause, by = _killed(text, engine, exit_code, core_signal)
         ending = f"{by}, {ending}" if cause == CORE_KILLED else by or ending
     said = f": {line}" if line else ""
-    return told(cause or otherwise, f"{ending} {state}{said}", log=log)
+    return known_failure(cause or otherwise, f"{ending} {state}{said}", log=log)
 
 
 def _killed(log: str, engine: Engine, exit_code: int | None, core_signal: int | None) -> tuple[str, str]:
@@ -133,7 +133,7 @@ def in_words(number: int) -> str:
     return f"{(signal.strsignal(number) or 'unknown').lower()} ({name})"
 
 
-def told(cause: str, what: str, *, log: Path) -> RunFailedError:
+def known_failure(cause: str, what: str, *, log: Path) -> RunFailedError:
     """What to raise for a cause that is known: state, path and the tail of the log."""
     end = tail(read_log(log))
     return RunFailedError(cause, f"{what}\nlog: {log}\n{end}".rstrip(), environment=cause in ENVIRONMENT)

@@ -46,7 +46,7 @@ class ServerProcess:
     """A server's process in a session of its own; its output goes to `log`, whole."""
 
     def __init__(self, argv: Sequence[str], *, log: Path, cwd: Path, env: Mapping[str, str]) -> None:
-        """Raises RunFailedError where there is no such program or no room for its log."""
+        """Raises RunFailedError where there is no such program, or no space for its log."""
         self.argv = tuple(argv)
         self.log = log
         self._token = uuid.uuid4().hex
@@ -155,7 +155,7 @@ def running(
     """Starts a server; when the `with` ends it is dead, with every descendant.
 
     It is dead too where this process is killed meanwhile: a small process on a leash sees to that.
-    Raises RunFailedError where there is no such program, no room for its log, or a process cannot be killed.
+    Raises RunFailedError where there is no such program, no space for its log, or a process cannot be killed.
     """
     process = ServerProcess(argv, log=log, cwd=cwd, env=env)
     try:
@@ -206,10 +206,10 @@ def _log_file(log: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
         log.parent.mkdir(parents=True, exist_ok=True)
         return log.open("ab")
     except OSError as error:
-        raise no_room(log, error) from None
+        raise unwritable(log, error) from None
 
 
-def no_room(path: Path, error: OSError) -> RunFailedError:
+def unwritable(path: Path, error: OSError) -> RunFailedError:
     """What to raise for a file that cannot be written."""
     cause = "disk full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "no log"
     return RunFailedError(cause, f"{path}: {error.strerror}", environment=True)

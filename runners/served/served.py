@@ -18,10 +18,10 @@ from runners.measurement import NO_METRICS, Measurement
 from runners.runner import Measure, RunFailedError
 from runners.served.deployment import Deployment, Installation, Member, environment, plan
 from runners.served.engine import Reply, Watch, ask, complete, model_served, release, watched
-from runners.served.failures import failure, read_log, says_it_is_dead, told
+from runners.served.failures import failure, known_failure, read_log, says_it_is_dead
 from runners.served.installed import OwnParser
 from runners.served.nvml import Driver, driver
-from runners.served.process import ServerProcess, is_free, no_room, running, wait_until_free
+from runners.served.process import ServerProcess, is_free, running, unwritable, wait_until_free
 from runners.served.time_limits import TimeLimits
 from runners.workload.workload import LoadedWorkload
 from search_spaces.config import ServingConfig
@@ -156,7 +156,7 @@ class _Up:
     # Start
 
     def start(self, member: Member, stack: ExitStack, folder: Path, installation: Installation) -> None:
-        """Raises RunFailedError where a port is held, or the program or room for its files is missing."""
+        """Raises RunFailedError where a port is held, or the program or space for its files is missing."""
         if not is_free(member.port):
             raise RunFailedError("port in use", f"{member.name}: port {member.port} is held", environment=True)
         home = folder / member.name
@@ -165,7 +165,7 @@ class _Up:
             for name, text in member.files.items():
                 (home / name).write_text(text, encoding="utf-8")
         except OSError as error:
-            raise no_room(home, error) from None
+            raise unwritable(home, error) from None
         stack.callback(wait_until_free, member.ports)
         self.processes[member.name] = stack.enter_context(
             running(
@@ -210,7 +210,7 @@ class _Up:
         engine, found = self.config.engine, release(worker.url)
         if found and engine.version and not _same_release(engine.version, found):
             what = f"{engine} was asked for, but the server is {engine.name} {found}"
-            raise told("other release", what, log=self.processes[worker.name].log)
+            raise known_failure("other release", what, log=self.processes[worker.name].log)
         gpus = self.gpus.versions(self.deployment.devices) if self.gpus else ()
         self.versions = ((("engine", f"{engine.name} {found}"),) if found else ()) + gpus
 
@@ -280,7 +280,7 @@ class _Up:
         cause = CAUSES.get(error.cause, "server errors" if error.cause.startswith("HTTP ") else error.cause)
         first = next(iter(self.processes.values()))
         what = f"still running under load, after {self.seconds:.0f} s: {error.detail}"
-        return told(cause, what, log=first.log)
+        return known_failure(cause, what, log=first.log)
 
     def _dead_engine(self) -> str | None:
         for name, process in self.processes.items():
@@ -326,7 +326,7 @@ class _Waiting:
         left = self._up.limits.start_s - self._up.seconds
         if left <= 0:
             what = f"still running after {self._up.seconds:.0f} s, without having answered ({self._member.name})"
-            raise told("hang at start", what, log=self._log)
+            raise known_failure("hang at start", what, log=self._log)
         reply = self._probe(min(left, self._up.limits.probe_s))
         if reply is None:
             return False
@@ -353,10 +353,10 @@ class _Waiting:
         now = self._up.clock()
         said = " ".join(reply.text[:300].split())
         if reply.status == NOT_FOUND and self._up.asked_name:
-            raise told("wrong model name", f"{self._up.asked_name!r} was asked for: {said}", log=self._log)
+            raise known_failure("wrong model name", f"{self._up.asked_name!r} was asked for: {said}", log=self._log)
         self._errors_since = now if self._errors_since is None else self._errors_since
         if now - self._errors_since >= self._up.limits.errors_s:
-            raise told("server errors", f"still running, answers HTTP {reply.status}: {said}", log=self._log)
+            raise known_failure("server errors", f"still running, answers HTTP {reply.status}: {said}", log=self._log)
 
     def _check_log(self) -> None:
         """A server whose engine has died may stay, and even answer that it is healthy."""
@@ -373,7 +373,7 @@ class _Waiting:
 
 
 def _own_folder(logs: Path) -> Path:
-    """The next free number under `logs`. Raises RunFailedError where there is no room."""
+    """The next free number under `logs`. Raises RunFailedError where there is no space."""
     try:
         logs.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(logs).free < FEWEST_BYTES:
@@ -384,7 +384,7 @@ def _own_folder(logs: Path) -> Path:
                 folder.mkdir()
                 return folder.resolve()
     except OSError as error:
-        raise no_room(logs, error) from None
+        raise unwritable(logs, error) from None
     raise AssertionError
 
 

@@ -167,7 +167,7 @@ def test_a_small_vocabulary_gets_ids_that_it_has():
     assert report.measurement.failed_requests == 0
 
 
-def test_a_refusal_inside_a_stream_is_told_as_its_status():
+def test_a_refusal_inside_a_stream_counts_as_its_status():
     report, _ = loaded(Plan(ttft_s=0.01, tpot_s=0.002, vocabulary=512, refuses_in_stream=True))
     assert report.measurement.failed_requests == 0
 
@@ -246,11 +246,11 @@ def limit(milliseconds, percentile=50):
     return Rules(limits=[Limit(metric="ttft", percentile=percentile, limit_s=milliseconds / 1000)])
 
 
-def test_a_run_stops_once_a_slo_is_surely_kept_or_missed():
-    kept, _ = loaded(QUICK, requests=1000, rules=limit(500))
+def test_a_run_stops_once_a_slo_is_surely_met_or_missed():
+    met, _ = loaded(QUICK, requests=1000, rules=limit(500))
     missed, _ = loaded(QUICK, requests=1000, rules=limit(1))
-    assert (kept.ended, missed.ended) == ("SLOs kept", "SLO missed")
-    assert max(kept.measurement.requests, missed.measurement.requests) < 1000
+    assert (met.ended, missed.ended) == ("SLOs met", "SLO missed")
+    assert max(met.measurement.requests, missed.measurement.requests) < 1000
 
 
 def test_a_hopeless_run_is_given_up_after_its_first_look():
@@ -342,7 +342,7 @@ def test_nobody_listening_is_unreachable():
             run_load([f"http://127.0.0.1:{port}"], "golden", asked().at(1), gpus=1)
 
 
-def test_a_key_is_sent_and_never_told(monkeypatch):
+def test_a_key_is_sent_and_never_shown(monkeypatch):
     monkeypatch.setenv("GOLDEN_KEY", "s3cret-key")
     plan = Plan(ttft_s=0.01, tpot_s=0.002, key="s3cret-key")
     with GoldenServer(plan) as server:

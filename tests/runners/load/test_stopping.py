@@ -46,18 +46,18 @@ def test_the_binomial_law_is_scipys(count, percentile, part):
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=200), st.sampled_from([50.0, 90.0, 99.0]))
 def test_as_many_may_exceed_the_limit_as_leave_the_observed_percentile_below_it(seconds, percentile):
-    promised = limit(percentile, limit_s=1.0)
+    slo = limit(percentile, limit_s=1.0)
     above = sum(value > 1.0 for value in seconds)
-    assert (above <= promised.allowed(len(seconds))) == (Percentiles.of(seconds).at(percentile) <= 1.0)
+    assert (above <= slo.allowed(len(seconds))) == (Percentiles.of(seconds).at(percentile) <= 1.0)
 
 
 @given(st.lists(st.booleans(), min_size=20, max_size=60))
 def test_curtailment_never_decides_otherwise_than_the_whole_run(slow):
     seconds = [2.0 if is_slow else 0.5 for is_slow in slow]
-    promised = limit(90)
-    decision, _ = decide(Stopping([promised], planned=len(seconds), steady=False), seconds)
-    kept = sum(slow) <= promised.allowed(len(seconds))
-    assert decision == ("SLOs kept" if kept else "SLO missed")
+    slo = limit(90)
+    decision, _ = decide(Stopping([slo], planned=len(seconds), steady=False), seconds)
+    met = sum(slow) <= slo.allowed(len(seconds))
+    assert decision == ("SLOs met" if met else "SLO missed")
 
 
 def test_five_slow_requests_of_400_decide_a_p99():
@@ -84,11 +84,11 @@ def test_a_trace_is_not_judged_by_its_beginning():
 
 
 def test_all_slos_must_be_kept_and_one_missed_is_enough():
-    promised = [limit(limit_s=1.0), limit(metric="tpot", limit_s=1.0)]
-    both = Stopping(promised, planned=1000, steady=True)
+    slo = [limit(limit_s=1.0), limit(metric="tpot", limit_s=1.0)]
+    both = Stopping(slo, planned=1000, steady=True)
     decisions = [both.take({"ttft": 0.1, "tpot": 2.0}) for _ in range(50)]
     assert decisions[-1] == "SLO missed"
-    undecided = Stopping(promised, planned=1000, steady=True)
+    undecided = Stopping(slo, planned=1000, steady=True)
     sides = itertools.cycle([0.5, 2.0])
     assert {undecided.take({"ttft": 0.1, "tpot": next(sides)}) for _ in range(200)} == {None}
 
@@ -102,28 +102,28 @@ def test_dependence_is_1_without_any_and_that_of_an_autoregressive_series():
 
 @pytest.mark.parametrize("percentile", [50, 95])
 def test_independent_requests_stop_on_the_wrong_side_no_oftener_than_promised(percentile):
-    """At the worst place, with the true percentile at the limit: curtailment is out of reach."""
+    """At worst, with the true percentile at the limit: curtailment is out of reach."""
     rng = np.random.default_rng(percentile)
     at_limit = -np.log(1 - percentile / 100)  # of the exponential law
     ends = [
         decide(Stopping([limit(percentile, at_limit)], planned=10_000, steady=True), independent(rng, 1000))[0]
         for _ in range(100)
     ]
-    for side in ("SLOs kept", "SLO missed"):
+    for side in ("SLOs met", "SLO missed"):
         assert stats.binomtest(ends.count(side), len(ends), FALSE_DECISIONS, alternative="greater").pvalue > 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [independent, queueing])
 @pytest.mark.parametrize("percentile", [50, 95, 99])
-@pytest.mark.parametrize("room", [0.8, 1.0, 1.25])
-def test_stopping_early_decides_as_the_whole_run_would_have(kind, percentile, room):
+@pytest.mark.parametrize("headroom", [0.8, 1.0, 1.25])
+def test_stopping_early_decides_as_the_whole_run_would_have(kind, percentile, headroom):
     rng = np.random.default_rng(1)
-    promised = limit(percentile, float(np.quantile(kind(rng, 100_000), percentile / 100)) * room)
+    slo = limit(percentile, float(np.quantile(kind(rng, 100_000), percentile / 100)) * headroom)
     agreed = 0
     for _ in range(40):
         seconds = kind(rng, 1000)
-        decision, _ = decide(Stopping([promised], planned=1000, steady=True), seconds)
-        kept = int((seconds > promised.limit_s).sum()) <= promised.allowed(1000)
-        agreed += decision == ("SLOs kept" if kept else "SLO missed")
+        decision, _ = decide(Stopping([slo], planned=1000, steady=True), seconds)
+        met = int((seconds > slo.limit_s).sum()) <= slo.allowed(1000)
+        agreed += decision == ("SLOs met" if met else "SLO missed")
     assert agreed >= 38

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from runners.runner import OUT_OF_MEMORY
-from runners.served.failures import diagnose, failure, says_it_is_dead, tail, told
+from runners.served.failures import diagnose, failure, known_failure, says_it_is_dead, tail
 from search_spaces.engines.engine import find_engine
 
 VLLM = find_engine("vllm")
@@ -168,8 +168,8 @@ def test_a_signal_counts_where_the_engine_gave_no_reason_of_its_own(tmp_path, lo
 
 
 def test_what_the_machine_lacks_is_the_environments_failure(tmp_path):
-    assert told("disk full", "exit 1", log=tmp_path / "missing").environment
-    assert not told("hang at start", "still running", log=tmp_path / "missing").environment
+    assert known_failure("disk full", "exit 1", log=tmp_path / "missing").environment
+    assert not known_failure("hang at start", "still running", log=tmp_path / "missing").environment
 
 
 def test_only_the_ends_of_a_huge_log_are_read(tmp_path):

@@ -176,7 +176,7 @@ def test_a_server_is_ready_for_a_prompt_as_long_as_the_workloads(tmp_path, pytho
             pass
 
 
-def test_a_wrong_model_name_is_told_at_once(tmp_path, python):
+def test_a_wrong_model_name_is_named_at_once(tmp_path, python):
     runner = served(tmp_path, python, model_name="another")
     with pytest.raises(RunFailedError, match="wrong model name: 'another' was asked for") as caught:
         with runner.serve(CONFIG):
@@ -192,7 +192,7 @@ def test_another_release_than_asked_for_is_the_environments_failure(tmp_path, py
     assert caught.value.environment
 
 
-def test_a_full_disk_is_told_before_anything_starts(tmp_path, python, monkeypatch):
+def test_a_full_disk_is_named_before_anything_starts(tmp_path, python, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1000))
     with pytest.raises(RunFailedError, match="disk full") as caught, served(tmp_path, python).serve(CONFIG):
