@@ -247,7 +247,7 @@ OWN_ENGINE = """\
 title: My engine
 versions: [1.0.0]
 command: ['{python}', -m, my.server, --model, '{checkpoint}', --port, '{port}', --stranger]
-knobs: {batching.max_sequences: --seats}
+knobs: {batching.max_sequences: --seats, batching.max_batched_tokens: --tokens}
 server: {ignore_eos: false, min_tokens: false, usage_in_streams: false, model_name: '{checkpoint}'}
 """
 
