@@ -11,7 +11,7 @@ def to_markdown(answer: Answer) -> str:
     scenario = answer.scenario
     experiment = (
         f"**Experiment.** The cheapest way to serve {scenario.model.name} on {scenario.gpus} GPUs of "
-        f"{scenario.system.title}, keeping {scenario.sla}."
+        f"{scenario.system.title}, meeting {scenario.sla}."
     )
     lines = [experiment, ""]
     best = answer.best
