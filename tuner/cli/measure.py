@@ -88,7 +88,7 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
 
         servetune measure gpt-oss-120b-b200-chat --url http://10.0.0.1:8000 --url http://10.0.0.2:8000 --gpus 8 --quiet
     """
-    from tuner.search.deployment_load import Deployment, Sending
+    from tuner.search.deployment_load import Deployment, Sending, server_of
     from tuner.search.deployment_load import model_name as found_model
 
     if not url:
@@ -100,11 +100,13 @@ def measure(  # noqa: PLR0913, PLR0917 one for each option
     if settings:
         raise InputError("--set changes what is started here; a server that is up (--url) is as it is")
     scenario = _scenario(experiment, requests, gpus)
+    server = server_of(scenario)
     deployment = Deployment(
         urls=tuple(url),
-        model_name=found_model(url, model_name, api_key_env),
+        model_name=found_model(url, model_name, api_key_env, server),
         gpus=scenario.gpus,
         endpoint="chat" if chat else "completions",
+        server=server,
         api_key_env=api_key_env,
     )
     sending = Sending(load=load, sender=sender, tokenizer=tokenizer, time_limit_s=time_limit)

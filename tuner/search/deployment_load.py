@@ -1,7 +1,7 @@
 """Measures a deployment that is already running: one load, or the highest that meets the SLA."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from runners.load.load import LoadReport, Rules, load_report
@@ -9,6 +9,8 @@ from runners.load.stream import Endpoint, served_models
 from runners.load.tools import Tool, ToolRun, measure_with
 from runners.measurement import Measurement
 from runners.workload.workload import Lengths, LoadedWorkload, Workload
+from search_spaces.engines.engine import facts_of
+from search_spaces.engines.facts import Server
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.scenario.scenario import Scenario
 from tuner.search.capacity import Capacity, LoadRange, find_capacity
@@ -26,12 +28,16 @@ OPEN_LOOP_SPAN = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """Where to send the load, and what it holds: replicas behind `urls` on `gpus` GPUs together."""
+    """Where to send the load, and what it holds: replicas behind `urls` on `gpus` GPUs together.
+
+    `server` is what it takes beyond OpenAI's API.
+    """
 
     urls: tuple[str, ...]
     model_name: str
     gpus: int
     endpoint: Endpoint = "completions"
+    server: Server = field(default_factory=Server)
     api_key_env: str | None = None
 
     def load(self, loaded: LoadedWorkload, rules: Rules) -> LoadReport:
@@ -42,13 +48,19 @@ class Deployment:
             loaded,
             gpus=self.gpus,
             endpoint=self.endpoint,
+            server=self.server,
             api_key_env=self.api_key_env,
             rules=rules,
         )
 
 
-def model_name(urls: Sequence[str], asked: str | None, api_key_env: str | None) -> str:
-    """The name asked for, or the first that the servers offer. Raises InputError, with the names there are."""
+def model_name(urls: Sequence[str], asked: str | None, api_key_env: str | None, server: Server) -> str:
+    """The name asked for, or the first that the servers offer. Raises InputError, with the names there are.
+
+    An engine whose server says no names is taken at the word of who asks.
+    """
+    if server.model_name and asked:
+        return asked
     for url in urls:
         served = served_models(url, api_key_env)
         asked = asked or served[0]
@@ -56,6 +68,13 @@ def model_name(urls: Sequence[str], asked: str | None, api_key_env: str | None) 
             raise UnknownNameError(f"model at {url}", asked, served)
     assert asked is not None
     return asked
+
+
+def server_of(scenario: Scenario) -> Server:
+    """What the servers of the scenario's only engine take; as OpenAI's and more where there are several."""
+    servers = {engine: facts_of(engine).server for engine in scenario.space.engines}
+    (first, *others) = servers.values()
+    return Server() if others else first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,27 @@ def test_without_a_load_the_highest_that_meets_the_sla_is_found_in_7_levels_at_m
     assert 8 <= max(kept) < min(missed) <= 40
 
 
+OWN_ENGINE = """\
+title: My engine
+versions: [1.0.0]
+times_of: vllm@0.27.0
+command: [my-server, '{checkpoint}', --port, '{port}']
+server: {ignore_eos: false, min_tokens: false, usage_in_streams: false, model_name: '{checkpoint}'}
+"""
+
+
+def test_a_server_of_ones_own_engine_is_asked_only_for_what_it_takes(tmp_path):
+    (tmp_path / "my-engine").mkdir()
+    (tmp_path / "my-engine" / "engine.yaml").write_text(OWN_ENGINE)
+    (tmp_path / "own.yaml").write_text(DEPLOYED.replace("engines: [vllm]", "engines: [./my-engine]"))
+    plan = Plan(ttft_s=0.02, tpot_s=0.005, knows=(), done=False, ids=False, usage="", histograms=False)
+    with GoldenServer(plan) as server:
+        given = ["--url", server.url, "--load", "4", "--model-name", plan.model]
+        result = measure(tmp_path, "own.yaml", *given)
+    assert result.returncode == 0, result.stderr
+    assert "Not had of this server: the server's count of tokens" in " ".join(result.stdout.split())
+
+
 def test_a_missed_sla_exits_with_3(folder):
     with GoldenServer(Plan(ttft_s=0.1, tpot_s=0.002)) as slow:
         result = measure(folder, "chat.yaml", "--url", slow.url, "--load", "2")
