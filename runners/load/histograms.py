@@ -12,12 +12,12 @@ NAMES: Final[Mapping[str, Metric]] = {
     "request_time_per_output_token_seconds": "tpot",
     "e2e_request_latency_seconds": "e2e",
 }
-"""As vLLM, SGLang and TensorRT-LLM call them, each with a prefix of its own (`vllm:`, `sglang:`, `trtllm_`).
+"""As the engines call them, each with a prefix of its own (`vllm:`, `sglang:`, `trtllm_`).
 
 Their `time_per_output_token_seconds` and `inter_token_latency_seconds` are of single tokens or chunks: not TPOT.
 """
 
-_LINE = re.compile(r"^(?:vllm:|sglang:|trtllm_)(\w+)_(sum|count)(?:\{.*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_LINE = re.compile(rf"^[a-z0-9]+[:_]({'|'.join(NAMES)})_(sum|count)(?:\{{.*\}})? ([0-9.eE+-]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +34,8 @@ class Totals:
         counts: dict[Metric, float] = {}
         for page in pages:
             for name, part, value in _LINE.findall(page):
-                if name in NAMES:
-                    totals = sums if part == "sum" else counts
-                    totals[NAMES[name]] = totals.get(NAMES[name], 0.0) + float(value)
+                totals = sums if part == "sum" else counts
+                totals[NAMES[name]] = totals.get(NAMES[name], 0.0) + float(value)
         return cls(sums=sums, counts=counts)
 
     def means_since(self, earlier: "Totals") -> dict[Metric, float]:

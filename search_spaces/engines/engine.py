@@ -12,6 +12,7 @@ from search_spaces.engines import reading
 from search_spaces.engines.facts import EngineFacts
 from search_spaces.engines.folders import FILE, engine_names, folder_of, is_folder, name_of
 from search_spaces.errors import NO_KERNEL_DATA, InfeasibleError, InputError, UnknownNameError
+from search_spaces.strict_yaml import shown
 
 RELEASE = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
@@ -74,8 +75,10 @@ def find_engine(text: str, *, directory: Path | None = None, any_release: bool =
 def _own_folder(text: str, directory: Path) -> tuple[Engine, str]:
     """The engine of a folder, without its release, and the release asked for."""
     path = folder_of(text)
+    if not path.isprintable():
+        raise InputError(f"{shown(text)}: an engine's folder has a printable name")
     if ".." in Path(path).parts:
-        raise InputError(f"{text!r}: an engine's folder is named without `..`, from the experiment's folder on")
+        raise InputError(f"{shown(text)}: an engine's folder is named without `..`, from the experiment's folder on")
     folder = abspath(directory / path)  # noqa: PTH100 links are kept, as the user named them
     return Engine(name=Path(folder).name, version="", folder=folder), text[len(path) + 1 :]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Target = Annotated[
     str,
     typer.Option(
-        help="vllm, trtllm, sglang, docker-compose, kubernetes, dynamo or llm-d.",
+        help="The engine's name for scripts, or docker-compose, kubernetes, dynamo or llm-d.",
         autocompletion=completion.targets,
     ),
 ]

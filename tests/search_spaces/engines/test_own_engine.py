@@ -156,10 +156,17 @@ def test_no_folder_is_named_by_the_one_above(tmp_path, text):
         find_engine(text, directory=tmp_path)
 
 
-@pytest.mark.parametrize("name", [".", "./My Engine", "./-rf", "./mein-motör", "./a\x1b[31m", "./" + "x" * 300])
+@pytest.mark.parametrize("name", [".", "./My Engine", "./-rf", "./mein-motör", "./" + "x" * 300])
 def test_a_folder_s_name_is_one_that_an_engine_can_have(tmp_path, name):
     with pytest.raises(InputError, match=r"the folder's name is the engine's: a-z, 0-9") as caught:
         find_engine(name, directory=tmp_path / "Experiments")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["./a\x1b[31m", "./a\0b", "./a\nb/engine"])
+def test_control_characters_name_no_folder(tmp_path, name):
+    with pytest.raises(InputError, match="an engine's folder has a printable name") as caught:
+        find_engine(name, directory=tmp_path)
     assert str(caught.value).isprintable()
 
 
