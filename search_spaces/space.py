@@ -68,7 +68,7 @@ class SearchSpace:
 
         An integer between the values of a dimension is no value of it: see `nearest`.
         """
-        return {name: _distribution(KNOBS[name], values) for name, values in self.dimensions.items()}
+        return {name: distribution(KNOBS[name], values) for name, values in self.dimensions.items()}
 
     def choices(self, name: str, params: Mapping[str, Value]) -> tuple[Value, ...]:
         """The values that a dimension may have beside those drawn before it; none where it is not drawn."""
@@ -291,14 +291,15 @@ def _set_prefill_sequences(values: Params) -> None:
 
 
 def _suggested(trial: Draws, knob: Knob, values: tuple[Value, ...]) -> Value:
-    """What a trial says, from the distribution that `_distribution` gives."""
+    """What a trial says, from the distribution that `distribution` gives."""
     if knob.is_number:
         return trial.suggest_int(knob.name, *_bounds(values), log=knob.scale == "log2")
     found: Value = trial.suggest_categorical(knob.name, values)
     return found
 
 
-def _distribution(knob: Knob, values: tuple[Value, ...]) -> "BaseDistribution":
+def distribution(knob: Knob, values: tuple[Value, ...]) -> "BaseDistribution":
+    """What Optuna draws a knob's values from."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     if knob.is_number:

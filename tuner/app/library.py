@@ -63,11 +63,12 @@ def tune(
 
     from tuner.app.run import run
     from tuner.search.session import Session
+    from tuner.study.asked import study_of
     from tuner.study.outcome import Where
 
     asked = experiment if isinstance(experiment, Experiment) else read_experiment(experiment)
     session = Session(experiment=asked)
-    where = Where(studies=Path(studies), study=study or session.study_name, track=track)
+    where = Where(studies=Path(studies), study=study or study_of(Path(studies), session), track=track)
     run(session, where, trials=trials, console=Console(quiet=True))
     return open_study(where.study, studies=studies)
 

@@ -80,10 +80,11 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     from tuner.search.session import Session
     from tuner.show.progress import trial_line
     from tuner.show.terminal import show_next, show_verdict
+    from tuner.study.asked import study_of
     from tuner.study.outcome import Where
 
     session = Session(experiment=read_experiment(find_experiment(experiment), runner=runner, sampler=sampler))
-    where = Where(studies=studies, study=study or session.study_name, track=track, tracking_uri=tracking_uri)
+    where = Where(studies=studies, study=study or study_of(studies, session), track=track, tracking_uri=tracking_uri)
     out, bars = console(), console(errors=as_json, quiet=quiet)
 
     def on_trial(trial: "Trial") -> None:

@@ -22,6 +22,7 @@ from tuner.search.search import objective, ranked_trials
 from tuner.search.session import Session
 from tuner.search.trial import Trial, trial_from_json, trial_to_json
 from tuner.study.finished_study import FinishedStudy
+from tuner.study.migration import asked_now, values_now
 from tuner.tracking.mlflow_tracker import config_yaml
 from tuner.tracking.store import EXPERIMENTS
 
@@ -214,18 +215,18 @@ class Champions:
     def _champion(self, experiment: str, version: "ModelVersion") -> Champion:
         files = self.store.read_files(version.run_id, FOLDER)
         kept = json.loads(files["champion.json"])
-        config, removed = known_settings(kept["config"])
         trial = trial_from_json(json.dumps(kept["trial"]))
+        config, removed = known_settings(kept["config"])
         if trial.config is not None:
-            config = replace(config, engine=trial.config.engine)  # with the folder of one's own
+            config = replace(config, engine=trial.config.engine)  # one of the user's own has a folder beside its name
         return Champion(
             experiment=experiment,
             version=str(version.version),
             trial=replace(trial, config=config),
             price=kept["price"],
-            dimensions=kept["dimensions"],
+            dimensions=values_now(kept["dimensions"]),
             removed=removed,
-            asked=kept["asked"],
+            asked=asked_now(kept["asked"]),
             machine=kept["machine"],
             text=files.get("experiment.yaml", ""),
             home=kept["home"],

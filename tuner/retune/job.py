@@ -32,6 +32,7 @@ from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.session import Session
+from tuner.study.asked import study_of
 from tuner.study.attributes import EXPERIMENT, keep_end
 from tuner.study.finished_study import as_yaml, open_finished
 from tuner.study.journal import open_study
@@ -179,7 +180,7 @@ class Job:
     def _measured(self, due: Due) -> Retuned:
         both = due.both
         session = both.new
-        name = session.study_name
+        name = study_of(self.asked.studies, session)
         with (
             self.console.status(f"Retuning {due.experiment.name}") as status,
             open_study(self.asked.studies, name, experiment=session.asked) as study,

@@ -128,7 +128,7 @@ class Session:
         asked |= {"own": json.loads(json.dumps(own))} if (own := self.experiment.own_facts) else {}
         asked["servetune"] = version("servetune")
         if self.recorded:
-            asked["recordings"] = _digest("\n".join(map(repr, self.recorded)).encode())
+            asked["recordings"] = _digest("\n".join(map(_written, self.recorded)).encode())
         trace = self.scenario.workload.trace
         if trace is not None:
             columns = (trace.arrival, trace.input_tokens, trace.output_tokens)
@@ -243,6 +243,17 @@ RUNNERS: Mapping[str, Callable[[Session], Runner]] = {
     "recorded": lambda session: Recorded(session.recorded),
     "served": lambda session: _served(session.experiment, session.scenario),
 }
+
+
+SINCE = (", folder=None", ", settings=()")
+"""Empty fields that configurations did not have when recordings were first digested: no study is another for them."""
+
+
+def _written(row: Recording) -> str:
+    text = repr(row)
+    for field_text in SINCE:
+        text = text.replace(field_text, "")
+    return text
 
 
 def _digest(content: bytes) -> str:

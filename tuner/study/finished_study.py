@@ -22,7 +22,8 @@ from tuner.search.stored import finished_trials
 from tuner.search.trial import Trial
 from tuner.study.answer import Answer
 from tuner.study.attributes import APART, EXPERIMENT, Summary, kept_end, kept_summary
-from tuner.study.journal import ASKED, SUFFIX, read_study
+from tuner.study.journal import read_study
+from tuner.study.migration import ASKED, SUFFIX
 
 if TYPE_CHECKING:
     import optuna

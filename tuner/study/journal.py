@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,13 @@ from filelock import FileLock, Timeout
 
 from search_spaces.errors import InputError, nearest_first
 from tuner.search.trial import trial_from_json
+from tuner.study.asked import differing
+from tuner.study.migration import ASKED, SUFFIX, is_earlier, migrate, migrated
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
     from optuna.storages import JournalStorage
-
-SUFFIX = ".journal"
-ASKED = "asked"
-"""Study attribute that holds what the study asks."""
 
 LINE_START = b'{"op_code":'
 CREATE_TRIAL = 4
@@ -56,14 +54,18 @@ def open_study(
 
 
 def read_study(folder: Path, name: str) -> "Study":
-    """A study to look at. Raises InputError when there is none of that name or the file is no journal of it."""
+    """A study to look at, whose file is left as it is, earlier names and all.
+
+    Raises InputError when there is none of that name or the file is no journal of it.
+    """
     path = folder / f"{name}{SUFFIX}"
     if not path.exists():
         known = nearest_first(name, [file.stem for file in folder.glob(f"*{SUFFIX}")])
         valid = f"; studies there: {', '.join(known)}" if known else ""
         raise InputError(f"{path}: there is no such study{valid}")
     with _named(path):
-        return _existing(_storage(path), name, None)
+        lines = _lines(path)
+        return _existing(_in_memory(migrated(lines)) if is_earlier(lines) else _storage(path), name, None)
 
 
 def _opened(path: Path, name: str, sampler: "BaseSampler | None") -> "Study":
@@ -71,6 +73,9 @@ def _opened(path: Path, name: str, sampler: "BaseSampler | None") -> "Study":
 
     with _named(path):
         torn = _torn_bytes(path)
+        if is_earlier(lines := _lines(path)):
+            migrate(path, lines)
+            torn = 0
         storage = _storage(path)
         new = not storage.get_all_studies()
         if not new:
@@ -113,6 +118,21 @@ def _storage(path: Path) -> "JournalStorage":
     return JournalStorage(JournalFileBackend(str(path), lock_obj=HeldLock(str(path))))
 
 
+def _in_memory(entries: Sequence[dict[str, Any]]) -> "JournalStorage":
+    """For looking at: nothing can be added."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import BaseJournalBackend
+
+    class Entries(BaseJournalBackend):
+        def read_logs(self, log_number_from: int) -> Sequence[dict[str, Any]]:
+            return entries[log_number_from:]
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            raise AssertionError(logs)
+
+    return JournalStorage(Entries())
+
+
 def _existing(storage: "JournalStorage", name: str, sampler: "BaseSampler | None") -> "Study":
     """Raises ValueError where it is of another name, or where a record is not that of its trial."""
     import optuna
@@ -136,9 +156,7 @@ def _check_experiment(path: Path, study: "Study", experiment: Mapping[str, Any] 
     kept = study.user_attrs.get(ASKED)
     if kept is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(ASKED, experiment)
-    elif kept != experiment:
-        keys = sorted({*experiment, *(kept or {})})
-        other = [key for key in keys if (kept or {}).get(key) != experiment.get(key)]
+    elif other := differing(kept or {}, experiment):
         raise InputError(
             f"{path}: this study asks another experiment (other: {', '.join(other)}); begin another with --study"
         )
@@ -150,16 +168,21 @@ def _torn_bytes(path: Path) -> int:
     Raises ValueError or worse for what Optuna would overlook: a last line that is no entry, and entries that are
     missing.
     """
-    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    torn = path.read_bytes().rpartition(b"\n")[2] if path.exists() else b""
     if not LINE_START.startswith(torn[: len(LINE_START)]):
         raise ValueError("the last line is no journal entry")
     created = 0
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         entry = json.loads(line)
         created += entry["op_code"] == CREATE_TRIAL
         if entry.get("trial_id", -1) >= created:
             raise ValueError(f"lines are missing before line {number}")
     return len(torn)
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The whole lines of a file; none where there is no file."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def _cut(path: Path, torn: int) -> None:

@@ -9,13 +9,15 @@ import sys
 import time
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from search_spaces.config import Speculation
 from search_spaces.errors import InputError
 from search_spaces.knobs import flatten
-from tuner.retune.champion import ALIAS, Champions, candidate, known_settings
+from tuner.retune.champion import ALIAS, FOLDER, Champions, candidate, known_settings
+from tuner.retune.change import space_changes
 from tuner.retune.machine import read_machine
 from tuner.retune.registry import Store, StoreError, model_name
 from tuner.scenario.experiment.reading import read_experiment
@@ -220,3 +222,23 @@ def test_the_record_is_json_that_others_can_read(store, found):
     facts = json.loads(store.read_files(promoted.run_id, "champion")["champion.json"])
     assert facts["config"] == flatten(found.config)
     assert facts["price"]["usd_per_gpu_hour in force"] == 3.6
+
+
+# Earlier ones
+
+WRITTEN = Path(__file__).parents[1] / "study" / "written_at_25bee3f" / "champion"
+
+
+def test_a_champion_that_was_written_with_earlier_names_is_read_in_those_of_today(store, found):
+    registry = champions(store)
+    promoted = registry.promote(found, why="")
+    store.write_files(promoted.run_id, {f"{FOLDER}/{path.name}": path.read_text() for path in WRITTEN.iterdir()})
+    earlier = registry.current("chat")
+    assert flatten(earlier.config)["prefill.replicas"] == 2
+    assert str(earlier.config.speculation) == "eagle3:1"
+    assert earlier.removed == ()
+    assert earlier.dimensions["speculation.draft_length"] == [1, 3]
+    assert earlier.dimensions["prefill.replicas"] == [1, 2]
+    asked = Session(experiment=earlier.asked_experiment)
+    assert asked.asked == earlier.asked
+    assert space_changes(earlier.dimensions, asked.scenario.space.dimensions) == []

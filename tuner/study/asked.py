@@ -1,0 +1,47 @@
+"""What a study asks: kept with it as JSON, and held against what is asked now."""
+
+import glob
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.search.session import Session
+from tuner.study.migration import HEAD, SUFFIX, asked_in
+
+
+def differing(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that are asked otherwise. The order in which a space lists values means nothing."""
+    return sorted(_differing(kept, asked, ""))
+
+
+def _differing(kept: object, asked: object, key: str) -> Iterator[str]:
+    if isinstance(kept, Mapping) and isinstance(asked, Mapping):
+        for name in {*kept, *asked}:
+            yield from _differing(kept.get(name), asked.get(name), f"{key}.{name}" if key else str(name))
+    elif _unordered(kept, key) != _unordered(asked, key):
+        yield key
+
+
+def _unordered(value: object, key: str) -> object:
+    return sorted(value, key=str) if key.startswith("space.") and isinstance(value, list) else value
+
+
+def study_of(studies: Path, session: Session) -> str:
+    """The name of the study that goes on with a session.
+
+    That is its own, or one that was written with earlier names of the same: its name tells of what was asked in those.
+    """
+    own = session.study_name
+    if (studies / f"{own}{SUFFIX}").exists():
+        return own
+    same = (path.stem for path, asked in _others(studies, session) if not differing(asked, session.asked))
+    return next(same, own)
+
+
+def _others(studies: Path, session: Session) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The experiment's other studies, and what they ask."""
+    for path in sorted(studies.glob(f"{glob.escape(session.experiment.name)}-????????{SUFFIX}")):
+        with path.open("rb") as file:
+            asked = asked_in([line for line, _ in zip(file, range(HEAD), strict=False)])
+        if asked is not None:
+            yield path, asked
