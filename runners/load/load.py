@@ -5,6 +5,7 @@ import contextlib
 import gc
 import itertools
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -145,12 +146,21 @@ def load_report(
         rules=rules,
         nonce=int.from_bytes(os.urandom(8)) if nonce is None else nonce,
     )
-    gc.collect()
+    _collect()
     gc.freeze()  # what the process has loaded is not searched again while tokens are timed
     try:
         return selector.run(run.run())
     finally:
         gc.unfreeze()
+
+
+def _collect() -> None:
+    """Collects garbage, Ctrl-C held back meanwhile: raised in a destructor, it would be lost."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        gc.collect()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 @dataclass(kw_only=True)
