@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from runners.recorded.recording import Recording
 from runners.recorded.sample import recordings
-from runners.simulated.silicon import HOST_TIMED, TOKENIZATION_S
+from runners.simulated.silicon import TOKENIZATION_S
 from search_spaces.engines.engine import engines
 from tuner.evidence.validate import Compared, compare, grouped, sample, score, select
 
@@ -45,14 +45,17 @@ STEPS = {
 
 def predicted(rows: Sequence[Recording], causes: Causes) -> list[Compared]:
     facts = {
-        name: replace(fact, issues_prefill=fact.issues_prefill and causes.host, overlaps=causes.overlap)
+        name: replace(
+            fact,
+            issues_prefill=fact.issues_prefill and causes.host,
+            overlaps=causes.overlap,
+            gemm_times_of=fact.gemm_times_of if causes.gemms else {},
+        )
         for name, fact in engines().items()
     }
-    timed = HOST_TIMED if causes.gemms else frozenset()
     with (
-        patch("runners.simulated.silicon.engines", return_value=facts),
-        patch("runners.simulated.simulated.engines", return_value=facts),
-        patch("runners.simulated.silicon.HOST_TIMED", timed),
+        patch("runners.simulated.silicon.facts_of", lambda engine: facts[engine.name]),
+        patch("runners.simulated.simulated.facts_of", lambda engine: facts[engine.name]),
         patch("runners.simulated.silicon.TOKENIZATION_S", TOKENIZATION_S if causes.tokenization else 0.0),
     ):
         return list(compare([loaded(row, causes) for row in rows], ["simulator"]))
