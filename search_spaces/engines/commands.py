@@ -12,7 +12,7 @@ from search_spaces.config import ServingConfig
 from search_spaces.engines import dynamo, spelled
 from search_spaces.engines.checkpoints import EAGLE3_DRAFTS, FORMATS
 from search_spaces.engines.laws import unsupported
-from search_spaces.engines.parts import part
+from search_spaces.engines.parts import command_of, deploy_of
 from search_spaces.engines.worker import (
     PORTS,
     SIDE_CHANNELS,
@@ -79,7 +79,7 @@ def router(
     config: ServingConfig, prefill: Sequence[Address], decode: Sequence[Address], *, placement: Placement = ANYWHERE
 ) -> Command:
     """What stands in front of disaggregated workers, listening on `placement`'s router port; it needs no GPU."""
-    return _router(part(config.engine, "deploy").router(prefill, decode, placement), "")
+    return _router(deploy_of(config.engine).router(prefill, decode, placement), "")
 
 
 def _router(rendered: Rendered, note: str) -> Command:
@@ -122,12 +122,12 @@ def _rendered(worker: Worker) -> Rendered:
     facts = worker.facts
     if facts.is_data:
         return spelled.render(worker, facts)
-    rendered: Rendered = part(worker.config.engine, "command").render(worker)
+    rendered = command_of(worker.config.engine).render(worker)
     return replace(rendered, argv=rendered.argv + spelled.knob_options(worker, facts))
 
 
 def _own_notes(worker: Worker) -> list[str]:
-    return [] if worker.facts.is_data else part(worker.config.engine, "command").notes(worker)
+    return [] if worker.facts.is_data else command_of(worker.config.engine).notes(worker)
 
 
 def _notes_on_checkpoints(worker: Worker) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from search_spaces.config import Engine
 from search_spaces.engines.engine import facts_of
-from search_spaces.engines.parts import part
+from search_spaces.engines.parts import deploy_of
 from search_spaces.engines.worker import Placement, Rendered, Worker, counted_gpus, options
 
 NOTE = (
@@ -50,7 +50,7 @@ def frontend(placement: Placement) -> Rendered:
 
 def render(worker: Worker, rendered: Rendered) -> Rendered:
     """The same worker under Dynamo. `rendered` is what the engine alone would be started with."""
-    own: Rendered = part(worker.config.engine, "deploy").under_dynamo(worker, rendered)
+    own = deploy_of(worker.config.engine).under_dynamo(worker, rendered)
     return replace(own, argv=("python", "-m", worker.facts.dynamo.module, *own.argv))
 
 

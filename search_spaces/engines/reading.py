@@ -22,24 +22,30 @@ VARIABLE = re.compile(r"[A-Za-z_]\w*")
 CAUSE = re.compile(r"[A-Za-z][A-Za-z ]{0,39}")
 
 
+NEED_PYTHON = (
+    *("takes", "methods", "kv_cache", "quantization", "disaggregates", "deploying", "dynamo"),
+    *("published", "gemm_times_of"),
+)
+"""Facts that nothing but an engine's own Python reads, or that data says elsewhere."""
+
 PLACEHOLDERS = ("python", "checkpoint", "host", "port", "draft")
 """What the arguments of a command may leave open; `{python}` is the interpreter of the engine's environment."""
 
 
 def built_in(name: str) -> EngineFacts:
     """Of a folder beside this file."""
-    return _facts(name, Path(name, FILE), file_of(name, FILE).read_text(encoding="utf-8"))
+    text = file_of(name, FILE).read_text(encoding="utf-8")
+    return _facts(name, Path(name, FILE), text, has_python=file_of(name, "command.py").is_file())
 
 
 def own(folder: Path) -> EngineFacts:
     """Of a user's folder: data only, nothing in it is run. Raises InputError with everything that is wrong with it."""
-    path = folder / FILE
-    facts = _facts(folder.name, path, _text(folder, path))
-    if not facts.is_data:
-        raise InputError(
-            f"{path}: command: missing (the arguments that start it, such as [my-server, '{{checkpoint}}'])"
-        )
-    return facts
+    return _facts(folder.name, folder / FILE, _text(folder, folder / FILE))
+
+
+def written(folder: Path) -> object:
+    """What a user's folder says, unchecked. Raises InputError where it is no folder, or its file cannot be read."""
+    return parse_yaml(folder / FILE, _text(folder, folder / FILE), aliases=False)
 
 
 def _text(folder: Path, path: Path) -> str:
@@ -65,14 +71,19 @@ def _text(folder: Path, path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
-def _facts(name: str, path: Path, text: str) -> EngineFacts:
+def _facts(name: str, path: Path, text: str, *, has_python: bool = False) -> EngineFacts:
     data = parse_yaml(path, text, aliases=False)
     if not isinstance(data, dict):
         raise InputError(f"{path}: must be a mapping with the keys title, versions, command, but got {shown(data)}")
     problems = Problems(path)
+    for key in NEED_PYTHON if "command" in data else ():
+        law = "is for engines with Python of their own; spell each knob in `knobs`"
+        problems.require(key, holds=key not in data, law=law)
     facts = noun_of(EngineFacts, _spelled_out(name, data, problems), problems)
     if facts is None:
         raise problems.error()
+    law = "missing (the arguments that start it, such as [my-server, '{checkpoint}', --port, '{port}'])"
+    problems.require("command", holds=facts.is_data or has_python, law=law)
     _check_knobs(facts, problems)
     _check_command(facts, problems)
     _check_words(facts, problems)
@@ -109,8 +120,6 @@ def _check_knobs(facts: EngineFacts, problems: Problems) -> None:
     for knob in (*facts.takes, *facts.knobs):
         if knob not in WORKER_KNOBS:
             problems.lines.append(str(UnknownNameError("knob", knob[:SHOWN], WORKER_KNOBS)))
-    if facts.is_data and facts.takes:
-        problems.lines.append("takes: is for engines with Python of their own; spell each knob in `knobs`")
     for knob, spelling in facts.knobs.items():
         for law in _broken_spelling(knob, spelling):
             problems.lines.append(f"knobs.{knob}.{law}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search_spaces.engines.commands import Address, Command, router
-from search_spaces.engines.parts import part
+from search_spaces.engines.parts import deploy_of
 from search_spaces.errors import InputError
 from tuner.deploy.compose import EVERYWHERE, image, in_container, router_container
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, yaml_text
@@ -80,7 +80,7 @@ def _leader_worker_set(plan: Plan, command: Command, nodes: int) -> dict[str, An
             f"kubernetes cannot start a {plan.facts.title} worker of {command.gpus} GPUs over {nodes} machines, which "
             f"takes MPI; targets that can: dynamo, {plan.engine}"
         )
-    across = part(plan.config.engine, "deploy").across_nodes
+    across = deploy_of(plan.config.engine).across_nodes
     share = command.gpus // nodes
 
     def pod(rank: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from search_spaces.engines.commands import Address, Command, router
-from search_spaces.engines.parts import part
+from search_spaces.engines.parts import deploy_of
 from tuner.deploy.plan import FRONT_PORT, Files, Plan, Slot, placed
 
 FIRST_PORTS = {"serve": 8001, "prefill": 8100, "decode": 8200}
@@ -77,7 +77,7 @@ class _Started:
     def _part(self, node: int, env: Mapping[str, str]) -> list[str]:
         hosts = [f"@NODE_{other}@" for other in self.slot.nodes]
         rank = self.slot.nodes.index(node)
-        across = part(self.engine, "deploy").across_nodes
+        across = deploy_of(self.engine).across_nodes
         if self.deploying.by_mpi:
             if rank:
                 return []

@@ -228,6 +228,11 @@ def test_binary_data_is_no_text(folder):
         (ENGINE + "admission: never\n", "admission: must be one of 'reserve' or 'preempt', but got 'never'"),
         (ENGINE + "colour: blue\n", "`colour like #1f5fbf` must hold"),
         (ENGINE + "takes: [layout.pipeline]\n", "takes: is for engines with Python of their own"),
+        (ENGINE + "disaggregates: true\n", "disaggregates: is for engines with Python of their own"),
+        (ENGINE + "dynamo: {module: dynamo.mine}\n", "dynamo: is for engines with Python of their own"),
+        (ENGINE + "deploying: {llm_d: true}\n", "deploying: is for engines with Python of their own"),
+        (ENGINE + "methods: [none, mtp]\n", "methods: is for engines with Python of their own"),
+        (ENGINE + "kv_cache: {bf16: auto}\n", "kv_cache: is for engines with Python of their own; spell each knob"),
         (ENGINE + "image: 'x:{tag}'\n", "image: may have the placeholder {version} only"),
         (ENGINE.replace("layout.tensor:", "layout.tensr:"), "unknown knob 'layout.tensr'; valid: layout.tensor, "),
         (

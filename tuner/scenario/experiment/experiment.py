@@ -10,7 +10,8 @@ from runners.served.deployment import Installation
 from runners.workload.workload import Workload
 from search_spaces.config import Engine, Method
 from search_spaces.engines.engine import engines, facts_of, find_engine
-from search_spaces.engines.folders import FILE, folder_of, is_folder, name_of
+from search_spaces.engines.folders import folder_of, is_folder, name_of
+from search_spaces.engines.reading import written
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import System, find_system, systems
 from search_spaces.knobs import KNOBS
@@ -260,8 +261,8 @@ class Experiment(Part):
             for key, name in (("model", self.model), ("system", self.system))
             if is_file_name(name)
         }
-        files |= {name: self.path.parent / folder_of(name) / FILE for name in self.engines if is_folder(name)}
-        return {key: read_mapping(path, keys(Experiment)) for key, path in files.items()}
+        own = {name: written(self.path.parent / folder_of(name)) for name in self.engines if is_folder(name)}
+        return {**{key: read_mapping(path, keys(Experiment)) for key, path in files.items()}, **own}
 
     @property
     def is_served(self) -> bool:
