@@ -53,10 +53,13 @@ from search_spaces.models.model import find_model
 from search_spaces.space import full_space
 from tuner.evidence.replay import BLACKWELL, Limits, Prediction, cases, limits_of, rate_per_gpu
 from tuner.evidence.validate import compare
+from tuner.scenario.experiment.sampler import SAMPLERS, Sampler, SamplerName
 from tuner.scenario.recorded import Case
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Sla, read_slo
+from tuner.search.lawful import Lawful
 from tuner.search.ranking import Candidate, Prior, Uninformed
+from tuner.search.samplers import optuna_sampler
 from tuner.search.surrogate.features import Array, Features, FeatureTable, features_of
 from tuner.search.surrogate.quantities import SIMULATOR_BIAS, kernel_of
 from tuner.search.surrogate.sampler import SurrogateSampler
@@ -342,7 +345,7 @@ class Real(Prior):
         best: SteadyPoint | None = None
         for sequences in (*(n for n in SEQUENCES if n < steady.most_sequences), steady.most_sequences):
             point = self._changed(steady, config, sequences)
-            if not self._keeps(point):
+            if not self._meets(point):
                 return self._between(steady, config, best, sequences) if best else point
             best = point
         assert best is not None
@@ -351,7 +354,7 @@ class Real(Prior):
     def _between(self, steady: SteadyState, config: ServingConfig, kept: SteadyPoint, missed: int) -> SteadyPoint:
         while missed - kept.sequences > max(1, kept.sequences // 64):
             middle = self._changed(steady, config, (kept.sequences + missed) // 2)
-            if self._keeps(middle):
+            if self._meets(middle):
                 kept = middle
             else:
                 missed = middle.sequences
@@ -446,8 +449,7 @@ def simulated(seeds: int, most: int, console: Console) -> None:
     table = Table(*heads, title=title, box=SIMPLE_HEAD)
 
     def row(name: str, make: Callable[[int], tuple[Truth, optuna.samplers.BaseSampler]]) -> None:
-        began, runs = time.perf_counter(), []
-        spent = 0.0
+        runs, spent = [], 0.0
         for seed in range(seeds):
             real, sampler = make(seed)
             began = time.perf_counter()
@@ -462,9 +464,15 @@ def simulated(seeds: int, most: int, console: Console) -> None:
     row("servetune, predictions off", lambda seed: (worlds[seed], SurrogateSampler(prior, ranking, seed=seed)))
     row("servetune, predictions right", lambda seed: (same, SurrogateSampler(prior, ranking, seed=seed)))
     row("servetune, no predictions", lambda seed: (same, uninformed(scenario, seed)))
-    row("Optuna TPE, no predictions", lambda seed: (same, optuna.samplers.TPESampler(seed=seed)))
-    row("random", lambda seed: (same, optuna.samplers.RandomSampler(seed=seed)))
+    for sampler in SAMPLERS:
+        if sampler != "surrogate" and (sampler != "gp" or find_spec("torch")):
+            row(f"sampler: {sampler}", lambda seed, sampler=sampler: (same, foreign(prior, sampler, seed)))
     console.print(table)
+
+
+def foreign(prior: Prior, name: SamplerName, seed: int) -> Lawful:
+    """One of Optuna's, as `tune` has it propose: nothing that is infeasible, nothing twice."""
+    return Lawful(optuna_sampler(Sampler(name=name), seed), prior)
 
 
 def uninformed(scenario: Scenario, seed: int) -> SurrogateSampler:

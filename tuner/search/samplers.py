@@ -42,10 +42,11 @@ def sampler_of(experiment: Experiment) -> MakeSampler:
             f"{experiment.path}: sampler.name: gp needs torch, which is not installed: pip install 'servetune[gp]'; "
             "valid without it: surrogate, tpe, nsga2, random"
         )
-    return lambda _prior, _ranking, study: _of_optuna(asked, _seed(experiment.seed, study))
+    return lambda _prior, _ranking, study: optuna_sampler(asked, _seed(experiment.seed, study))
 
 
-def _of_optuna(asked: Sampler, seed: int) -> "BaseSampler":
+def optuna_sampler(asked: Sampler, seed: int) -> "BaseSampler":
+    """Optuna's own of that name, to be made `Lawful`; the surrogate is none of them."""
     from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
     startup_trials = asked.startup_trials or STARTUP_TRIALS

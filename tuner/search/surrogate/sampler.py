@@ -103,6 +103,7 @@ class SurrogateSampler(BaseSampler):
         self._expanded: set[int] = set()
         self._seen: list[FrozenTrial] = []
         self._tried: set[Key] = set()
+        self._tried_rows: list[int] = []
         self._best: FrozenTrial | None = None
         self._proposal = self._best_proposal()
 
@@ -116,7 +117,9 @@ class SurrogateSampler(BaseSampler):
             self._forget()
         for trial in ended[len(self._seen) :]:
             self._seen.append(trial)
-            self._tried.add(key_of(trial.params))
+            key = key_of(trial.params)
+            self._tried.add(key)
+            self._tried_rows += [self._rows[key]] if key in self._rows else []
             self._observe(trial)
             self._best = best_of(self._seen)
             self._proposal = self._best_proposal()
@@ -168,7 +171,7 @@ class SurrogateSampler(BaseSampler):
         best = self._best
         lowest = math.log(best.value) if best is not None and best.value and not missed_by(best) else None
         acquisition = self._surrogate.acquisition(lowest)
-        acquisition[[self._rows[key] for key in self._tried if key in self._rows]] = -1.0
+        acquisition[self._tried_rows] = -1.0
         return int(acquisition.argmax())
 
     def _add(self, choices: Iterable[Mapping[str, Any]]) -> None:
@@ -182,7 +185,9 @@ class SurrogateSampler(BaseSampler):
                 self._refused.add(key)
             else:
                 options[key] = self._option(candidate)
-        self._rows |= {key: index for index, key in enumerate(options, start=len(self._surrogate.options))}
+        rows = {key: row for row, key in enumerate(options, start=len(self._rows))}
+        self._rows |= rows
+        self._tried_rows += [row for key, row in rows.items() if key in self._tried]
         if options:
             self._surrogate.extend(list(options.values()))
 
