@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search_spaces.errors import UnknownNameError
 from tuner.scenario.experiment import reading
 from tuner.scenario.experiment.experiment import Experiment
 from tuner.scenario.experiment.files import find_experiment
 from tuner.study.finished_study import FinishedStudy, open_finished
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
 
 STUDIES = Path("studies")
 
@@ -53,11 +57,13 @@ def tune(
     studies: str | Path = STUDIES,
     study: str | None = None,
     track: bool = False,
+    sampler: "BaseSampler | None" = None,
 ) -> Study:
     """Searches, and returns the study with its answer; one that exists is gone on with.
 
     `trials` counts those that the study has already, by default the experiment's budget. Nothing is printed; with
-    `track`, every trial is an MLflow run as on the command line. Raises InputError.
+    `track`, every trial is an MLflow run as on the command line. `sampler` is any of Optuna's, in place of the one that
+    the experiment names. Raises InputError.
     """
     from rich.console import Console
 
@@ -69,7 +75,7 @@ def tune(
     asked = experiment if isinstance(experiment, Experiment) else read_experiment(experiment)
     session = Session(experiment=asked)
     where = Where(studies=Path(studies), study=study or study_of(Path(studies), session), track=track)
-    run(session, where, trials=trials, console=Console(quiet=True))
+    run(session, where, trials=trials, console=Console(quiet=True), sampler=sampler)
     return open_study(where.study, studies=studies)
 
 

@@ -28,6 +28,8 @@ from tuner.study.journal import open_study
 from tuner.study.outcome import Outcome, Where
 
 if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
     from tuner.tracking.mlflow_tracker import MlflowTracker
 
 FRONTIER_POINTS = 10
@@ -42,14 +44,16 @@ def run(
     trials: int | None,
     console: Console,
     bars: Console | None = None,
+    sampler: "BaseSampler | None" = None,
     on_trial: Callable[[Trial], None] = lambda _trial: None,
 ) -> Outcome:
     """Searches with a progress bar, shows the answer, and writes what is left to MLflow.
 
-    `bars` is where progress is shown, if not on `console`; `on_trial` is called with every new trial as it ends.
+    `bars` is where progress is shown, if not on `console`; `sampler` proposes in place of the experiment's; `on_trial`
+    is called with every new trial as it ends. Raises InputError.
     """
     bars = bars or console
-    make_sampler = sampler_of(session.experiment)
+    make_sampler = (lambda *_: sampler) if sampler is not None else sampler_of(session.experiment)
     show_experiment(console, session.scenario)
     if session.recorded:
         show_recorded(console, session.scenario, session.recorded)

@@ -80,8 +80,8 @@ class Search:
 
     One with Foresight ends the search when its space is exhausted, or when a trial is not expected to pay for itself.
     Any other is made `Lawful`, and ends it with the budget, or after SAME_PROPOSALS in a row of what was tried already.
-    Such a proposal is not served again: Optuna is told that it ended as the finished trial did, with the same value
-    and constraints, and it is no trial of ours (see `repeat`). What was enqueued is always served.
+    Such a proposal is not served again: for Optuna it ends as the finished trial did, with the same value and
+    constraints, and it is no trial of ours (see `repeat`). What was enqueued is always served.
 
     `finished` is called with each new trial as it ends. `interrupted` says that Ctrl-C ended it, `tried` how many
     trials were new, `broken` which failure of the environment ended it.

@@ -48,12 +48,16 @@ def finish(study: "Study", asked: "Asked", trial: Trial, scenario: Scenario) -> 
 
 
 def repeat(study: "Study", asked: "Asked", earlier: "FrozenTrial") -> None:
-    """Ends a trial that proposes the parameters of a finished one as that one ended, with its value and constraints.
+    """Ends a trial that proposes the parameters of a finished one as that one ended.
 
-    It was not served and is none of ours: REPEATS names the other, and there is no record.
+    It has the other's value, constraints and figures: whoever learns from them, or plots them, sees the same again. It
+    was not served and is none of ours: REPEATS names the other, and there is no record.
     """
     for name, excess in earlier.constraints.items():
         asked.set_constraint(name, excess)
+    for name, value in earlier.user_attrs.items():
+        if name != RECORD:
+            asked.set_user_attr(name, value)
     asked.set_user_attr(REPEATS, earlier.number)
     study.tell(asked.number, earlier.value, state=earlier.state)
 

@@ -18,7 +18,7 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     seen: dict[str, object] = {}
     blocks = code_blocks(PAGE)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), seen)
     study = seen["study"]
@@ -27,6 +27,7 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert set(seen["cheapest_by_engine"].index) == {"trtllm"}
     assert seen["cheapest_by_engine"]["trtllm"] == study.answer.cost(study.best).usd_per_million_output_tokens
     assert "<html" in Path("report.html").read_text(encoding="utf-8")
+    assert {*seen["figure"].data[0].x} <= {1, 2, 4, 8}
     assert "mxfp4" in capsys.readouterr().out
 
 

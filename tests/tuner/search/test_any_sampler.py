@@ -111,7 +111,7 @@ def test_what_was_tried_already_is_not_served_again_and_ends_the_search_when_not
     assert log.logged == list(range(len(EVERY)))
 
 
-def test_optuna_is_told_of_a_repeat_what_it_was_told_of_the_first(study):
+def test_a_repeat_ends_for_optuna_as_the_first_one_did(study):
     def sometimes(config):
         if config.layout.tensor == 8:
             raise RunFailedError("died", "exit 1")
@@ -126,6 +126,7 @@ def test_optuna_is_told_of_a_repeat_what_it_was_told_of_the_first(study):
         assert (trial.params, trial.state, trial.value) == (first.params, first.state, first.value)
         assert trial.constraints == first.constraints
         assert RECORD not in trial.user_attrs
+        assert trial.user_attrs.get("tpot_ms_p99") == first.user_attrs.get("tpot_ms_p99")
 
 
 def test_repeats_are_no_trials_of_ours_when_the_search_goes_on(study):
