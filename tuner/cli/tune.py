@@ -100,17 +100,14 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     else:
         if quiet:
             show_verdict(out, outcome.answer)
-        show_next(
-            out,
-            outcome,
-            experiment=experiment,
-            where=where,
-            trials=trials,
-            runner=runner,
-            sampler=sampler,
-            brief=quiet,
-        )
+        again = _options(trials=trials, runner=runner, sampler=sampler)
+        show_next(out, outcome, experiment=experiment, where=where, again=again, brief=quiet)
     _end(outcome)
+
+
+def _options(**given: str | int | None) -> list[str]:
+    """The options that were given, as they were."""
+    return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 
 
 def _end(outcome: "Outcome") -> None:

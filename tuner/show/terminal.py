@@ -370,21 +370,19 @@ def show_next(
     *,
     experiment: str,
     where: "Where",
-    trials: int | None = None,
-    runner: str | None = None,
-    sampler: str | None = None,
+    again: Sequence[str] = (),
     brief: bool = False,
 ) -> None:
-    """Where everything is and, unless `brief`, the next command to try; each on one line of its own, to be copied."""
+    """Where everything is and, unless `brief`, the next command to try; each on one line of its own, to be copied.
+
+    `again` are the command's own options, with which it goes on after an interruption.
+    """
     rows = list(places(outcome, where).items())
     if not outcome.tried and not outcome.interrupted:
         had = plural(len(outcome.answer.trials), "trial")
         rows.append(("Nothing left to run", f"the study had {had} already; --trials with a higher number may add some"))
     if outcome.interrupted:
-        options = ["--studies", str(where.studies), "--study", where.study]
-        options += ["--trials", str(trials)] if trials else []
-        options += ["--runner", runner] if runner else []
-        options += ["--sampler", sampler] if sampler else []
+        options = ["--studies", str(where.studies), "--study", where.study, *again]
         options += [] if where.track else ["--no-track"]
         rows.append(("Go on", shlex.join(["servetune", "tune", experiment, *options])))
     best = outcome.answer.best

@@ -272,10 +272,10 @@ def test_each_command_stands_on_one_line_and_is_quoted(width):
     assert shlex.split(shown_next["Next, try a change"])[:3] == ["servetune", "simulate", "a file.yaml"]
 
 
-def test_going_on_asks_for_as_many_trials_as_before():
+def test_going_on_has_the_options_that_were_given():
     outcome, where = outcome_of(answer_of(BEST), interrupted=True), replace(HERE, track=True)
-    text = shown(show_next, outcome, experiment="chat", where=where, trials=100)
-    assert "servetune tune chat --studies 'my studies' --study chat-1 --trials 100\n" in text
+    text = shown(show_next, outcome, experiment="chat", where=where, again=["--trials", "100", "--sampler", "tpe"])
+    assert "servetune tune chat --studies 'my studies' --study chat-1 --trials 100 --sampler tpe\n" in text
 
 
 def test_a_finished_search_has_nothing_to_go_on_with():
