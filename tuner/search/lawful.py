@@ -1,5 +1,6 @@
 """Lawful: any sampler of Optuna's on a search space, its proposals moved to what can be served and was not tried."""
 
+import itertools
 import random
 from collections.abc import Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,10 @@ class Lawful(BaseSampler):
     Each number moves to the nearest value that its dimension has. A proposal that the prior says is infeasible (most of
     a product of dimensions is) or that was tried already is changed in as few dimensions as make it legal and new, at
     random: the repair operator of evolutionary computation (Michalewicz and Schoenauer, 1996). Of a space that is a
-    list, the listed configuration with the most values in common stands in. Where none is found the proposal stays.
+    list, the listed configuration with the most values in common stands in. Where all were tried, one of them is
+    proposed again; where nothing is legal, the proposal stays.
 
-    What the sampler learns from is what was served; its own state stays its own. Repairs depend on the trial's number
-    alone.
+    The sampler learns from what was served. Repairs depend on the trial's number alone.
     """
 
     def __init__(self, inner: BaseSampler, prior: Prior | Uninformed) -> None:
@@ -47,11 +48,8 @@ class Lawful(BaseSampler):
         self, study: "Study", trial: "FrozenTrial", search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         proposed = self._space.nearest(self._proposed(study, trial, search_space))
-        tried = finished_by_params(study)
-        if self._fits(proposed, tried):
-            return dict(proposed)
         rng = random.Random(trial.number)  # noqa: S311 no secret
-        return dict(next((other for other in self._others(proposed, rng) if self._fits(other, tried)), proposed))
+        return dict(self._repaired(proposed, finished_by_params(study), rng))
 
     def sample_independent(
         self, study: "Study", trial: "FrozenTrial", param_name: str, param_distribution: BaseDistribution
@@ -86,9 +84,16 @@ class Lawful(BaseSampler):
                 found[name] = inner.sample_independent(study, trial, name, distribution)
         return found
 
-    def _fits(self, params: Params, tried: Container[Key]) -> bool:
-        if key_of(params) in tried:
-            return False
+    def _repaired(self, proposed: Params, tried: Container[Key], rng: random.Random) -> Params:
+        again: Params | None = None
+        for params in itertools.chain([proposed], self._others(proposed, rng)):
+            if key_of(params) in tried:
+                again = again or params
+            elif self._is_legal(params):
+                return params
+        return again or proposed
+
+    def _is_legal(self, params: Params) -> bool:
         try:
             self._prior.predict(params)
         except InfeasibleError:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SAME_FAILURES = 3
 """So many environment failures of one cause in a row end a search."""
 
-SAME_PROPOSALS = 50
+SAME_PROPOSALS = 10
 """So many proposals in a row of what was tried already end a search: its sampler has nothing new to say."""
 
 

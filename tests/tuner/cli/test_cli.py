@@ -92,6 +92,17 @@ def test_more_trials_go_on_until_all_was_tried(tuned, folder):
     assert "How 4 trials ended" in result.words
 
 
+def test_another_sampler_goes_on_with_the_study_until_all_was_tried(folder):
+    (folder / "sampled.yaml").write_text(EXPERIMENT.replace("trials: 3", "trials: 2"))
+    first = run("tune", "sampled.yaml", "--no-track", "--sampler", "random", cwd=folder)
+    assert first.code == 0, first.errors
+    again = run("tune", "sampled.yaml", "--no-track", "--sampler", "tpe", "--trials", "99", cwd=folder)
+    assert again.code == 0, again.errors
+    assert again.next("Study") == first.next("Study")
+    tried = records(folder / first.next("Study"))
+    assert len(tried) == len({json.dumps(trial["config"]) for trial in tried}) == 4
+
+
 def test_the_next_command_gives_the_figures_of_the_best(tuned, folder):
     program, *arguments = shlex.split(tuned.next("Next, try a change"))
     assert program == "servetune"
