@@ -62,13 +62,13 @@ Grid = tuple[Value, ...] | Callable[[Given], tuple[Value, ...]]
 class Knob:
     """One setting: what it is called, which values it has, and where a configuration keeps it.
 
-    `doc` is one sentence. `grid` has the values that are searched where an experiment lists none, in order; with an
-    empty one, a knob is searched only where values are listed. `any_integer`: whatever lies between `least` and `most`
-    may be listed, not just what the grid has. `names` are all that a name may be; any text where there are none.
-    `owner`: `workers` have it each (aggregated or decoding), and their knob has a twin for the prefill workers, which
-    is derived (`twin_of`), with `prefill_grid` for its grid where that differs. `unless` is the setting with which this
-    one is not drawn, `follows` why no search chooses it at all. `priced_by` are the predicting runners that know what
-    it does: on the others of them it is not searched.
+    `doc` is one sentence. `grid` has the values that are searched where an experiment lists none, in order, or is a
+    function whose docstring says which; with an empty one, a knob is searched only where values are listed.
+    `any_integer`: whatever lies between `least` and `most` may be listed, not just what the grid has. `names` are all
+    that a name may be; any text where there are none. `owner`: `workers` have it each (aggregated or decoding), and
+    their knob has a twin for the prefill workers, which is derived (`twin_of`), with `prefill_grid` for its grid where
+    that differs. `unless` is the setting with which this one is not drawn, `follows` why no search chooses it at all.
+    `priced_by` are the predicting runners that know what it does: on the others of them it is not searched.
 
     `length` is the surrogate's: for a number, after how many units of the scale the errors of two predictions are
     about unrelated; for a name, which share of the correlation another name leaves. `path` is the attribute of a
@@ -109,6 +109,13 @@ class Knob:
     def values(self, given: Given) -> tuple[Value, ...]:
         """The grid: what is searched where an experiment lists nothing."""
         return self.grid(given) if callable(self.grid) else self.grid
+
+    @property
+    def searched(self) -> str:
+        """The grid in words."""
+        if callable(self.grid):
+            return (self.grid.__doc__ or "those that the experiment allows").partition("\n")[0].rstrip(".")
+        return ", ".join(map(str, self.grid)) or ("nothing" if self.follows else "only what is listed")
 
     def read(self, config: ServingConfig) -> Value | None:
         """What a configuration has; None where it has no such setting, as an aggregated one has no prefill workers."""
@@ -163,24 +170,27 @@ class Knob:
 
 
 def _sizes(given: Given) -> tuple[int, ...]:
-    """GPUs that one worker may hold: a power of two within one NVLink domain."""
+    """Powers of two within one NVLink domain."""
     return tuple(size for size in (1, 2, 4, 8, 16, 32, 64) if size <= min(given.gpus, given.system.nvlink_gpus))
 
 
 def _tensor(given: Given) -> tuple[int, ...]:
+    """Powers of two to 8, within one NVLink domain."""
     return tuple(size for size in _sizes(given) if size <= 8)  # noqa: PLR2004 no more query heads per rank
 
 
 def _regrouped(given: Given) -> tuple[int, ...]:
-    """Attention DP and expert parallelism are for mixtures of experts."""
+    """Of a mixture of experts, powers of two within one NVLink domain; else 1."""
     return _sizes(given) if given.model.is_moe else (1,)
 
 
 def _pipeline(given: Given) -> tuple[int, ...]:
+    """1, 2."""
     return tuple(size for size in (1, 2) if size <= given.gpus)
 
 
 def _modes(given: Given) -> tuple[Mode, ...]:
+    """Aggregated and, with several GPUs and an engine that does it, disaggregated."""
     return tuple(mode for mode in given.modes if mode == "aggregated" or given.gpus > 1)
 
 
@@ -194,18 +204,34 @@ def draft_lengths(given: Given) -> dict[str, tuple[int, ...]]:
 
 
 def _methods(given: Given) -> tuple[str, ...]:
+    """None, and those that the model has a draft for and an engine can do."""
     return ("none", *draft_lengths(given))
 
 
 def _draft_lengths(given: Given) -> tuple[int, ...]:
+    """With each method, those that its acceptance was measured at."""
     return tuple(sorted({length for lengths in draft_lengths(given).values() for length in lengths}))
 
 
 def _prefill_replicas(given: Given) -> tuple[int, ...]:
+    """Fewer than the GPUs: 1 to 6, 8, 10, 12, 16, 20, 24, 32, 40, 48."""
     return tuple(n for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48) if n < given.gpus)
 
 
-MAX_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
+def _engines(given: Given) -> tuple[str, ...]:
+    """Those of the experiment."""
+    return tuple(engine.name for engine in given.engines)
+
+
+def _weights(given: Given) -> tuple[Weights, ...]:
+    """Those of the model."""
+    return given.model.weights
+
+
+def _variants(given: Given) -> tuple[str, ...]:
+    """Those of `serve.variants`."""
+    return given.variants
+
 
 # Declarations
 
@@ -222,7 +248,7 @@ _DECLARED = (
         name="engine",
         doc="The inference engine.",
         scale="name",
-        grid=lambda given: tuple(engine.name for engine in given.engines),
+        grid=_engines,
         path="engine.name",
     ),
     Knob(
@@ -278,7 +304,7 @@ _DECLARED = (
         name="precision.weights",
         doc="Number formats of the weights: a recipe for dense layers and experts.",
         scale="name",
-        grid=lambda given: given.model.weights,
+        grid=_weights,
         names=get_args(Weights),
         path="precision.weights",
     ),
@@ -323,7 +349,7 @@ _DECLARED = (
         name="batching.max_batched_tokens",
         doc="Tokens in one forward pass.",
         scale="log2",
-        grid=MAX_BATCHED_TOKENS,
+        grid=(2048, 4096, 8192, 16384),
         any_integer=True,
         owner="workers",
         own_length=2.8,
@@ -335,13 +361,14 @@ _DECLARED = (
         scale="log2",
         any_integer=True,
         owner="workers",
+        priced_by=("simulated",),
         path="batching.receive_interval",
     ),
     Knob(
         name="variant",
         doc="The set of further engine arguments, of those in `serve.variants`.",
         scale="name",
-        grid=lambda given: given.variants,
+        grid=_variants,
         priced_by=(),
         path="variant",
     ),
@@ -354,7 +381,7 @@ def _twin(knob: Knob) -> Knob:
     return replace(
         knob,
         name=name,
-        doc=f"Of the prefill workers: {knob.doc[0].lower()}{knob.doc[1:]}",
+        doc=f"Of prefill workers: {knob.doc}",
         grid=knob.grid if knob.prefill_grid is None else knob.prefill_grid,
         prefill_grid=None,
         follows="",

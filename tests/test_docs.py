@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "experiments" / "README.md"])
 COMMAND = [sys.executable, "-c", "from tuner.cli import main; main()"]
 REFERENCE = {
+    "knobs.md": [sys.executable, "-c", "from tuner.show.knobs import knob_page; print(knob_page())"],
     "commands.md": [sys.executable, "-m", "typer", "tuner.cli", "utils", "docs", "--name", "servetune"],
     "experiment.md": [
         *(sys.executable, "-c", "from jsonschema_markdown.main import cli; cli()"),

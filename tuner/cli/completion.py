@@ -11,7 +11,7 @@ STUDY_SUFFIX = ".journal"
 
 RUNNERS = ("simulated", "estimated", "recorded", "served")
 SAMPLERS = ("surrogate", "tpe", "gp", "nsga2", "random")
-LISTS = ("models", "systems", "engines", "experiments", "recordings")
+LISTS = ("models", "systems", "engines", "knobs", "experiments", "recordings")
 GENERAL_TARGETS = ("docker-compose", "kubernetes", "dynamo", "llm-d")
 REPORT_FORMATS = ("html", "md", "json", "csv")
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def list_known(
     what: Annotated[
-        str, typer.Argument(metavar="models|systems|engines|experiments|recordings", autocompletion=completion.lists)
+        str,
+        typer.Argument(metavar="models|systems|engines|knobs|experiments|recordings", autocompletion=completion.lists),
     ],
     experiment: Annotated[
         str | None,
@@ -31,7 +32,7 @@ def list_known(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is known: models, systems, engines, experiments, or recordings that can be replayed.
+    """Show what is known: models, systems, engines, knobs, experiments, or recordings that can be replayed.
 
     Any of them is a word that experiments and options take.
 

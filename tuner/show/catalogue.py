@@ -17,6 +17,7 @@ from tuner.scenario.amounts import rate
 from tuner.scenario.experiment.files import list_experiments
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.scenario.recorded import FOLDER, recorded_cases
+from tuner.show.knobs import HEADS, knob_facts, knob_rows
 
 Fact = dict[str, Any]
 
@@ -72,6 +73,13 @@ def _times(facts: EngineFacts) -> str:
     if facts.times_of:
         return f"those of {facts.times_of} stand in"
     return "none" if facts.is_data else "its own"
+
+
+def knob_table() -> Table:
+    table = _table("Knobs: what `space:` and --set take", *(head.replace("`", "") for head in HEADS))
+    for row in knob_rows():
+        table.add_row(*row)
+    return table
 
 
 def experiment_table() -> Table:
@@ -209,6 +217,7 @@ FACTS: Mapping[str, Callable[[], Iterator[Fact]]] = {
     "models": _models,
     "systems": _systems,
     "engines": engine_facts,
+    "knobs": knob_facts,
     "experiments": _experiments,
     "recordings": _recordings,
 }
@@ -217,6 +226,7 @@ CATALOGUES: Mapping[str, Callable[[], RenderableType]] = {
     "models": model_table,
     "systems": system_table,
     "engines": engine_table,
+    "knobs": knob_table,
     "experiments": experiment_table,
     "recordings": recording_table,
 }
