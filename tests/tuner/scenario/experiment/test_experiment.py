@@ -332,7 +332,7 @@ def test_keys_that_exclude_each_other_are_told_apart_from_unknown_ones(complaint
             {"space": {"layout.tensor": [1.5]}},
             "space.layout.tensor[0]: must be a whole number or a name, but got 1.5",
         ),
-        ({"gpus": MISSING}, "gpus: missing (the GPUs at hand, all charged when held)"),
+        ({"gpus": MISSING}, "gpus: missing (the GPUs at hand, all charged, held or left over)"),
         ({"workload/arrivals": MISSING}, "workload.arrivals: missing (closed_loop, poisson or trace)"),
         (
             {"price": {}},
