@@ -30,11 +30,16 @@ def in_words(config: ServingConfig) -> str:
         else "no speculation"
     )
     kv_cache = {"bf16": "16-bit", "fp8": "FP8"}[config.precision.kv_cache]
-    return (
-        f"{facts.title} {config.engine.version}, {where}, {WEIGHTS[config.precision.weights]}, {kv_cache} KV cache, "
-        f"{drafting}, at most {config.batching.max_sequences} sequences and "
-        f"{config.batching.max_batched_tokens} tokens in a pass"
-    ) + (f", variant {config.variant!r}" if config.variant else "")
+    further = [f"variant {config.variant!r}"] if config.variant else []
+    further += [f"{name} {value}" for name, value in config.settings]
+    return ", ".join(
+        (
+            f"{facts.title} {config.engine.version}, {where}, {WEIGHTS[config.precision.weights]}, {kv_cache} KV cache, "
+            f"{drafting}, at most {config.batching.max_sequences} sequences and "
+            f"{config.batching.max_batched_tokens} tokens in a pass",
+            *further,
+        )
+    )
 
 
 def _workers(layout: Layout) -> str:
