@@ -1,10 +1,10 @@
 """Knobs: every setting of a deployment, declared once; what lists, draws, reads or writes settings derives from it."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
 
+from search_spaces import grids
 from search_spaces.config import (
     MAX_DRAFT_LENGTH,
     METHODS,
@@ -14,8 +14,6 @@ from search_spaces.config import (
     Engine,
     KvCache,
     Layout,
-    Method,
-    Mode,
     Precision,
     ServingConfig,
     Speculation,
@@ -23,215 +21,10 @@ from search_spaces.config import (
     Weights,
 )
 from search_spaces.errors import InputError, UnknownNameError
-from search_spaces.hardware.system import System
-from search_spaces.models.model import KV_BYTES, Model
-
-Scale = Literal["log2", "linear", "name"]
-Owner = Literal["deployment", "workers", "prefill workers"]
-Predictor = Literal["simulated", "estimated"]
+from search_spaces.knob import Knob
+from search_spaces.models.model import KV_BYTES
 
 PREFILL = "prefill."
-MOST = 1 << 24
-"""The largest number that a setting may have: beyond it, counts of tokens lose whole numbers in 32-bit floats."""
-
-LENGTHS: Mapping[Scale, float] = {"log2": 1.4, "linear": 1.4, "name": 0.5}
-"""`Knob.length` where a knob has none of its own; the surrogate learns from there, so about is enough."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """What decides which values a knob has: the model, the system, the engines to choose from, and the GPUs.
-
-    `modes` and `methods` (of speculating) are those that one of the engines has. `variants` names the sets of further
-    engine arguments that an experiment defines.
-    """
-
-    model: Model
-    system: System
-    engines: tuple[Engine, ...]
-    modes: tuple[Mode, ...]
-    methods: tuple[Method, ...]
-    gpus: int
-    variants: tuple[str, ...] = ()
-
-
-Grid = tuple[Value, ...] | Callable[[Given], tuple[Value, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Knob:
-    """One setting: what it is called, which values it has, and where a configuration keeps it.
-
-    `doc` is one sentence. `grid` has the values that are searched where an experiment lists none, in order, or is a
-    function whose docstring says which; with an empty one, a knob is searched only where values are listed.
-    `any_integer`: whatever lies between `least` and `most` may be listed, not just what the grid has. `names` are all
-    that a name may be; any text where there are none. `owner`: `workers` have it each (aggregated or decoding), and
-    their knob has a twin for the prefill workers, which is derived (`twin_of`), with `prefill_grid` for its grid where
-    that differs. `unless` is the setting with which this one is not drawn, `follows` why no search chooses it at all.
-    `priced_by` are the predicting runners that know what it does: on the others of them it is not searched.
-
-    `length` is the surrogate's: for a number, after how many units of the scale the errors of two predictions are
-    about unrelated; for a name, which share of the correlation another name leaves. `path` is the attribute of a
-    ServingConfig that holds it; without one, it stands in the configuration's `settings`, so that a new knob needs no
-    more than its declaration.
-    """
-
-    name: str
-    doc: str
-    scale: Scale
-    grid: Grid = ()
-    any_integer: bool = False
-    names: tuple[str, ...] = ()
-    least: int = 1
-    most: int = MOST
-    owner: Owner = "deployment"
-    prefill_grid: Grid | None = None
-    twin_of: str = ""
-    unless: tuple[str, Value] | None = None
-    follows: str = ""
-    priced_by: tuple[Predictor, ...] = get_args(Predictor)
-    own_length: float | None = None
-    path: str = ""
-
-    @property
-    def is_number(self) -> bool:
-        return self.scale != "name"
-
-    @property
-    def is_listable(self) -> bool:
-        """Whether an experiment may list values of it: every search or, of recorded runs, some are told apart by it."""
-        return self.is_number or self.grid != ()
-
-    @property
-    def length(self) -> float:
-        return LENGTHS[self.scale] if self.own_length is None else self.own_length
-
-    def values(self, given: Given) -> tuple[Value, ...]:
-        """The grid: what is searched where an experiment lists nothing."""
-        return self.grid(given) if callable(self.grid) else self.grid
-
-    @property
-    def searched(self) -> str:
-        """The grid in words."""
-        if callable(self.grid):
-            return (self.grid.__doc__ or "those that the experiment allows").partition("\n")[0].rstrip(".")
-        return ", ".join(map(str, self.grid)) or ("nothing" if self.follows else "only what is listed")
-
-    def read(self, config: ServingConfig) -> Value | None:
-        """What a configuration has; None where it has no such setting, as an aggregated one has no prefill workers."""
-        if not self.path:
-            return config.setting(self.name)
-        part: Any = config
-        for attribute in self.path.split("."):
-            part = getattr(part, attribute)
-            if part is None:
-                return None
-        return cast("Value", part)
-
-    def feature(self, config: ServingConfig) -> float | str:
-        """As the surrogate sees it: a number on its scale, or a name; 0 or empty where a configuration has none."""
-        value = self.read(config)
-        if not self.is_number:
-            return "" if value is None else str(value)
-        if value is None:
-            return 0.0
-        return math.log2(int(value)) if self.scale == "log2" else float(value)
-
-    def checked(self, value: object) -> Value:
-        """A value that this knob can have, whatever the model. Raises InputError with the law and what was found."""
-        if self.is_number:
-            return self._number(value)
-        if not isinstance(value, str):
-            raise InputError(f"must be a name, but got {value!r}")
-        if self.names and value not in self.names:
-            raise UnknownNameError(self.name, value, self.names)
-        return value
-
-    def _number(self, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InputError(f"must be a whole number, but got {value!r}")
-        if value < self.least:
-            raise InputError(f"`{self.name} >= {self.least}` must hold, but got {value}")
-        if value > self.most:
-            raise InputError(f"`{self.name} <= {self.most}` must hold, but got {value}")
-        return value
-
-    def parsed(self, text: str) -> Value:
-        """A value as it is written on the command line. Raises InputError as `checked` does."""
-        if not self.is_number:
-            return self.checked(text)
-        try:
-            return self.checked(int(text))
-        except ValueError:
-            raise InputError(f"must be a whole number, but got {text!r}") from None
-
-
-# Grids
-
-
-def _sizes(given: Given) -> tuple[int, ...]:
-    """Powers of two within one NVLink domain."""
-    return tuple(size for size in (1, 2, 4, 8, 16, 32, 64) if size <= min(given.gpus, given.system.nvlink_gpus))
-
-
-def _tensor(given: Given) -> tuple[int, ...]:
-    """Powers of two to 8, within one NVLink domain."""
-    return tuple(size for size in _sizes(given) if size <= 8)  # noqa: PLR2004 no more query heads per rank
-
-
-def _regrouped(given: Given) -> tuple[int, ...]:
-    """Of a mixture of experts, powers of two within one NVLink domain; else 1."""
-    return _sizes(given) if given.model.is_moe else (1,)
-
-
-def _pipeline(given: Given) -> tuple[int, ...]:
-    """1, 2."""
-    return tuple(size for size in (1, 2) if size <= given.gpus)
-
-
-def _modes(given: Given) -> tuple[Mode, ...]:
-    """Aggregated and, with several GPUs and an engine that does it, disaggregated."""
-    return tuple(mode for mode in given.modes if mode == "aggregated" or given.gpus > 1)
-
-
-def draft_lengths(given: Given) -> dict[str, tuple[int, ...]]:
-    """By method: the draft lengths at which the model's acceptance was measured, for what an engine here can do."""
-    return {
-        method: tuple(range(1, min(len(draft.tokens_per_step), MAX_DRAFT_LENGTH) + 1))
-        for method, draft in given.model.drafts.items()
-        if method in given.methods
-    }
-
-
-def _methods(given: Given) -> tuple[str, ...]:
-    """None, and those that the model has a draft for and an engine can do."""
-    return ("none", *draft_lengths(given))
-
-
-def _draft_lengths(given: Given) -> tuple[int, ...]:
-    """With each method, those that its acceptance was measured at."""
-    return tuple(sorted({length for lengths in draft_lengths(given).values() for length in lengths}))
-
-
-def _prefill_replicas(given: Given) -> tuple[int, ...]:
-    """Fewer than the GPUs: 1 to 6, 8, 10, 12, 16, 20, 24, 32, 40, 48."""
-    return tuple(n for n in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48) if n < given.gpus)
-
-
-def _engines(given: Given) -> tuple[str, ...]:
-    """Those of the experiment."""
-    return tuple(engine.name for engine in given.engines)
-
-
-def _weights(given: Given) -> tuple[Weights, ...]:
-    """Those of the model."""
-    return given.model.weights
-
-
-def _variants(given: Given) -> tuple[str, ...]:
-    """Those of `serve.variants`."""
-    return given.variants
-
 
 # Declarations
 
@@ -240,7 +33,7 @@ _DECLARED = (
         name="mode",
         doc="One pool of workers does everything (aggregated), or prompts have workers of their own (disaggregated).",
         scale="name",
-        grid=_modes,
+        grid=grids.modes,
         names=MODES,
         path="mode",
     ),
@@ -248,7 +41,7 @@ _DECLARED = (
         name="engine",
         doc="The inference engine.",
         scale="name",
-        grid=_engines,
+        grid=grids.engines,
         path="engine.name",
     ),
     Knob(
@@ -262,7 +55,7 @@ _DECLARED = (
         name="layout.tensor",
         doc="GPUs over which each layer of a worker is split.",
         scale="log2",
-        grid=_tensor,
+        grid=grids.tensor,
         owner="workers",
         path="layout.tensor",
     ),
@@ -270,7 +63,7 @@ _DECLARED = (
         name="layout.pipeline",
         doc="Stages into which a worker's layers are cut, each on GPUs of its own.",
         scale="log2",
-        grid=_pipeline,
+        grid=grids.pipeline,
         prefill_grid=(1,),
         owner="workers",
         path="layout.pipeline",
@@ -279,7 +72,7 @@ _DECLARED = (
         name="layout.attention_dp",
         doc="Ranks of a worker that each attend to requests of their own.",
         scale="log2",
-        grid=_regrouped,
+        grid=grids.regrouped,
         owner="workers",
         path="layout.attention_dp",
     ),
@@ -287,7 +80,7 @@ _DECLARED = (
         name="layout.expert",
         doc="GPUs of a worker that hold different experts.",
         scale="log2",
-        grid=_regrouped,
+        grid=grids.regrouped,
         owner="workers",
         path="layout.expert",
     ),
@@ -296,7 +89,7 @@ _DECLARED = (
         doc="Identical workers.",
         scale="log2",
         follows="there are as many workers as fill the GPUs",
-        prefill_grid=_prefill_replicas,
+        prefill_grid=grids.prefill_replicas,
         owner="workers",
         path="layout.replicas",
     ),
@@ -304,7 +97,7 @@ _DECLARED = (
         name="precision.weights",
         doc="Number formats of the weights: a recipe for dense layers and experts.",
         scale="name",
-        grid=_weights,
+        grid=grids.weights,
         names=get_args(Weights),
         path="precision.weights",
     ),
@@ -320,7 +113,7 @@ _DECLARED = (
         name="speculation.method",
         doc="Who drafts tokens that the model then verifies.",
         scale="name",
-        grid=_methods,
+        grid=grids.methods,
         names=METHODS,
         path="speculation.method",
     ),
@@ -328,7 +121,7 @@ _DECLARED = (
         name="speculation.draft_length",
         doc="Tokens drafted before each verification: as many as the method's acceptance was measured at.",
         scale="linear",
-        grid=_draft_lengths,
+        grid=grids.lengths,
         least=0,
         most=MAX_DRAFT_LENGTH,
         unless=("speculation.method", "none"),
@@ -368,7 +161,7 @@ _DECLARED = (
         name="variant",
         doc="The set of further engine arguments, of those in `serve.variants`.",
         scale="name",
-        grid=_variants,
+        grid=grids.variants,
         priced_by=(),
         path="variant",
     ),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from search_spaces.config import METHODS, MODES, Engine, ServingConfig, Value
 from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
+from search_spaces.grids import draft_lengths
 from search_spaces.hardware.system import System
-from search_spaces.knobs import KNOBS, Given, Knob, Predictor, draft_lengths, find_knob, flatten, unflatten
+from search_spaces.knob import Given, Knob, Predictor
+from search_spaces.knobs import KNOBS, find_knob, flatten, unflatten
 from search_spaces.models.model import Model
 from search_spaces.offered import Offered, is_fixed, offered
 

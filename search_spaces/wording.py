@@ -30,16 +30,17 @@ def in_words(config: ServingConfig) -> str:
         else "no speculation"
     )
     kv_cache = {"bf16": "16-bit", "fp8": "FP8"}[config.precision.kv_cache]
-    further = [f"variant {config.variant!r}"] if config.variant else []
-    further += [f"{name} {value}" for name, value in config.settings]
-    return ", ".join(
-        (
-            f"{facts.title} {config.engine.version}, {where}, {WEIGHTS[config.precision.weights]}, {kv_cache} KV cache, "
-            f"{drafting}, at most {config.batching.max_sequences} sequences and "
-            f"{config.batching.max_batched_tokens} tokens in a pass",
-            *further,
-        )
-    )
+    parts = [
+        f"{facts.title} {config.engine.version}",
+        where,
+        WEIGHTS[config.precision.weights],
+        f"{kv_cache} KV cache",
+        drafting,
+        f"at most {config.batching.max_sequences} sequences and {config.batching.max_batched_tokens} tokens in a pass",
+        *([f"variant {config.variant!r}"] if config.variant else []),
+        *(f"{name} {value}" for name, value in config.settings),
+    ]
+    return ", ".join(parts)
 
 
 def _workers(layout: Layout) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from search_spaces.engines.engine import engines
-from search_spaces.knobs import KNOBS, Knob
+from search_spaces.knob import Knob
+from search_spaces.knobs import KNOBS
 
 HEADS = ("knob", "what it is", "searched", "may be listed in `space:`", "priced by", "taken by")
 

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from search_spaces.config import Value
 from search_spaces.engines.folders import engine_names
 from search_spaces.errors import InputError
-from search_spaces.knobs import KNOBS, Knob, find_knob
+from search_spaces.knob import Knob
+from search_spaces.knobs import KNOBS, find_knob
 from search_spaces.strict_yaml import SHOWN, shown
 from tuner.scenario.experiment.part import broken
 
