@@ -1,28 +1,24 @@
 """A session searched with progress on a terminal, kept as a study and MLflow runs, and shown."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from runners.measurement import Measurement
-from runners.runner import RunFailedError
 from runners.served.shell import how_to_start
-from search_spaces.config import Engine, ServingConfig
-from search_spaces.default import default_configs
-from search_spaces.errors import InfeasibleError, InputError
 from tuner.search.ranking import Ranking
 from tuner.search.replayed import replayed
 from tuner.search.samplers import sampler_of
-from tuner.search.search import Search, best_trial
-from tuner.search.session import PREDICTING, Session, budget_of
+from tuner.search.search import Search
+from tuner.search.session import Session, budget_of
 from tuner.search.tracker import Untracked
 from tuner.search.trial import Trial
 from tuner.show.markdown import to_markdown
 from tuner.show.progress import SearchProgress, searching_bar
 from tuner.show.terminal import show_answer, show_experiment, show_recorded, show_replayed
 from tuner.study.answer import Answer
+from tuner.study.answering import answer_of, curve_of
 from tuner.study.attributes import keep_experiment, keep_summary
 from tuner.study.journal import open_study
 from tuner.study.outcome import Outcome, Where
@@ -31,10 +27,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from tuner.tracking.mlflow_tracker import MlflowTracker
-
-FRONTIER_POINTS = 10
-CURVE = (0.1, 0.25, 0.5, 0.75, 1.25, 2.0)
-"""Loads at which a predicted winner is run to show its latency, in units of the one that counts."""
 
 
 def run(
@@ -76,15 +68,11 @@ def run(
                 finished=on_trial,
             )
             search.run()
-            answer = _answer(session, search.trials(), ranking)
-            keep_summary(study, answer, list(_curve(session, answer.best)), interrupted=search.interrupted)
+            answer = answer_of(session, search.trials(), ranking)
+            keep_summary(study, answer, list(curve_of(session, answer.best)), interrupted=search.interrupted)
         if tracker:
-            best = answer.best
             tracker.interrupted = search.interrupted
-            files = {}
-            if best is not None and best.config is not None:
-                files["commands.txt"] = how_to_start(session.scenario.model, best.config, session.scenario.installation)
-            tracker.summarize(best.number if best else None, to_markdown(answer), files)
+            _summarize(tracker, answer)
         show_answer(console, answer)
         if session.recorded:
             show_replayed(console, answer, replayed(session.scenario, session.recorded, answer.trials, answer.best))
@@ -97,54 +85,18 @@ def run(
     )
 
 
+def _summarize(tracker: "MlflowTracker", answer: Answer) -> None:
+    """Writes the answer to MLflow, with the commands that start it."""
+    best, scenario = answer.best, answer.scenario
+    files = {}
+    if best is not None and best.config is not None:
+        files["commands.txt"] = how_to_start(scenario.model, best.config, scenario.installation)
+    tracker.summarize(best.number if best else None, to_markdown(answer), files)
+
+
 def _rank(session: Session, console: Console) -> Ranking:
     with console.status("Reading kernel times and ranking every combination"):
         return session.rank()
-
-
-def _answer(session: Session, trials: Sequence[Trial], ranking: Ranking) -> Answer:
-    best = best_trial(session.scenario, trials)
-    baseline = None
-    # Untuned configurations were recorded at low loads only, if at all: comparing with those would flatter the answer.
-    if best is not None and best.config is not None and not session.recorded:
-        with suppress(InputError):
-            baseline = _baseline(session, best.config.engine, trials)
-    return Answer(
-        scenario=session.scenario,
-        trials=trials,
-        ranking=ranking,
-        baseline=baseline,
-        frontier=[] if session.experiment.is_served else list(_frontier(session, ranking)),
-    )
-
-
-def _baseline(session: Session, engine: Engine, trials: Sequence[Trial]) -> Trial | None:
-    """The untuned engine: measured for it, or where that means real GPUs only if the search tried it."""
-    if not session.experiment.is_served:
-        return session.default_trial(engine)
-    sizes = default_configs(session.scenario.model, engine, session.scenario.gpus)
-    untuned = {config for size in sizes for config in size}
-    return best_trial(session.scenario, [trial for trial in trials if trial.config in untuned])
-
-
-def _frontier(session: Session, ranking: Ranking) -> Iterator[tuple[ServingConfig, Measurement]]:
-    """The predicted frontier, each point run once."""
-    workload = session.scenario.workload
-    for config, point in session.prior.frontier(ranking, most=FRONTIER_POINTS):
-        load = point.load(workload)
-        with suppress(InfeasibleError, RunFailedError), session.runner.serve(config) as measure:
-            yield config, measure(workload.at(load))
-
-
-def _curve(session: Session, best: Trial | None) -> Iterator[Measurement]:
-    """The best configuration at loads far from its capacity: predicted ones only, which cost no GPU time."""
-    if best is None or best.config is None or session.experiment.runner not in PREDICTING:
-        return
-    loads = session.prior.load_range(best.config)
-    wanted = {loads.snap(best.measurement.load * share) for share in CURVE}
-    with suppress(InfeasibleError, RunFailedError), session.runner.serve(best.config) as measure:
-        for load in sorted(wanted - {level.load for level in best.levels}):
-            yield measure(session.scenario.workload.at(load))
 
 
 @contextmanager
