@@ -10,7 +10,7 @@ from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.grids import draft_lengths
 from search_spaces.hardware.system import System
 from search_spaces.knob import Given, Knob, Predictor
-from search_spaces.knobs import KNOBS, find_knob, flatten, unflatten
+from search_spaces.knobs import KNOBS, PREFILL, find_knob, flatten, unflatten
 from search_spaces.models.model import Model
 from search_spaces.offered import Offered, is_fixed, offered
 
@@ -192,6 +192,7 @@ class SearchSpace:
             dimensions[name] = listed(self._searchable(name), values, dimensions.get(name, ()))
             dimensions["engine"] = self._able(dimensions["engine"], name, dimensions[name])
         dimensions = {name: dimensions[name] for name in KNOBS if name in dimensions}
+        _check_passes(dimensions)
         if DRAFT_LENGTH in dimensions:
             dimensions[METHOD] = self._drafting(dimensions[METHOD], dimensions[DRAFT_LENGTH])
         return replace(self, dimensions=dimensions)
@@ -287,6 +288,16 @@ def _set_prefill_sequences(values: Params) -> None:
     queries = int(values.get(DRAFT_LENGTH, 0)) + 1
     fitting = int(values["prefill.max_batched_tokens"]) // queries
     values.setdefault("prefill.max_sequences", max(min(int(values["batching.max_sequences"]), fitting), 1))
+
+
+def _check_passes(dimensions: Mapping[str, tuple[Value, ...]]) -> None:
+    """Raises InputError where no pass holds as few sequences as may be run."""
+    for pool in ("batching.", PREFILL):
+        fewest = min(map(int, dimensions.get(f"{pool}max_sequences", ())), default=0)
+        most = max(map(int, dimensions.get(f"{pool}max_batched_tokens", ())), default=fewest)
+        if fewest > most:
+            law = f"{pool}max_sequences <= {pool}max_batched_tokens"
+            raise InputError(f"`{law}` must hold for some, but got {fewest} at least and {most} at most")
 
 
 # Values of one dimension

@@ -347,3 +347,10 @@ def test_neighbours_are_one_step_away_and_another_method_comes_with_each_of_its_
     assert [params["layout.tensor"] for params in found if params["layout.tensor"] != 2] == [1, 4]
     drafting = [(p["speculation.method"], p["speculation.draft_length"]) for p in found if len(p) > len(here)]
     assert drafting == [(method, length) for method, lengths in space.draft_lengths.items() for length in lengths]
+
+
+def test_limits_of_which_no_pass_holds_the_fewest_sequences_are_refused():
+    few = space_of().restricted({"batching.max_batched_tokens": (200, 100)})
+    with pytest.raises(InputError, match="must hold for some, but got 300 at least and 200 at most"):
+        few.restricted({"batching.max_sequences": (300, 400)})
+    assert few.restricted({"batching.max_sequences": (200, 400)})

@@ -80,12 +80,14 @@ def tune(  # noqa: PLR0913, PLR0917 one for each option
     from tuner.search.session import Session
     from tuner.show.progress import trial_line
     from tuner.show.terminal import show_next, show_verdict
-    from tuner.study.asked import study_of
+    from tuner.study.asked import asked_otherwise, study_of
     from tuner.study.outcome import Where
 
     session = Session(experiment=read_experiment(find_experiment(experiment), runner=runner, sampler=sampler))
     where = Where(studies=studies, study=study or study_of(studies, session), track=track, tracking_uri=tracking_uri)
     out, bars = console(), console(errors=as_json, quiet=quiet)
+    for sentence in () if study else asked_otherwise(studies, session):
+        bars.print(sentence, markup=False, soft_wrap=True)
 
     def on_trial(trial: "Trial") -> None:
         if verbose:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.search.session import Session
-from tuner.study.migration import HEAD, SUFFIX, asked_in
+from tuner.study.migration import HEAD, SUFFIX, asked_in, is_earlier
 
 
 def differing(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -38,10 +38,20 @@ def study_of(studies: Path, session: Session) -> str:
     return next(same, own)
 
 
-def _others(studies: Path, session: Session) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The experiment's other studies, and what they ask."""
+def asked_otherwise(studies: Path, session: Session) -> Iterator[str]:
+    """What keeps studies with earlier names from being gone on with by a session that begins one of its own."""
+    if (studies / f"{session.study_name}{SUFFIX}").exists():
+        return
+    for path, asked in _others(studies, session, earlier_only=True):
+        if keys := differing(asked, session.asked):
+            yield f"{path} asks otherwise ({', '.join(keys)}), so another study begins."
+
+
+def _others(studies: Path, session: Session, *, earlier_only: bool = False) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The experiment's other studies, and what they ask; or those only that are written with earlier names."""
     for path in sorted(studies.glob(f"{glob.escape(session.experiment.name)}-????????{SUFFIX}")):
         with path.open("rb") as file:
-            asked = asked_in([line for line, _ in zip(file, range(HEAD), strict=False)])
-        if asked is not None:
+            head = [line for line, _ in zip(file, range(HEAD), strict=False)]
+        asked = asked_in(head)
+        if asked is not None and (is_earlier(head) or not earlier_only):
             yield path, asked

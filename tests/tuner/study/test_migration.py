@@ -14,7 +14,7 @@ from tuner.scenario.experiment.files import find_experiment
 from tuner.scenario.experiment.reading import read_experiment
 from tuner.search.session import Session
 from tuner.search.trial import RECORD, trial_from_json
-from tuner.study.asked import differing, study_of
+from tuner.study.asked import asked_otherwise, differing, study_of
 from tuner.study.finished_study import open_finished
 from tuner.study.journal import open_study, read_study
 from tuner.study.migration import asked_now, is_earlier, migrated, params_now, values_now
@@ -117,6 +117,14 @@ def test_another_experiment_does_not_go_on_with_it(studies, tmp_path):
     with pytest.raises(InputError, match=r"asks another experiment \(other: gpus\)"):
         with open_study(studies, "aggregated-aeefcd4a", experiment=Session(experiment=other).asked):
             pass
+
+
+def test_who_begins_another_study_is_shown_what_differs_from_the_earlier_one(studies, tmp_path):
+    session = session_of("aggregated-aeefcd4a", tmp_path)
+    assert list(asked_otherwise(studies, session)) == []
+    other = session.experiment.model_copy(update={"space": session.experiment.space | {"layout.tensor": [1, 2]}})
+    (said,) = asked_otherwise(studies, Session(experiment=other))
+    assert said.endswith("aggregated-aeefcd4a.journal asks otherwise (space.layout.tensor), so another study begins.")
 
 
 def test_what_is_asked_otherwise_is_named_by_its_key(studies, tmp_path):
