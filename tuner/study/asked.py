@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ from tuner.search.session import Session
 from tuner.study.migration import HEAD, SUFFIX, asked_in, is_earlier
 
 
-def differing(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """Dotted keys that are asked otherwise. The order in which a space lists values means nothing."""
-    return sorted(_differing(kept, asked, ""))
+def differing(kept: Mapping[str, Any], asked: Mapping[str, Any], *, newer: bool = True) -> list[str]:
+    """Dotted keys that are asked otherwise; without `newer`, not those that were not known when the study was asked.
+
+    The order in which a space lists values means nothing.
+    """
+    return sorted(_differing(kept, asked, "", newer=newer))
 
 
-def _differing(kept: object, asked: object, key: str) -> Iterator[str]:
+def _differing(kept: object, asked: object, key: str, *, newer: bool) -> Iterator[str]:
     if isinstance(kept, Mapping) and isinstance(asked, Mapping):
-        for name in {*kept, *asked}:
-            yield from _differing(kept.get(name), asked.get(name), f"{key}.{name}" if key else str(name))
+        for name in {*kept, *(asked if newer else ())}:
+            below = f"{key}.{name}" if key else str(name)
+            yield from _differing(kept.get(name), asked.get(name), below, newer=newer)
     elif _unordered(kept, key) != _unordered(asked, key):
         yield key
 
@@ -48,10 +53,15 @@ def asked_otherwise(studies: Path, session: Session) -> Iterator[str]:
 
 
 def _others(studies: Path, session: Session, *, earlier_only: bool = False) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The experiment's other studies, and what they ask; or those only that are written with earlier names."""
+    """The experiment's other studies, and what they ask; or those only that are written with earlier names.
+
+    What is no readable study is passed over.
+    """
     for path in sorted(studies.glob(f"{glob.escape(session.experiment.name)}-????????{SUFFIX}")):
-        with path.open("rb") as file:
+        head: list[bytes] = []
+        asked = None
+        with suppress(ValueError, LookupError, TypeError, AttributeError, OSError), path.open("rb") as file:
             head = [line for line, _ in zip(file, range(HEAD), strict=False)]
-        asked = asked_in(head)
+            asked = asked_in(head)
         if asked is not None and (is_earlier(head) or not earlier_only):
             yield path, asked

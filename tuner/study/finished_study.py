@@ -21,6 +21,7 @@ from tuner.search.session import PREDICTING, Session
 from tuner.search.stored import finished_trials
 from tuner.search.trial import Trial
 from tuner.study.answer import Answer
+from tuner.study.asked import differing
 from tuner.study.attributes import APART, EXPERIMENT, Summary, kept_end, kept_summary
 from tuner.study.journal import read_study
 from tuner.study.migration import ASKED, SUFFIX
@@ -279,10 +280,11 @@ def _experiment(path: Path, asked: Mapping[str, Any], kept: Mapping[str, Any]) -
         experiment = rebuilt_experiment(path, asked, folder / home.name)
         if trace and not (folder / trace).is_file():
             continue
-        differing = sorted(_differences(asked, Session(experiment=experiment).asked))
-        if not differing:
+        before = {key: value for key, value in asked.items() if key not in (RELEASE, *APART)}
+        other = differing(before, Session(experiment=experiment).asked, newer=False)
+        if not other:
             return experiment
-        problem = f"this release of servetune asks it otherwise ({', '.join(differing)})"
+        problem = f"this release of servetune asks it otherwise ({', '.join(other)})"
     if trace:
         problem = f"the trace that it replays, {trace}, is not to be found or has changed"
     raise InputError(f"{path}: {problem}; it was asked by servetune {asked.get(RELEASE, 'unknown')}")
@@ -293,16 +295,6 @@ def _folders(home: Path, journal: Path) -> Iterator[Path]:
     yield home.parent
     yield journal.parent
     yield from {path.parent for path in list_experiments().values()}
-
-
-def _differences(kept: object, asked: object, key: str = "") -> Iterator[str]:
-    """Keys of what was kept that are asked otherwise; what is asked beyond it are newer keys at their defaults."""
-    if isinstance(kept, Mapping) and isinstance(asked, Mapping):
-        for name, value in kept.items():
-            if key or name not in (RELEASE, *APART):
-                yield from _differences(value, asked.get(name), f"{key}.{name}" if key else str(name))
-    elif kept != asked:
-        yield key
 
 
 def as_yaml(experiment: Mapping[str, Any]) -> str:

@@ -37,8 +37,6 @@ FIXED = "fixed_params"
 CONSTRAINTS = "constraints:"
 """Where Optuna keeps what an enqueued trial was given, and how the names of its constraints begin."""
 
-SPECULATION = "speculation"
-
 Entry = dict[str, Any]
 
 
@@ -48,12 +46,12 @@ def is_earlier(lines: Sequence[bytes]) -> bool:
 
 
 def asked_in(lines: Iterable[bytes]) -> dict[str, Any] | None:
-    """What a study asks, in today's words, by the first lines of its journal; None where they do not say."""
+    """What a study asks, in today's words, by the first lines of its journal; None where they do not say.
+
+    Raises ValueError, LookupError, TypeError or AttributeError for what is no journal of a study.
+    """
     for line in lines:
-        try:
-            attribute = json.loads(line).get("user_attr", {})
-        except ValueError:
-            return None
+        attribute = json.loads(line).get("user_attr", {})
         if QUESTION in attribute:
             return asked_now(attribute[QUESTION])
         if ASKED in attribute:
@@ -93,7 +91,7 @@ def migrated(lines: Iterable[bytes]) -> list[Entry]:
 
     What is drawn, enqueued and asked has today's names; numbers are drawn in order. Costs and constraints are those
     that the trials' own records come to today: all GPUs are charged, and a confidence is that of all SLOs together.
-    Raises ValueError, LookupError or TypeError for what is no journal of a study.
+    Raises ValueError, LookupError, TypeError or AttributeError for what is no journal of a study.
     """
     entries = [json.loads(line) for line in lines]
     rewriting = _Rewriting(entries)

@@ -127,6 +127,14 @@ def test_who_begins_another_study_is_shown_what_differs_from_the_earlier_one(stu
     assert said.endswith("aggregated-aeefcd4a.journal asks otherwise (space.layout.tensor), so another study begins.")
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\n", b"[]\n", b'{"user_attr": 1}\n', b'{"user_attr":{"question":[]}}\n']
+)
+def test_a_file_that_is_no_study_is_passed_over(studies, tmp_path, content):
+    (studies / "aggregated-00000000.journal").write_bytes(content)
+    assert study_of(studies, session_of("aggregated-aeefcd4a", tmp_path)) == "aggregated-aeefcd4a"
+
+
 def test_what_is_asked_otherwise_is_named_by_its_key(studies, tmp_path):
     session = session_of("aggregated-aeefcd4a", tmp_path)
     asked = {**session.asked, "space": {**session.asked["space"], "layout.tensor": [1, 2]}}
