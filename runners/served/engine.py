@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from runners.load.prompts import NARROW_POOL, WORDS
+from runners.load.prompts import FEWEST_WORDS, NARROW_POOL, WORDS
 from runners.measurement import Observed
 from search_spaces.engines.facts import MetricNames
 
@@ -47,16 +47,16 @@ def ask(url: str, path: str, body: Mapping[str, object] | None = None, *, timeou
 def complete(url: str, model_name: str, *, prompt_tokens: int, timeout_s: float) -> Reply:
     """A real completion of one token: the only sign of life that a hung engine does not give.
 
-    Its prompt is as long as asked: for a prompt of one word engines choose other code, and may die of it.
-    Where a server takes no token ids, it is as many words.
+    Its prompt is as long as asked: for a prompt of one word engines choose other code, and may die of it. Where a
+    server takes no token ids, it is half as many words, but FEWEST_WORDS: a word is a token or a few.
     """
     body: dict[str, object] = {"model": model_name, "max_tokens": 1, "temperature": 0}
     ids = list(itertools.islice(itertools.cycle(range(*NARROW_POOL)), prompt_tokens))
     reply = ask(url, "/v1/completions", body | {"prompt": ids}, timeout_s=timeout_s)
     if reply.status not in NO_TOKEN_IDS:
         return reply
-    words = "".join(itertools.islice(itertools.cycle(WORDS), prompt_tokens))
-    return ask(url, "/v1/completions", body | {"prompt": words}, timeout_s=timeout_s)
+    words = itertools.islice(itertools.cycle(WORDS), max(prompt_tokens // 2, FEWEST_WORDS))
+    return ask(url, "/v1/completions", body | {"prompt": "".join(words)}, timeout_s=timeout_s)
 
 
 def model_served(url: str) -> str | None:

@@ -18,7 +18,6 @@ ENVIRONMENT: Final = frozenset(
 )
 """Causes that lie in the machine: every other configuration would fail alike."""
 
-
 CORE_KILLED: Final = "engine core killed"
 SERVER_KILLED: Final = "server killed"
 
