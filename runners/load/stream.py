@@ -170,6 +170,7 @@ class Client:
             return self._failed(sent, error.cause, str(error))
         if status != HTTP_OK:
             return self._failed(sent, f"HTTP {status}", text.decode(errors="replace"))
+        self._on_token(time.perf_counter())
         try:
             counts = _counts(json.loads(text)["usage"])
         except (ValueError, LookupError, TypeError):

@@ -7,9 +7,11 @@ import socket
 import numpy as np
 import pytest
 
+from runners.load.connection import TimedSelector
 from runners.load.load import LATE, Rules, load_report, run_load
 from runners.load.schedule import requests_of
 from runners.load.stopping import Limit
+from runners.load.stream import Body, Client
 from runners.load.window import UNCOUNTED
 from runners.runner import RunFailedError
 from runners.workload.workload import Lengths, Trace, Workload
@@ -232,6 +234,18 @@ def test_prompts_are_counted_by_whole_answers_where_streams_hold_no_counts():
     assert all(answer.input_tokens == by_name[answer.name].prompt_tokens for answer in report.answers)
     assert UNCOUNTED in report.measurement.not_had
     assert not any("prompts" in words for words in report.measurement.not_had)
+
+
+def test_a_whole_answer_counts_a_prompt_and_is_a_sign_of_life(server):
+    signs = []
+
+    async def count():
+        async with Client("golden", on_token=signs.append) as client:
+            body = Body(name="one", prompt=b'"three small words"', input_tokens=3, output_tokens=1)
+            return await client.count(server.url, body)
+
+    assert TimedSelector().run(count()) == 3
+    assert len(signs) == 1
 
 
 def test_of_a_server_that_honours_all_nothing_is_missing():
