@@ -71,7 +71,7 @@ class Submission:
     """One submitted result.
 
     `request_rate` and `output_rate` are completed requests/s and tokens/s. `ttft` and `tpot` are None where all
-    requests come at once; what is not published of them is infinite, so that no SLO on it counts as kept. Limits
+    requests come at once; what is not published of them is infinite, so that no SLO on it counts as met. Limits
     are the round's own, of the 99th percentile, in seconds. `config` is what was tuned, None with the reason in
     `unconfigured`. `suspect` and `changed` are those of a Recording.
     """
@@ -325,7 +325,7 @@ def _submitted() -> Engine:
 
 
 def _config(row: _Row, model: str) -> tuple[ServingConfig | None, str]:
-    """What was tuned, or why it cannot be told."""
+    """What was tuned, or why that is not known."""
     reason = next((name for name, holds in UNCONFIGURED.items() if holds(row, model)), "")
     if reason:
         return None, reason

@@ -146,7 +146,7 @@ class Worker:
 
     @property
     def quantization(self) -> str | None:
-        """What the engine is told to make of a BF16 checkpoint."""
+        """What the engine makes of a BF16 checkpoint while it loads it, in its own word."""
         if self.loads_own or self.model.own_weights != "bf16":
             return None
         return self.facts.quantization.get(self.weights)

@@ -47,7 +47,7 @@ def plan_of(
 def plan_as_measured(scenario: Scenario, config: ServingConfig, *, title: str) -> Plan:
     """A configuration with what its workers had beside it when it was measured.
 
-    Raises InfeasibleError for a variant that is not there, InputError for a checkpoint that has no place.
+    Raises InfeasibleError for a variant that is not there, InputError for a local checkpoint without its absolute path.
     """
     had = scenario.installation or Installation()
     return Plan(

@@ -78,8 +78,9 @@ class Plan:
 
     @property
     def served_name(self) -> str:
-        """What a request has to name as its model: the checkpoint that is loaded."""
-        return workers_of(self.model, self.config, self.placement())[0].checkpoint
+        """What a request has to name as its model: the checkpoint that is loaded, or what its engine makes of that."""
+        checkpoint = workers_of(self.model, self.config, self.placement())[0].checkpoint
+        return self.facts.server.model_name.replace("{checkpoint}", checkpoint) or checkpoint
 
     @property
     def gpus_per_node(self) -> int:

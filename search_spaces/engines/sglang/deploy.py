@@ -9,7 +9,7 @@ DIST_INIT_PORT = 20000
 
 
 def router(prefill: Sequence[Address], decode: Sequence[Address], placement: Placement) -> Rendered:
-    """`sglang_router.launch_router` (sglang-router 0.3.2), told each prefill worker's bootstrap port."""
+    """`sglang_router.launch_router` (sglang-router 0.3.2), with each prefill worker's bootstrap port."""
     argv = options({"--host": placement.host, "--port": placement.ports["router"], "--policy": "round_robin"})
     workers = [part for address in prefill for part in ("--prefill", address.url, str(address.bootstrap_port))]
     workers += [part for address in decode for part in ("--decode", address.url)]

@@ -13,8 +13,11 @@ from typer.testing import CliRunner
 from runners.served.deployment import Installation
 from runners.simulated.known_errors import PREDICTION
 from runners.workload.workload import Lengths, Workload
-from search_spaces.config import Disaggregation
+from search_spaces.config import Disaggregation, Layout, ServingConfig
+from search_spaces.engines.engine import find_engine
 from search_spaces.errors import InputError
+from search_spaces.hardware.system import find_system
+from search_spaces.models.model import find_model
 from tests.scenarios import CONFIG, level, measured
 from tests.search_spaces.engines.options import known
 from tests.studies import CHAT, CHEAPER, FAILED, INFEASIBLE, KEPT, study_of
@@ -311,3 +314,40 @@ def test_disaggregated_winners_are_deployed_with_their_router(finished):
     config = replace(CONFIG, layout=replace(CONFIG.layout, replicas=2), disaggregation=Disaggregation())
     files = rendered(replace(plan_of(finished), config=config), find_target("trtllm"))
     assert "trtllm-serve disaggregated -c trtllm-router.yaml &" in files["serve.sh"]
+
+
+# An engine of one's own
+
+
+OWN = """\
+title: Swift
+versions: [1.0.0]
+command: [swift, '{checkpoint}', --port, '{port}']
+knobs: {layout.tensor: --shards, batching.max_sequences: --seats, batching.max_batched_tokens: --pass}
+server: {model_name: '{checkpoint}@main'}
+"""
+
+
+@pytest.fixture
+def own_plan(finished, tmp_path):
+    (tmp_path / "swift").mkdir()
+    (tmp_path / "swift" / "engine.yaml").write_text(OWN)
+    engine = find_engine("./swift", directory=tmp_path)
+    return replace(plan_of(finished), model=find_model("llama-3.1-8b"), config=ServingConfig(engine=engine))
+
+
+def test_the_benchmark_calls_the_model_as_its_server_does(own_plan, finished):
+    text = bench_script(own_plan, finished.scenario.workload, load=8)
+    assert "--model meta-llama/Llama-3.1-8B-Instruct@main" in text
+
+
+def test_a_worker_of_one_s_own_engine_that_is_larger_than_a_machine_is_refused(own_plan):
+    system = find_system("gb200-nvl72")
+    larger = replace(own_plan, config=replace(own_plan.config, layout=Layout(tensor=8)), system=system)
+    with pytest.raises(InputError, match=r"swift has no way known to span machines, but .* take 8 GPUs"):
+        rendered(larger, find_target("swift", "swift"))
+
+
+def test_a_container_needs_an_image(own_plan):
+    with pytest.raises(InputError, match=r"targets that fit: swift \(docker-compose and kubernetes need an `image`"):
+        rendered(own_plan, find_target("docker-compose", "swift"))
