@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from runners.recorded.recording import Recording
@@ -22,16 +22,6 @@ def without_copies(rows: Sequence[Row], dropped: Counter[str]) -> list[Row]:
         groups[row.measurement].append(row)
     dropped["a copy of another row's measurement"] = len(rows) - len(groups)
     return [min(group, key=lambda row: (not row.workers_known, row.gpus)) for group in groups.values()]
-
-
-def known(rows: Iterable[Row], dropped: Counter[str]) -> Iterator[Row]:
-    """Rows that say what ran, and of what servetune knows."""
-    for row in rows:
-        reason = next((name for name, holds in DROPPED.items() if holds(row)), None)
-        if reason is None:
-            yield row
-        else:
-            dropped[reason] += 1
 
 
 def is_multiplied(row: Row) -> bool:

@@ -7,10 +7,9 @@ Latencies are percentiles of an open loop with the data set's own lengths, and t
 this is comparable with the means of `recorded`, so the two are kept apart.
 """
 
-import csv
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
@@ -19,6 +18,7 @@ from typing import Literal, get_args
 
 from runners.measurement import PERCENTILES, Percentiles
 from runners.recorded.recording import SMALLEST_SCENARIO
+from runners.recorded.table import known, lines_of
 from search_spaces.config import (
     Batching,
     Engine,
@@ -157,10 +157,10 @@ def read_submissions(path: Path) -> Submissions:
 
     Raises InputError for a file without them, and for a cell that is no number.
     """
-    rows = list(_rows(path))
+    rows = [_Row(*line) for line in lines_of(path, COLUMNS, "MLPerf results")]
     dropped: Counter[str] = Counter()
     changed: Counter[str] = Counter()
-    kept = list(_known(_without_copies(rows, dropped), dropped))
+    kept = list(known(_without_copies(rows, dropped), DROPPED, dropped))
     found = tuple(_submission(row, changed) for row in kept)
     return Submissions(rows=found, total=len(rows), dropped=dropped, changed=changed)
 
@@ -189,21 +189,6 @@ class _Row:
         return int(self.number(column) or 1)
 
 
-def _rows(path: Path) -> Iterator[_Row]:
-    try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: MLPerf results need the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}"
-                )
-            for number, cells in enumerate(reader, start=2):
-                yield _Row(cells, f"{path}: line {number}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as MLPerf results: {error}") from None
-
-
 # Rules that drop rows
 
 
@@ -225,15 +210,6 @@ DROPPED: Mapping[str, Callable[[_Row], bool]] = {
     "a scenario that servetune does not know": lambda row: row.text("scenario") not in get_args(Mode),
     "no tokens/s given (queries or samples only)": lambda row: not row.number("completed_tokens_s"),
 }
-
-
-def _known(rows: Iterable[_Row], dropped: Counter[str]) -> Iterator[_Row]:
-    for row in rows:
-        reason = next((name for name, holds in DROPPED.items() if holds(row)), None)
-        if reason is None:
-            yield row
-        else:
-            dropped[reason] += 1
 
 
 # Rows into submissions

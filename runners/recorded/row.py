@@ -1,6 +1,5 @@
 """Row: a line of a file of published measurements, read as it is written."""
 
-import csv
 import datetime as dt
 import math
 import re
@@ -8,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runners.recorded.table import lines_of
 from search_spaces.config import Weights
 from search_spaces.errors import InputError
 from search_spaces.hardware.system import systems
@@ -143,19 +143,8 @@ class Row:
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{path}: recordings need the columns {', '.join(COLUMNS)} (times in milliseconds); "
-                    f"missing: {', '.join(missing)}"
-                )
-            for number, cells in enumerate(reader, start=2):
-                yield Row(cells, f"{path}: line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as recordings: {error}") from None
+    """Raises InputError for a file without the columns."""
+    return (Row(*line) for line in lines_of(path, COLUMNS, "recordings", note=" (times in milliseconds)"))
 
 
 def weights_name(row: Row) -> str:

@@ -7,10 +7,11 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from runners.recorded.cleaning import is_multiplied, known, suspected, without_copies
+from runners.recorded.cleaning import DROPPED, is_multiplied, suspected, without_copies
 from runners.recorded.recipes import Recipe, recipe
 from runners.recorded.recording import Recording, Recordings
 from runners.recorded.row import MODELS, SYSTEMS, WEIGHTS, Row, rows_of, weights_name
+from runners.recorded.table import known
 from runners.workload.workload import Lengths, Workload
 from search_spaces.config import Batching, Disaggregation, Engine, Layout, Precision, ServingConfig, Weights
 from search_spaces.engines.engine import facts_of, find_engine
@@ -44,7 +45,7 @@ def read_recordings(path: Path) -> Recordings:
     rows = list(rows_of(path))
     dropped: Counter[str] = Counter()
     changed: Counter[str] = Counter()
-    kept = known(without_copies(rows, dropped), dropped)
+    kept = known(without_copies(rows, dropped), DROPPED, dropped)
     found = [_recording(row, changed) for row in kept]
     return Recordings(
         rows=tuple(suspected(found)),
