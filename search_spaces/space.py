@@ -15,6 +15,8 @@ from search_spaces.models.model import Model
 from search_spaces.offered import Offered, is_fixed, offered
 
 if TYPE_CHECKING:
+    from random import Random
+
     from optuna.distributions import BaseDistribution
 
 Params = dict[str, Value]
@@ -105,6 +107,21 @@ class SearchSpace:
     def drawn(self, params: Mapping[str, Value]) -> Params:
         """Those of the parameters that are drawn beside the others."""
         return {name: params[name] for name in self.dimensions if name in params and self.choices(name, params)}
+
+    def at_random(self, rng: "Random", kept: Mapping[str, Value]) -> Params:
+        """A choice in each dimension that is drawn: what is kept where it may be, else any.
+
+        A method is as likely as it has draft lengths: were all alike, a third of the choices would draft nothing.
+        """
+        found: Params = {}
+        for name in self.dimensions:
+            if choices := self.choices(name, found):
+                weights = [self._branches(name, choice, found) for choice in choices]
+                found[name] = kept[name] if kept.get(name) in choices else rng.choices(choices, weights)[0]
+        return found
+
+    def _branches(self, name: str, choice: Value, params: Mapping[str, Value]) -> int:
+        return max(len(self.choices(DRAFT_LENGTH, {**params, name: choice})), 1) if name == METHOD else 1
 
     def nearest(self, params: Mapping[str, Value]) -> Params:
         """Those of the parameters that are drawn, each number on the nearest value that it may have."""

@@ -1,6 +1,8 @@
 """SearchSpace: every configuration that it makes, by law."""
 
 import math
+import random
+from collections import Counter
 from dataclasses import replace
 
 import optuna
@@ -338,6 +340,18 @@ def test_every_combination_is_lawful_and_none_comes_twice():
     drafts = 1 + sum(map(len, space.draft_lengths.values()))
     others = [len(space.dimensions[name]) for name in names if not name.startswith("speculation")]
     assert len(found) == drafts * math.prod(others)
+
+
+def test_at_random_each_way_of_drafting_is_as_likely_as_not_to_draft():
+    space = full_space(models()["gpt-oss-120b"], systems()["b200"], ENGINES[:1], 8)
+    rng = random.Random(0)
+    drawn = [space.at_random(rng, {"layout.tensor": 2, "layout.pipeline": 3}) for _ in range(2200)]
+    assert all(params == space.drawn(params) for params in drawn)
+    assert {params["layout.tensor"] for params in drawn} == {2}
+    assert {params["layout.pipeline"] for params in drawn} == {*space.dimensions["layout.pipeline"]}
+    ways = Counter((params["speculation.method"], params.get("speculation.draft_length")) for params in drawn)
+    assert len(ways) == 1 + sum(map(len, space.draft_lengths.values()))
+    assert max(ways.values()) < 1.5 * min(ways.values())
 
 
 def test_neighbours_are_one_step_away_and_another_method_comes_with_each_of_its_lengths():

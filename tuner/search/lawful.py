@@ -109,14 +109,5 @@ class Lawful(BaseSampler):
             return
         for count in range(1, len(params) + 1):
             for _ in range(TRIES):
-                yield self._changed(params, rng.sample(sorted(params), count), rng)
-
-    def _changed(self, params: Params, names: Container[str], rng: random.Random) -> Params:
-        """With other values in these dimensions, and some value in each that they bring."""
-        found: Params = {}
-        for name in self._space.dimensions:
-            choices = self._space.choices(name, found)
-            if choices:
-                keep = name not in names and params.get(name) in choices
-                found[name] = params[name] if keep else rng.choice(choices)
-        return found
+                changed = rng.sample(sorted(params), count)
+                yield self._space.at_random(rng, {name: params[name] for name in params if name not in changed})

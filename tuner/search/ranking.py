@@ -14,7 +14,7 @@ from search_spaces.config import Batching, Disaggregation, Layout, ServingConfig
 from search_spaces.default import default_configs
 from search_spaces.errors import InfeasibleError
 from search_spaces.knobs import PREFILL
-from search_spaces.space import DRAFT_LENGTH, Params, SearchSpace
+from search_spaces.space import DRAFT_LENGTH, Params
 from tuner.scenario.scenario import Scenario
 from tuner.scenario.sla import Slo
 from tuner.search.capacity import LoadRange
@@ -348,7 +348,7 @@ class Uninformed:
         if math.prod(map(len, space.dimensions.values())) <= MOST_DRAWN:
             found = list(space.combinations(space.dimensions))
         else:
-            drawn = (_random(space, rng) for _ in range(MOST_DRAWN))
+            drawn = (space.at_random(rng, {}) for _ in range(MOST_DRAWN))
             found = list({frozenset(params.items()): params for params in drawn}.values())
         rng.shuffle(found)
         return found
@@ -360,14 +360,6 @@ class Uninformed:
         default = scenario.space.params(next(next(sizes))).items()
         start = min(candidates, key=lambda candidate: -len(default & candidate.params.items()), default=None)
         return lambda candidate: candidate is not start
-
-
-def _random(space: SearchSpace, rng: random.Random) -> Params:
-    params: Params = {}
-    for name in space.dimensions:
-        if choices := space.choices(name, params):
-            params[name] = rng.choice(choices)
-    return params
 
 
 def _at_least(values: Sequence[Value], wanted: float) -> Value:
