@@ -7,6 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from tests.own_facts import MODEL, SYSTEM
+from tuner.cli import app
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("SERVETUNE_VLLM_PYTHON") or str(ROOT / ".venv-vllm" / "bin" / "python")
@@ -24,45 +29,6 @@ ONE_PROCESS = [
     *("--enforce-eager", "--distributed-executor-backend", "uni"),
     *("--max-model-len", "1024", "--kv-cache-memory-bytes", str(1 << 30)),
 ]
-
-MODEL = """\
-tiny:
-  checkpoint: tiny
-  silicon_name: tiny
-  layers: 2
-  hidden_size: 128
-  query_heads: 4
-  attention: {kv_heads: 2, head_dim: 32, layers_by_ratio: {1: 2}}
-  dense_parameters: 295424
-  expert_parameters: 0
-  embedding_parameters: 524288
-  experts: 0
-  experts_per_token: 0
-  expert_width: 256
-  max_context: 1024
-  weights: [bf16, fp8]
-  source: tests/engines/tiny_model.py
-"""
-SYSTEM = """\
-cpu:
-  title: a machine without GPUs
-  silicon_name: cpu
-  gpu:
-    name: cpu
-    memory_bytes: 8.0e+9
-    memory_bandwidth: 20.0e+9
-    bf16_flops: 0.1e+12
-    fp8_flops: 0.1e+12
-    fp4_flops: null
-    power_watts: 50
-  gpus_per_node: 2
-  nvlink_gpus: 2
-  max_gpus: 2
-  nvlink_bandwidth: 1.0e+9
-  network_bandwidth: 1.0e+9
-  network_latency_s: 1.0e-4
-  source: made up for the tests
-"""
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +74,57 @@ def tiny(vllm_python, tmp_path_factory):
     (folder / "model.yaml").write_text(MODEL)
     (folder / "system.yaml").write_text(SYSTEM)
     return folder
+
+
+@pytest.fixture
+def write_experiment(tiny, engine_settings, tmp_path):
+    """Writes an experiment on the tiny model that any server meets, with other parts as named; the path."""
+
+    def write(*, serve, **parts):
+        asked = {
+            "model": str(tiny / "model.yaml"),
+            "system": str(tiny / "system.yaml"),
+            "gpus": 1,
+            "workload": {
+                "arrivals": "closed_loop",
+                "input_tokens": {"low": 24, "high": 40},
+                "output_tokens": {"low": 12, "high": 20},
+                "requests": 50,
+            },
+            "sla": {"ttft_ms_p95": 20000, "tpot_ms_p95": 5000},
+            "price": {"usd_per_gpu_hour": 0.1, "all_in_watts_per_gpu": 100},
+            "objective": "usd_per_million_output_tokens",
+            "runner": "served",
+            "serve": {
+                "checkpoint": str(tiny / "checkpoint"),
+                "device": "cpu",
+                "args": list(engine_settings.args),
+                "env": {**engine_settings.env, "TEST_OF": str(tmp_path)},
+                "start_min": 4,
+                "load_min": 3,
+                "logs": str(tmp_path / "logs"),
+                **serve,
+            },
+            **parts,
+        }
+        path = tmp_path / "tiny.yaml"
+        with path.open("w") as file:
+            YAML().dump(asked, file)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def servetune(tmp_path):
+    """Runs a command on the studies and the store of this test."""
+    ours = {"--studies": str(tmp_path / "studies"), "--tracking-uri": f"sqlite:///{tmp_path}/mlflow.db"}
+
+    def run(*arguments, without=()):
+        kept = [part for option, value in ours.items() if option not in without for part in (option, value)]
+        return CliRunner().invoke(app, [*arguments, *kept])
+
+    return run
 
 
 @pytest.fixture(autouse=True)

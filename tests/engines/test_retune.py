@@ -3,10 +3,6 @@
 import re
 
 import pytest
-from ruamel.yaml import YAML
-from typer.testing import CliRunner
-
-from tuner.cli import app
 
 pytestmark = pytest.mark.engine
 
@@ -15,53 +11,22 @@ VERDICTS = {"keep": 0, "upgrade": 10, "switch": 10, "keep_regressed": 20, "do_no
 
 
 @pytest.fixture
-def servetune(tmp_path):
-    """Runs a command on the store and studies of this test."""
-
-    def run(*arguments):
-        kept = ["--studies", str(tmp_path / "studies"), "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-        return CliRunner().invoke(app, [*arguments, *kept])
-
-    return run
-
-
-@pytest.fixture
-def experiment(tiny, vllm_python, older_vllm_python, engine_settings, tmp_path):
+def experiment(write_experiment, vllm_python, older_vllm_python):
     """An experiment with one configuration, whose two releases are installed in two environments."""
-    asked = {
-        "model": str(tiny / "model.yaml"),
-        "system": str(tiny / "system.yaml"),
-        "gpus": 1,
-        "engines": [f"vllm@{OLD}"],
-        "workload": {"arrivals": "closed_loop", "input_tokens": 32, "output_tokens": 16, "requests": 50},
-        "sla": {"ttft_ms_p95": 5000, "tpot_ms_p95": 500},
-        "price": {"usd_per_gpu_hour": 0.1, "all_in_watts_per_gpu": 100},
-        "objective": "usd_per_million_output_tokens",
-        "runner": "served",
-        "space": {
+    return write_experiment(
+        engines=[f"vllm@{OLD}"],
+        workload={"arrivals": "closed_loop", "input_tokens": 32, "output_tokens": 16, "requests": 50},
+        space={
             "precision.weights": ["bf16"],
             "precision.kv_cache": ["bf16"],
             "batching.max_sequences": [8],
             "batching.max_batched_tokens": [2048],
         },
-        "serve": {
-            "python": {f"vllm@{OLD}": older_vllm_python, f"vllm@{NEW}": vllm_python},
-            "checkpoint": str(tiny / "checkpoint"),
-            "device": "cpu",
-            "args": list(engine_settings.args),
-            "env": {**engine_settings.env, "TEST_OF": str(tmp_path)},
-            "start_min": 4,
-            "load_min": 2,
-            "logs": str(tmp_path / "logs"),
-        },
-        "budget": {"trials": 1},
+        serve={"python": {f"vllm@{OLD}": older_vllm_python, f"vllm@{NEW}": vllm_python}},
+        budget={"trials": 1},
         # A change by half is looked for: two pairs on a machine that does other work cannot show less.
-        "retune": {"minimum_effect": 0.5, "repeats": 2, "trials": 1},
-    }
-    path = tmp_path / "tiny.yaml"
-    with path.open("w") as file:
-        YAML().dump(asked, file)
-    return path
+        retune={"minimum_effect": 0.5, "repeats": 2, "trials": 1},
+    )
 
 
 def test_a_champion_is_held_against_the_next_release_of_vllm(servetune, experiment, tmp_path):

@@ -5,73 +5,41 @@ import re
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
-from typer.testing import CliRunner
-
-from tuner.cli import app
 
 pytestmark = pytest.mark.engine
 
 DRAFTS = 3
 
 
-def experiment(tiny, vllm_python, engine_settings, tmp_path):
+@pytest.fixture
+def experiment(write_experiment, tiny, vllm_python):
     draft = {"method": "draft_model", "model": str(tiny / "checkpoint"), "num_speculative_tokens": DRAFTS}
-    experiment = {
-        "model": str(tiny / "model.yaml"),
-        "system": str(tiny / "system.yaml"),
-        "gpus": 1,
-        "engines": ["vllm@0.32.0"],
-        "workload": {
-            "arrivals": "closed_loop",
-            "input_tokens": {"low": 24, "high": 40},
-            "output_tokens": {"low": 12, "high": 20},
-            "requests": 60,
-        },
-        "sla": {"ttft_ms_p95": 5000, "tpot_ms_p95": 500},
-        "price": {"usd_per_gpu_hour": 0.1, "all_in_watts_per_gpu": 100},
-        "objective": "usd_per_million_output_tokens",
-        "runner": "served",
-        "space": {
+    variants = {
+        "float32 without prefix cache": ["--dtype", "float32", "--no-enable-prefix-caching"],
+        "draft model": ["--speculative-config", json.dumps(draft)],
+        "block of 16": ["--block-size", "16"],
+    }
+    return write_experiment(
+        engines=["vllm@0.32.0"],
+        space={
             "precision.weights": ["bf16"],
             "precision.kv_cache": ["bf16"],
             "batching.max_sequences": [8, 32],
             "batching.max_batched_tokens": [2048],
         },
-        "serve": {
-            "python": vllm_python,
-            "checkpoint": str(tiny / "checkpoint"),
-            "device": "cpu",
-            "args": list(engine_settings.args),
-            "variants": {
-                "float32 without prefix cache": ["--dtype", "float32", "--no-enable-prefix-caching"],
-                "draft model": ["--speculative-config", json.dumps(draft)],
-                "block of 16": ["--block-size", "16"],
-            },
-            "env": {**engine_settings.env, "TEST_OF": str(tmp_path)},
-            "start_min": 4,
-            "load_min": 2,
-            "logs": str(tmp_path / "logs"),
-        },
-        "budget": {"trials": 6, "usd": 1.0},
-    }
-    path = tmp_path / "tiny.yaml"
-    with path.open("w") as file:
-        YAML().dump(experiment, file)
-    return path
+        serve={"python": vllm_python, "variants": variants},
+        budget={"trials": 6, "usd": 1.0},
+    )
 
 
-def test_a_study_of_real_flags_finds_what_serves_and_names_what_does_not(tiny, vllm_python, engine_settings, tmp_path):
-    path = experiment(tiny, vllm_python, engine_settings, tmp_path)
-    store = f"sqlite:///{tmp_path}/mlflow.db"
-    arguments = ["tune", str(path), "--studies", str(tmp_path / "studies"), "--tracking-uri", store]
-    result = CliRunner().invoke(app, arguments)
+def test_a_study_of_real_flags_finds_what_serves_and_names_what_does_not(servetune, experiment, tmp_path):
+    result = servetune("tune", str(experiment))
     assert result.exit_code == 0, result.output
     # Every combination was tried: two batch limits with three variants, of which vLLM on a CPU refuses one.
     assert re.search(r"met the SLA +4\b", result.output)
     assert re.search(r"failed: invalid combination +2\b", result.output)
     assert len(list((tmp_path / "logs" / "tiny").iterdir())) == 6
-    _check_runs(store)
+    _check_runs(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def _check_runs(store):
