@@ -85,41 +85,6 @@ class LoadReport:
 STRICT = Rules()
 
 
-def run_load(
-    urls: Sequence[str],
-    model_name: str,
-    loaded: LoadedWorkload,
-    *,
-    gpus: int,
-    endpoint: Endpoint = "completions",
-    server: Server = Server(),  # noqa: B008 frozen
-    api_key_env: str | None = None,
-    rules: Rules = STRICT,
-    nonce: int | None = None,
-) -> Measurement:
-    """Sends the workload to `urls` (replicas) in turn, and measures it.
-
-    What `server` does not honour is not asked for, and said in the measurement's `not_had`: such answers count with the
-    lengths that they have. The API key is that of the environment variable `api_key_env`. Prompts differ between runs
-    by `nonce` (random where it is None), so that no run finds another's in the prefix cache.
-
-    Raises RunFailedError for a run that says nothing about the server's performance: it hung, answered nothing but
-    errors, gave other lengths than asked, or the load was not sent on time. Raises InputError for a URL that is none
-    and for an API key that is not set.
-    """
-    return load_report(
-        urls,
-        model_name,
-        loaded,
-        gpus=gpus,
-        endpoint=endpoint,
-        server=server,
-        api_key_env=api_key_env,
-        rules=rules,
-        nonce=nonce,
-    ).measurement
-
-
 def load_report(
     urls: Sequence[str],
     model_name: str,
@@ -132,7 +97,16 @@ def load_report(
     rules: Rules = STRICT,
     nonce: int | None = None,
 ) -> LoadReport:
-    """As `run_load`, with how the measurement came about."""
+    """Sends the workload to `urls` (replicas) in turn, and measures it.
+
+    What `server` does not honour is not asked for, and said in the measurement's `not_had`: such answers count with the
+    lengths that they have. The API key is that of the environment variable `api_key_env`. Prompts differ between runs
+    by `nonce` (random where it is None), so that no run finds another's in the prefix cache.
+
+    Raises RunFailedError for a run that says nothing about the server's performance: it hung, answered nothing but
+    errors, gave other lengths than asked, or the load was not sent on time. Raises InputError for a URL that is none
+    and for an API key that is not set.
+    """
     selector = TimedSelector()
     run = _Run(
         read_at=lambda: selector.returned,

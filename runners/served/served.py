@@ -12,7 +12,7 @@ from typing import Final
 
 from packaging.version import InvalidVersion, Version
 
-from runners.load.load import HANG, Rules, run_load
+from runners.load.load import HANG, Rules, load_report
 from runners.load.stopping import Limit
 from runners.measurement import NO_METRICS, Measurement
 from runners.runner import Measure, RunFailedError
@@ -235,7 +235,7 @@ class _Up:
         return _with_metrics(measurement, watch, watts, self.versions)
 
     def _loaded(self, loaded: LoadedWorkload) -> Measurement:
-        return run_load(
+        return load_report(
             self.deployment.urls,
             self.model_name(self.deployment.members[-1]),
             loaded,
@@ -247,7 +247,7 @@ class _Up:
                 alive=self.check,
                 limits=self.slos,
             ),
-        )
+        ).measurement
 
     def _joules(self) -> float | None:
         return self.gpus.joules(self.deployment.devices) if self.gpus else None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from runners.load.connection import TimedSelector
-from runners.load.load import LATE, Rules, load_report, run_load
+from runners.load.load import LATE, Rules, load_report
 from runners.load.schedule import requests_of
 from runners.load.stopping import Limit
 from runners.load.stream import Body, Client
@@ -108,7 +108,9 @@ def test_a_chunk_of_several_tokens_counts_as_many_as_the_server_says():
 
 
 def test_one_token_answers_have_no_tpot(server):
-    measured = run_load([server.url], "golden", asked(output_tokens=Lengths(low=1, high=1)).at(2), gpus=1)
+    measured = load_report(
+        [server.url], "golden", asked(output_tokens=Lengths(low=1, high=1)).at(2), gpus=1
+    ).measurement
     assert measured.output_tokens == 60
     assert measured.tpot.mean == measured.itl.mean == 0
 
@@ -317,7 +319,7 @@ def test_a_server_that_dies_under_load_fails_the_run():
             killed.append(True)
 
         with pytest.raises(RunFailedError, match=r"(stream broke|unreachable).*20 requests in a row"):
-            run_load([server.url], "golden", asked(requests=100_000).at(4), gpus=1, rules=Rules(alive=kill))
+            load_report([server.url], "golden", asked(requests=100_000).at(4), gpus=1, rules=Rules(alive=kill))
     assert killed
 
 
@@ -353,7 +355,7 @@ def test_nobody_listening_is_unreachable():
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         with pytest.raises(RunFailedError, match=f"unreachable: http://127.0.0.1:{port}"):
-            run_load([f"http://127.0.0.1:{port}"], "golden", asked().at(1), gpus=1)
+            load_report([f"http://127.0.0.1:{port}"], "golden", asked().at(1), gpus=1)
 
 
 def test_a_key_is_sent_and_never_shown(monkeypatch):
@@ -361,14 +363,16 @@ def test_a_key_is_sent_and_never_shown(monkeypatch):
     plan = Plan(ttft_s=0.01, tpot_s=0.002, key="s3cret-key")
     with GoldenServer(plan) as server:
         workload = asked().at(2)
-        assert run_load([server.url], "golden", workload, gpus=1, api_key_env="GOLDEN_KEY").requests == 60
+        assert (
+            load_report([server.url], "golden", workload, gpus=1, api_key_env="GOLDEN_KEY").measurement.requests == 60
+        )
         monkeypatch.setenv("GOLDEN_KEY", "wr0ng-key")
         with pytest.raises(RunFailedError, match=r"HTTP 401: .*wrong key Bearer \*\*\*") as caught:
-            run_load([server.url], "golden", workload, gpus=1, api_key_env="GOLDEN_KEY")
+            load_report([server.url], "golden", workload, gpus=1, api_key_env="GOLDEN_KEY")
         assert "wr0ng-key" not in json.dumps([str(caught.value), caught.value.detail])
     monkeypatch.delenv("GOLDEN_KEY")
     with pytest.raises(InputError, match="GOLDEN_KEY holds no API key"):
-        run_load(["http://127.0.0.1:1"], "golden", workload, gpus=1, api_key_env="GOLDEN_KEY")
+        load_report(["http://127.0.0.1:1"], "golden", workload, gpus=1, api_key_env="GOLDEN_KEY")
 
 
 # What is sent
