@@ -1,6 +1,10 @@
-"""Hypothesis looks for new counterexamples on a developer's machine and repeats the same examples in CI."""
+"""What holds for every test, however it is started.
+
+Hypothesis looks for new counterexamples on a developer's machine and repeats the same examples in CI.
+"""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -8,6 +12,10 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# A shell without job control has what it puts into the background ignore Ctrl-C, and with it all that is started there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
