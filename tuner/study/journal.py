@@ -32,7 +32,7 @@ def open_study(
 
     `experiment`, as JSON, is kept with a new study. An advisory lock of the operating system is held until the block
     ends; it vanishes with the process, so a killed search blocks nobody. Raises InputError when another process holds
-    it, when the file is no journal of this study (it is left as it is), or when the study asks another experiment.
+    it, when the file is no journal of this study (it is left as it is), or when the study is of another experiment.
     """
     path = folder / f"{name}{SUFFIX}"
     try:
@@ -158,7 +158,7 @@ def _check_experiment(path: Path, study: "Study", experiment: Mapping[str, Any] 
         study.set_user_attr(ASKED, experiment)
     elif other := differing(kept or {}, experiment):
         raise InputError(
-            f"{path}: this study asks another experiment (other: {', '.join(other)}); begin another with --study"
+            f"{path}: this study is of another experiment (other: {', '.join(other)}); begin another with --study"
         )
 
 

@@ -290,7 +290,7 @@ def test_a_study_of_another_experiment_is_refused_with_what_differs(tuned, folde
     (folder / "other.yaml").write_text(EXPERIMENT.replace("tpot_ms_p99: 20", "tpot_ms_p99: 10"))
     study = Path(tuned.next("Study")).stem
     said = refused(run("tune", "other.yaml", "--no-track", "--study", study, cwd=folder))
-    assert "this study asks another experiment (other: sla.tpot_ms_p99)" in said
+    assert "this study is of another experiment (other: sla.tpot_ms_p99)" in said
 
 
 def test_help_names_every_command_and_the_exit_codes(folder):

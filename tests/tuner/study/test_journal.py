@@ -324,7 +324,7 @@ def test_a_study_of_another_experiment_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "s.journal"
     before = path.read_bytes()
     with pytest.raises(
-        InputError, match=r"s\.journal: this study asks another experiment \(other: gpus, sla\.tpot_ms_p99\)"
+        InputError, match=r"s\.journal: this study is of another experiment \(other: gpus, sla\.tpot_ms_p99\)"
     ):
         with open_study(tmp_path, "s", experiment=asked | {"gpus": 4, "sla": {"tpot_ms_p99": 10.0}}):
             pass

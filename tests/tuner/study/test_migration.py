@@ -114,7 +114,7 @@ def test_another_experiment_does_not_go_on_with_it(studies, tmp_path):
     session = session_of("aggregated-aeefcd4a", tmp_path)
     other = session.experiment.model_copy(update={"gpus": 1})
     assert study_of(studies, Session(experiment=other)) == Session(experiment=other).study_name
-    with pytest.raises(InputError, match=r"asks another experiment \(other: gpus\)"):
+    with pytest.raises(InputError, match=r"is of another experiment \(other: gpus\)"):
         with open_study(studies, "aggregated-aeefcd4a", experiment=Session(experiment=other).asked):
             pass
 
@@ -138,7 +138,7 @@ def test_a_file_that_is_no_study_is_passed_over(studies, tmp_path, content):
 def test_what_is_asked_otherwise_is_named_by_its_key(studies, tmp_path):
     session = session_of("aggregated-aeefcd4a", tmp_path)
     asked = {**session.asked, "space": {**session.asked["space"], "layout.tensor": [1, 2]}}
-    with pytest.raises(InputError, match=r"asks another experiment \(other: space\.layout\.tensor\)"):
+    with pytest.raises(InputError, match=r"is of another experiment \(other: space\.layout\.tensor\)"):
         with open_study(studies, "aggregated-aeefcd4a", experiment=asked):
             pass
 
