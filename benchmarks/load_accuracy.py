@@ -28,7 +28,8 @@ from tests.runners.load.golden_server import GoldenServer, Plan
 STREAMS = (1, 10, 50, 100, 200)
 ROUNDS = 3
 TOKENS = 60
-PROMPT = json.dumps(list(range(1000, 1200))).encode()
+PROMPT_TOKENS = 200
+PROMPT = json.dumps(list(range(1000, 1000 + PROMPT_TOKENS))).encode()
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def with_servetune(url: str, streams: int) -> list[Timed]:
         async with Client("golden", read_at=lambda: selector.returned) as client:
 
             async def ask(name: str) -> Timed:
-                answer = await client.ask(url, Body(name=name, prompt=PROMPT, output_tokens=TOKENS))
+                body = Body(name=name, prompt=PROMPT, input_tokens=PROMPT_TOKENS, output_tokens=TOKENS)
+                answer = await client.ask(url, body)
                 assert isinstance(answer, Answer), answer
                 assert answer.tpot is not None
                 return Timed(name, answer.ttft, answer.tpot)
