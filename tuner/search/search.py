@@ -69,7 +69,7 @@ class Budget:
 
 
 class Progress(Protocol):
-    """Told how many trials have finished, and the best so far."""
+    """Called with how many trials have finished, and the best so far."""
 
     def __call__(self, done: int, best: Trial | None) -> None: ...
 
@@ -107,11 +107,11 @@ class Search:
         """Tries configurations until the budget or the space is spent; goes on with a study that has some already.
 
         What the study has is logged again, which a tracker ignores where it has it already: a killed process may have
-        told the study but not the tracker.
+        written to the study but not to the tracker.
         """
         self._take_over()
         began = self.clock()
-        self._tell_progress()
+        self._show_progress()
         try:
             while self._affordable() and self.clock() - began < self.budget.wall_clock_s and self._trials_left():
                 enqueued = self._enqueued()
@@ -150,7 +150,7 @@ class Search:
         self.broken = broken_environment(self._finished[-self.tried :])
         self.tracker.log(trial)
         self.finished(trial)
-        self._tell_progress()
+        self._show_progress()
 
     def attempt(self, asked: "optuna.Trial") -> Trial:
         """One turn, to one of its three endings."""
@@ -211,7 +211,7 @@ class Search:
         saving = self.sampler.expected_saving(self.study.get_trials(deepcopy=False))
         return saving * budget.monthly_tokens / 1e6 >= spent / len(self._finished)
 
-    def _tell_progress(self) -> None:
+    def _show_progress(self) -> None:
         self.progress(len(self._finished), best_trial(self.scenario, self._finished))
 
     def _trials_left(self) -> bool:

@@ -21,7 +21,7 @@ class Trial:
     """A finished trial.
 
     `levels` are the loads tried, in order; `chosen` indexes the one that counts: the highest that meets the SLA or,
-    if none does, the one nearest to it. Not `exact` where a higher load may keep it too: the levels ran out, or another
+    if none does, the one nearest to it. Not `exact` where a higher load may meet it too: the levels ran out, or another
     trial was cheaper already than this one can be. `cause` and `detail` say why there was no measurement. `config` is
     absent where the draw itself was illegal. `gpu_seconds` are GPUs x seconds that the trial held, start-up included:
     0 where nothing real was served. An `environment` failure says nothing about the configuration. `prior`
