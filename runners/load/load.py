@@ -6,11 +6,12 @@ import gc
 import itertools
 import os
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from runners.load.connection import HTTP_OK, StreamError, TimedSelector
 from runners.load.histograms import Totals
@@ -23,6 +24,9 @@ from runners.measurement import Measurement, Metric, Percentiles
 from runners.runner import RunFailedError
 from runners.workload.workload import ClosedLoop, LoadedWorkload, Replay, Request
 from search_spaces.engines.facts import Server
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 HANG = "hang under load"
 LATE = "load not sent on time"
@@ -120,7 +124,8 @@ def load_report(
         rules=rules,
         nonce=int.from_bytes(os.urandom(8)) if nonce is None else nonce,
     )
-    _collect()
+    with interrupts_held():
+        gc.collect()
     gc.freeze()  # what the process has loaded is not searched again while tokens are timed
     try:
         return selector.run(run.run())
@@ -128,13 +133,29 @@ def load_report(
         gc.unfreeze()
 
 
-def _collect() -> None:
-    """Collects garbage, Ctrl-C held back meanwhile: raised in a destructor, it would be lost."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back until the block ends: raised in a destructor, it would be lost.
+
+    Masking the signal would not do, since any other thread may take it in place of this one.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed = False
+
+    def note(_number: int, _frame: "FrameType | None") -> None:
+        nonlocal pressed
+        pressed = True
+
+    signal.signal(signal.SIGINT, note)
     try:
-        gc.collect()
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        before(signal.SIGINT, None)
 
 
 @dataclass(kw_only=True)

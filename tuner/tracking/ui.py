@@ -134,3 +134,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    until = time.monotonic() + GRACE_S
+    while _group_lives(process.pid) and time.monotonic() < until:
+        time.sleep(TICK_S)  # killed, but not yet gone
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -2,13 +2,14 @@
 
 import json
 import os
+import signal
 import socket
 
 import numpy as np
 import pytest
 
 from runners.load.connection import TimedSelector
-from runners.load.load import LATE, Rules, load_report
+from runners.load.load import LATE, Rules, interrupts_held, load_report
 from runners.load.schedule import requests_of
 from runners.load.stopping import Limit
 from runners.load.stream import Body, Client
@@ -394,3 +395,18 @@ def test_poisson_arrivals_have_the_rate_asked_for():
     gaps = np.diff([request.arrival for request in requests])
     assert gaps.mean() == pytest.approx(0.2, rel=0.05)
     assert gaps.std() == pytest.approx(0.2, rel=0.08)
+
+
+class Interrupted:
+    """Ctrl-C is pressed while it is destroyed."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_in_a_destructor_is_raised_afterwards():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with interrupts_held():
+            Interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
