@@ -227,7 +227,7 @@ def decided(session: Session, before: Trial, own: list[Trial], best: Trial, mini
 
 
 def is_slower(session: Session, before: Trial, after: Trial) -> bool:
-    """Whether a promised latency grew by more than a tenth, each at its capacity."""
+    """Whether a latency of the SLA grew by more than a tenth, each at its capacity."""
     slos = session.scenario.sla.slos
     return any(one.observed(after.measurement) > 1.1 * one.observed(before.measurement) for one in slos)
 

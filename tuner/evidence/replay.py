@@ -26,7 +26,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most that mean TTFT and mean TPOT may be, in seconds. Rows hold means only, so no percentile is promised."""
+    """The most that mean TTFT and mean TPOT may be, in seconds. Rows hold means only: no SLO is on a percentile."""
 
     ttft: float
     tpot: float

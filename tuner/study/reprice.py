@@ -66,7 +66,7 @@ class Repriced:
 
     @property
     def rivals(self) -> tuple[Rescored, ...]:
-        """Those that may be cheaper than the best, for all that was measured; the most promising first."""
+        """Those that may be cheaper than the best, for all that was measured; the lowest bound first."""
         bound = self.best.cost if self.best else math.inf
         found = [one for one in self.rescored if one is not self.best and one.least < bound]
         return tuple(sorted(found, key=lambda one: one.least))

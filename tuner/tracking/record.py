@@ -99,7 +99,7 @@ def _metrics(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
         {scenario.objective: figures[scenario.objective]}
         | figures
         | {"gpus": measurement.gpus, "gpus_left_over": scenario.left_over(measurement.gpus), "load": measurement.load}
-        | _promised_ms(measurement, scenario)
+        | _slo_ms(measurement, scenario)
         | {f"excess.{key}": value for key, value in scenario.sla.excess(measurement).items()}
         | {"preemptions": measurement.preemptions, "kv_cache_peak": measurement.kv_cache_peak}
         | _observed(measurement)
@@ -133,10 +133,10 @@ def _spent(trial: Trial, scenario: Scenario) -> dict[str, float]:
 
 def _step(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
     dollars = scenario.usd_per_million(measurement)
-    return _finite({"load": measurement.load, scenario.objective: dollars} | _promised_ms(measurement, scenario))
+    return _finite({"load": measurement.load, scenario.objective: dollars} | _slo_ms(measurement, scenario))
 
 
-def _promised_ms(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
+def _slo_ms(measurement: Measurement, scenario: Scenario) -> dict[str, float]:
     return {slo.key: slo.observed(measurement) * 1000 for slo in scenario.sla.slos}
 
 

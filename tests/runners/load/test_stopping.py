@@ -101,7 +101,7 @@ def test_dependence_is_1_without_any_and_that_of_an_autoregressive_series():
 
 
 @pytest.mark.parametrize("percentile", [50, 95])
-def test_independent_requests_stop_on_the_wrong_side_no_oftener_than_promised(percentile):
+def test_independent_requests_stop_on_the_wrong_side_no_oftener_than_said(percentile):
     """At worst, with the true percentile at the limit: curtailment is out of reach."""
     rng = np.random.default_rng(percentile)
     at_limit = -np.log(1 - percentile / 100)  # of the exponential law

@@ -66,7 +66,7 @@ def with_headroom(headroom, _row, point, limits) -> bool:
 
 
 def test_headroom_keeps_a_distance_from_the_limits(rows):
-    """Row 1 has a TPOT of 15 ms, 20 ms is promised: a third of headroom still fits, half does not."""
+    """Row 1 has a TPOT of 15 ms, the SLO is 20 ms: a third of headroom still fits, half does not."""
     for headroom, picked in ((0.33, rows[1]), (0.5, rows[0])):
         found = decide(rows, exact(rows), LIMITS, meets=partial(with_headroom, headroom))
         assert found.picked is picked

@@ -1,4 +1,4 @@
-"""SLOs: what is observed, by how much it misses, and what cannot be promised."""
+"""SLOs: what is observed, by how much it misses, and what cannot be one."""
 
 import math
 from dataclasses import replace
@@ -82,13 +82,13 @@ def test_each_slo_has_its_own_excess():
     assert excess == pytest.approx({"ttft_ms_p99": -0.5, "tpot_ms_p99": 1.0, BACKLOG: 0.0})
 
 
-def test_one_latency_may_be_promised_several_times():
+def test_one_latency_may_have_several_slos():
     twice = sla(ttft_ms_p50=300, ttft_ms_p99=700)
     assert set(twice.excess(measurement())) == {"ttft_ms_p50", "ttft_ms_p99", BACKLOG}
     assert not twice.met_by(measurement())
 
 
-def test_nothing_promised_is_kept_unless_the_server_falls_behind():
+def test_without_slos_the_sla_is_met_unless_the_server_falls_behind():
     assert sla().met_by(measurement())
     assert not sla().met_by(measurement(backlog_growth=50))
 

@@ -18,7 +18,7 @@ OPEN = Workload(shape="poisson", input_tokens=Lengths(low=1, high=1), output_tok
 
 
 class FakeServer:
-    """Keeps the SLA up to its capacity; throughput grows with load, more slowly than load does."""
+    """Meets the SLA up to its capacity; throughput grows with load, more slowly than load does."""
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity

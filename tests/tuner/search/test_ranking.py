@@ -219,7 +219,7 @@ def gain_from_other_prefill_workers(one: Prior, candidate: Candidate) -> float:
     return 1 - min(legal) / candidate.objective
 
 
-# Rate matching fills the prefill workers to a fixed share of their time. Where the promised TTFT allows less, a worker
+# Rate matching fills the prefill workers to a fixed share of their time. Where the SLO on TTFT allows less, a worker
 # more is better, and left for the search to find.
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "a first token that binds"])
 def test_no_other_number_of_prefill_workers_is_better(scenario):

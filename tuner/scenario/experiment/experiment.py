@@ -77,7 +77,7 @@ def _each_engine_once(names: list[str]) -> list[str]:
     return names
 
 
-def _promised(sla: dict[str, float]) -> dict[str, float]:
+def _lawful(sla: dict[str, float]) -> dict[str, float]:
     confidence = sla.get(CONFIDENCE, 0.5)
     if not 0.5 <= confidence < 1:  # noqa: PLR2004 below, one would ask for an SLA that is likely missed
         raise broken(f"`0.5 <= {CONFIDENCE} < 1` must hold, but got {confidence:g}")
@@ -111,11 +111,11 @@ class Experiment(Part):
     ] = Field(description="what is asked of the server, a mapping")
     sla: Annotated[
         dict[Annotated[str, known("SLO", lambda: SLA_KEYS)], Annotated[float, Field(ge=0.001)]],
-        AfterValidator(_promised),
+        AfterValidator(_lawful),
     ] = Field(
         min_length=1,
         json_schema_extra=properties(lambda: SLA_KEYS),
-        description="promised latencies in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for all of "
+        description="SLOs in milliseconds, such as ttft_ms_p99: 1000; `confidence: 0.9` asks for all of "
         "them to be met together with that probability",
     )
     price: Annotated[
