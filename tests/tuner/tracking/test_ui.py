@@ -20,7 +20,7 @@ from tuner.tracking.mlflow_tracker import MlflowTracker
 from tuner.tracking.ui import mlflow_page, optuna_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
+PICTURES = Path(__file__).parents[3] / "build" / "screenshots"
 STUDY = "chat-0a1b2c3d"
 SLOW_MS = 10_000
 
