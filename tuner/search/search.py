@@ -124,6 +124,7 @@ class Search:
                     self._same += 1
         except KeyboardInterrupt:
             self.interrupted = True
+            self._take_what_ended()
 
     def _take_over(self) -> None:
         """Makes the study one of this search."""
@@ -134,6 +135,14 @@ class Search:
         self._by_params = finished_by_params(self.study)
         for trial in self._finished:
             self.tracker.log(trial)
+
+    def _take_what_ended(self) -> None:
+        """Counts and logs a trial that the study has as ended although Ctrl-C came before its turn was over."""
+        ended = finished_trials(self.study)
+        for trial in ended[len(self._finished) :]:
+            self.tried += 1
+            self.tracker.log(trial)
+        self._finished = ended
 
     def _earlier(self, asked: "optuna.Trial") -> "FrozenTrial | None":
         """The finished trial that has what is proposed; None for what is new."""

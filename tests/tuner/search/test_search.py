@@ -251,28 +251,43 @@ def test_an_interrupted_trial_is_asked_again_and_nothing_finished_is_lost(study,
 
 
 class InterruptedThere(optuna.storages.InMemoryStorage):
-    """Storage in which Ctrl-C comes at the n-th call."""
+    """Storage in which Ctrl-C comes right before the n-th call, or right after it."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, *, after: bool) -> None:
         super().__init__()
-        self.calls = calls
+        self.calls = 10**9
+        self.after = after
 
     def __getattribute__(self, name):
-        if name.startswith(("set_trial", "create_new_trial")):
-            self.calls -= 1
-            if self.calls == 0:
-                raise KeyboardInterrupt
-        return super().__getattribute__(name)
+        found = super().__getattribute__(name)
+        if not name.startswith(("set_trial", "create_new_trial")):
+            return found
+        self.calls -= 1
+        if self.calls:
+            return found
+        if not self.after:
+            raise KeyboardInterrupt
+
+        def interrupted(*args, **options):
+            found(*args, **options)
+            raise KeyboardInterrupt
+
+        return interrupted
 
 
-@pytest.mark.parametrize("calls", range(1, 60, 3))
-def test_ctrl_c_at_any_moment_ends_the_search_in_order_and_the_next_goes_on(calls):
-    storage = InterruptedThere(10**9)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("calls", range(1, 60))
+def test_ctrl_c_at_any_moment_ends_the_search_in_order_and_the_next_goes_on(calls, after):
+    storage = InterruptedThere(after=after)
     study = optuna.create_study(storage=storage)
     storage.calls = calls
-    first = search_in(study, trials=20)
+    log = Log()
+    first = search_in(study, log=log, trials=20)
     first.run()
     assert first.interrupted
+    assert first.trials() == finished_trials(study)
+    assert first.tried == len(first.trials())
+    assert log.logged == [trial.number for trial in first.trials()]
     storage.calls = 10**9
     again = search_in(study, trials=20)
     again.run()
