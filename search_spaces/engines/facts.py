@@ -134,12 +134,14 @@ class Published:
     """What published measurements do not say of the engine that they ran.
 
     `mxfp4`: how experts in MXFP4 took their activations on GPUs with FP4. `mtp`: number formats for which the same
-    project also ran MTP. `mlperf`: whether MLPerf's submissions ran it.
+    project also ran MTP. `mlperf`: whether MLPerf's submissions ran it. `held_out`: the model, and where it has only
+    one the number format, whose rows nobody looked at while the simulator's physics was worked on.
     """
 
     mxfp4: Weights = "mxfp4"
     mtp: tuple[Weights, ...] = ()
     mlperf: bool = False
+    held_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,13 @@ Systems = Annotated[
     typer.Option("--system", help="Only rows of this system; may be given many times. By default Blackwell."),
 ]
 Engine = Annotated[str | None, typer.Option(help="Only rows of this engine.", autocompletion=completion.engines)]
+Half = Annotated[
+    str | None,
+    typer.Option(
+        help="Only rows that the simulator was developed on (seen), or only those set aside before (held-out). By "
+        "default both, scored apart."
+    ),
+]
 RowCount = Annotated[int | None, typer.Option(min=1, help="Rows to draw; by default all of them.")]
 Seed = Annotated[int, typer.Option(help="Which rows are drawn.")]
 Calibrated = Annotated[
@@ -38,9 +45,10 @@ Measurements = Annotated[int, typer.Option(min=1, max=24, help="With --calibrate
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Report to write: .md (and pictures) or .html.")]
 
 
-def validate(
+def validate(  # noqa: PLR0913, PLR0917 one for each option
     systems: Systems = None,
     engine: Engine = None,
+    half: Half = None,
     rows: RowCount = None,
     seed: Seed = 0,
     calibrated: Calibrated = False,
@@ -69,8 +77,8 @@ def validate(
     if output is not None:
         (calibration if calibrated else fidelity).check_kind(output)
     known = recordings()
-    drawn = sample(select(known.clean, systems, engine), rows, seed)
-    command = " ".join(["servetune validate", *_given(systems, engine, rows, seed)])
+    drawn = sample(select(known.clean, systems, engine, of_half=half), rows, seed)
+    command = " ".join(["servetune validate", *_given(systems, engine, half, rows, seed)])
     bars = console(errors=as_json, quiet=quiet)
     if calibrated:
         command += f" --calibrated --measurements {measurements}"
@@ -125,7 +133,7 @@ def _tell(page: "Fidelity | Page", *, as_json: bool, quiet: bool) -> None:
         show(console(), page, most=QUIET_TABLES if quiet else None)
 
 
-def _given(systems: list[str] | None, engine: str | None, rows: int | None, seed: int) -> list[str]:
+def _given(systems: list[str] | None, engine: str | None, half: str | None, rows: int | None, seed: int) -> list[str]:
     options = [f"--system {name}" for name in systems or ()]
-    options += [f"--engine {engine}"] if engine else []
+    options += [f"--{name} {value}" for name, value in (("engine", engine), ("half", half)) if value]
     return options + ([f"--rows {rows} --seed {seed}"] if rows else [])

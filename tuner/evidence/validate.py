@@ -18,9 +18,10 @@ from runners.simulated.known_errors import Spread
 from runners.simulated.silicon import Silicon
 from runners.simulated.simulated import Simulated
 from search_spaces.engines.engine import find_engine
-from search_spaces.errors import InfeasibleError, InputError
+from search_spaces.errors import InfeasibleError, InputError, UnknownNameError
 from search_spaces.hardware.system import Price, find_system, list_price
 from search_spaces.models.model import find_model
+from tuner.evidence.held_out import HALVES, half
 from tuner.evidence.replay import BLACKWELL, GRID, Decision, Limits, Prediction, decide
 from tuner.scenario.cost import dollars_per_million
 from tuner.scenario.recorded import case_name
@@ -102,15 +103,22 @@ def _means(run: Measurement) -> Prediction:
 
 
 def select(
-    rows: Iterable[Recording], systems: Sequence[str] | None = None, engine: str | None = None
+    rows: Iterable[Recording],
+    systems: Sequence[str] | None = None,
+    engine: str | None = None,
+    *,
+    of_half: str | None = None,
 ) -> list[Recording]:
-    """Rows of these systems (by default the Blackwell ones) and this engine.
+    """Rows of these systems (by default the Blackwell ones), this engine and this half (by default both).
 
     Raises UnknownNameError, and InputError where there is no such row.
     """
     wanted = {find_system(name).name for name in systems} if systems else set(BLACKWELL)
     name = find_engine(engine).name if engine else None
+    if of_half not in {None, *HALVES}:
+        raise UnknownNameError("half", of_half, HALVES)
     found = [row for row in rows if row.system in wanted and name in {None, row.config.engine.name}]
+    found = [row for row in found if of_half in {None, half(row)}]
     if not found:
         raise InputError(f"nothing was recorded for {engine or 'any engine'} on {', '.join(sorted(wanted))}")
     return found
@@ -164,6 +172,7 @@ SD_OF_MAD = 1.4826
 
 GROUPS: Mapping[str, Callable[[Recording], str]] = {
     "all": lambda _row: "all",
+    "half": half,
     "engine": lambda row: row.config.engine.name,
     "system": lambda row: row.system,
     "mode": lambda row: row.config.mode,
@@ -185,7 +194,7 @@ def grouped(rows: Iterable[Compared], by: str) -> Mapping[str, list[Compared]]:
     return dict(sorted(groups.items()))
 
 
-def held_out(rows: Sequence[Recording], by: str) -> Iterator[tuple[str, list[Recording], list[Recording]]]:
+def splits(rows: Sequence[Recording], by: str) -> Iterator[tuple[str, list[Recording], list[Recording]]]:
     """Each group of a split with the rows to fit on and its own rows to score: no row is in both.
 
     By quarter only what was measured before is fitted on: the first has nothing, and what has no date is left out.

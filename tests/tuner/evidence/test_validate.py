@@ -10,6 +10,7 @@ from runners.recorded.recording import Recordings
 from runners.recorded.sample import recordings
 from search_spaces.errors import InputError, UnknownNameError
 from tuner.cli import app
+from tuner.evidence.held_out import HALVES
 from tuner.evidence.replay import cases, limits_of, quality
 from tuner.evidence.validate import (
     GROUPS,
@@ -22,12 +23,12 @@ from tuner.evidence.validate import (
     dollars,
     gpu_price,
     grouped,
-    held_out,
     measured_dollars,
     rank_correlation,
     sample,
     score,
     select,
+    splits,
 )
 from tuner.scenario.recorded import case_of
 from tuner.show.fidelity.page import Fidelity, to_html, to_markdown, write
@@ -123,6 +124,14 @@ def test_a_system_and_engine_without_recordings_is_an_input_error():
         select(recordings().clean, ["gb300-nvl72"], "vllm")
 
 
+def test_the_halves_are_apart_and_make_up_the_whole():
+    seen, late = (select(recordings().clean, of_half=half) for half in HALVES[::-1])
+    assert not set(seen) & set(late)
+    assert sorted(map(id, seen + late)) == sorted(map(id, select(recordings().clean)))
+    with pytest.raises(UnknownNameError, match="unknown half 'sen'; valid: seen, held-out"):
+        select(recordings().clean, of_half="sen")
+
+
 def test_one_measured_row_is_predicted_by_both(rows):
     told = []
     (found,) = compare(rows[:1], done=lambda: told.append(1))
@@ -144,21 +153,21 @@ def test_the_peer_is_not_run_on_disaggregated_rows():
 @pytest.mark.parametrize("by", SPLITS)
 def test_no_row_is_fitted_on_and_scored_in_one_split(by):
     known = select(recordings().clean)[::7]
-    for _name, fitted, scored in held_out(known, by):
+    for _name, fitted, scored in splits(known, by):
         assert not set(fitted) & set(scored)
         assert not {GROUPS[by](row) for row in fitted} & {GROUPS[by](row) for row in scored}
 
 
 def test_only_the_past_is_fitted_on_to_score_a_quarter():
     known = select(recordings().clean)
-    for _name, fitted, scored in held_out(known, "quarter"):
+    for _name, fitted, scored in splits(known, "quarter"):
         assert all(before.date < min(row.date for row in scored) for before in fitted)
-    assert [name for name, fitted, _ in held_out(known, "quarter") if not fitted] == ["2025 Q4"]
+    assert [name for name, fitted, _ in splits(known, "quarter") if not fitted] == ["2025 Q4"]
 
 
 def test_every_row_is_scored_once_by_group():
     known = select(recordings().clean)[::7]
-    assert sum(len(scored) for _, _, scored in held_out(known, "model")) == len(known)
+    assert sum(len(scored) for _, _, scored in splits(known, "model")) == len(known)
 
 
 def test_replicas_do_not_tell_layouts_apart():
